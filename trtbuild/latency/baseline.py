@@ -1,4 +1,4 @@
-"""Latencies kept in a file, to be compared with on the same device later."""
+"""Latencies kept in a file, for later comparisons on the same device."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class TimedInput:
     """An input of the engine that was timed.
 
     Attributes:
-        name: of the input.
-        dtype: NumPy's name of it.
-        dims: None where dynamic.
+        name: the input's name.
+        dtype: name of its NumPy dtype.
+        dims: its dims; None for a dynamic one.
     """
 
     name: str
@@ -52,10 +52,10 @@ class TimedInput:
         return f"'{self.name}' {self.dtype} [{dims}]"
 
     def fits(self, other: TimedInput) -> bool:
-        """Return whether both may be one input: a dynamic dim fits any."""
+        """Return whether both can be the same input; a dynamic dim matches any."""
         if (self.name, self.dtype) != (other.name, other.dtype):
             return False
-        if not self.dims or not other.dims:  # a scalar, or a shape that the file does not tell
+        if not self.dims or not other.dims:  # a scalar, or a shape that the file does not give
             return True
         return len(self.dims) == len(other.dims) and all(
             None in pair or pair[0] == pair[1] for pair in zip(self.dims, other.dims)
@@ -68,13 +68,13 @@ class Baseline:
 
     Attributes:
         engine: file name of the engine.
-        engine_digest: of its bytes.
+        engine_digest: digest of its bytes.
         device: the machine.
-        taken_at: ISO 8601, UTC.
+        taken_at: when it was measured, ISO 8601, UTC.
         samples: the latencies.
-        conditions: clocks, temperature and other load meanwhile.
-        versions: libraries by name.
-        inputs: of the engine; None in files of before they were kept.
+        conditions: clocks, temperature and other load during the measurement.
+        versions: versions of libraries, by name.
+        inputs: inputs of the engine; None in older files, which do not have them.
     """
 
     engine: str
@@ -88,7 +88,7 @@ class Baseline:
 
     @staticmethod
     def now() -> str:
-        """Return the time of day for `taken_at`."""
+        """Return the current time for `taken_at`."""
         return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
 
     def to_json(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def load_baseline(path: Path) -> Baseline:
 
 
 def _check_samples(samples: Samples, path: Path) -> None:
-    """Check that medians and logarithms of the latencies can be taken, turn by turn."""
+    """Check that the latencies are positive and come in turns, so that medians and logarithms exist."""
     latencies, size = samples.latencies_ms, samples.runs_per_turn
     if size < 1 or not latencies or not all(0 < value < math.inf for value in latencies):
         raise InputError(
@@ -132,7 +132,7 @@ def check_device(baseline: Baseline, device: Device, path: Path) -> None:
     """Refuse a baseline of another device.
 
     Raises:
-        InputError: it was taken elsewhere.
+        InputError: it was measured on another device.
     """
     if not baseline.device.compares_to(device):
         raise InputError(
@@ -143,7 +143,7 @@ def check_device(baseline: Baseline, device: Device, path: Path) -> None:
 
 
 def timed_inputs(specs: Iterable[TensorSpec]) -> tuple[TimedInput, ...]:
-    """Return what a baseline keeps of an engine's inputs."""
+    """Return a baseline's record of an engine's inputs."""
     return tuple(
         TimedInput(
             spec.name,
@@ -155,7 +155,7 @@ def timed_inputs(specs: Iterable[TensorSpec]) -> tuple[TimedInput, ...]:
 
 
 def check_inputs(baseline: Baseline, specs: Iterable[TensorSpec], engine: str, path: Path) -> None:
-    """Refuse a baseline of another network, as far as inputs tell.
+    """Refuse a baseline of another network, as far as the inputs show it.
 
     Raises:
         InputError: a name, a dtype or a static dim of an input differs.

@@ -1,4 +1,4 @@
-"""Under what a latency was taken: the device, and its clocks, temperature and other load.
+"""Conditions of a latency measurement: the device, its clocks, its temperature and other load.
 
 What cannot be read on a machine is None and is left out of reports; nothing is guessed.
 """
@@ -29,7 +29,7 @@ _GPU_QUERY = (
 
 @dataclass(frozen=True)
 class Device:
-    """What decides a latency besides the engine; absolute latencies of two devices do not compare.
+    """What a latency depends on besides the engine; latencies of different devices do not compare.
 
     Attributes:
         processor: model name of the CPU.
@@ -56,7 +56,7 @@ class Device:
         return "-".join(words)
 
     def compares_to(self, other: Device) -> bool:
-        """Say whether latencies of the two may be compared; a driver may differ."""
+        """Say whether latencies of the two may be compared; the drivers may differ."""
         return (self.processor, self.num_cpus, self.gpus) == (
             other.processor,
             other.num_cpus,
@@ -66,7 +66,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What the machine did meanwhile.
+    """What the machine did during a measurement.
 
     Attributes:
         cpu_mhz: mean clock of the CPUs before and after.
@@ -98,7 +98,7 @@ class Conditions:
 
 
 def this_device() -> Device:
-    """Return what decides latencies on the machine that runs this."""
+    """Return the device that runs this."""
     gpus = _gpus()
     return Device(
         processor=processor_name(),
@@ -131,7 +131,7 @@ def _gpus() -> list[dict[str, str]]:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One look at the machine. Times are in ticks of the kernel, over all CPUs."""
+    """One reading of the machine's state. Times are in kernel ticks, summed over all CPUs."""
 
     cpu_mhz: float | None
     temperature_c: float | None
@@ -143,7 +143,7 @@ class _Reading:
 
 
 class Monitor:
-    """Reads clocks, temperatures and load when made, and again when asked for what happened since."""
+    """Reads clocks, temperatures and load when it is made, and again for each call of `conditions`."""
 
     def __init__(self) -> None:
         self._before = _read()

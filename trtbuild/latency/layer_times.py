@@ -1,8 +1,8 @@
-"""How long each layer of an engine takes: measured by the runtime's profiler, read from a file, by node.
+"""How long each layer of an engine takes: measured by the runtime's profiler or read from a file, by node.
 
-A profiler names layers as the runtime has them: TensorRT joins the names of fused nodes, ONNX Runtime keeps
-the name of the node that a kernel was made of, with a mark behind it. What a profiler adds to the run is
-part of the times, so they are for comparing layers, and not for what a run takes.
+A profiler uses the runtime's names of layers: TensorRT joins the names of fused nodes, ONNX Runtime keeps
+the name of the node that a kernel comes from and may add a suffix. The times include the profiler's overhead,
+so they compare layers with each other but do not give the latency of a run.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ __all__ = ["SCHEMA", "VERSION", "LayerTimes", "measure_layers", "read_layer_time
 SCHEMA = "trtbuild.layer_times"
 VERSION = 1
 
-# The slowest runs of a layer met other work of the machine; this share of them does not count.
+# Other work of the machine disturbs a layer's slowest runs; this share of the runs is dropped.
 _DROPPED = 0.25
-# What ONNX Runtime's layout pass writes behind the name of a node that it made anew.
+# Suffix that ONNX Runtime's layout pass adds to the name of a node that it makes anew.
 _MARK = re.compile(r"_token_\d+$")
 
 
 class ProfiledSession(Protocol):
-    """A session that tells how long each layer of a run took."""
+    """A session that reports the time of each layer."""
 
     def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> Sequence[Mapping[str, float]]:
-        """Run `runs` times on each of `feeds`, one after the other; layer -> milliseconds of each run."""
+        """Run `runs` times on each of `feeds` in turn; return layer -> milliseconds for each run."""
         ...
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class LayerTimes:
 
     Attributes:
         source: what measured them, in words.
-        runs: of the network that were counted.
+        runs: number of runs that were counted.
         layers: layer -> milliseconds a run, in the order of execution.
     """
 
@@ -64,10 +64,10 @@ class LayerTimes:
         return sum(self.layers.values())
 
     def by_node(self, nodes: Collection[str]) -> dict[str, float]:
-        """Return node -> milliseconds, of layers that were made of one of `nodes`.
+        """Return node -> milliseconds, for layers that come from one of `nodes`.
 
-        A layer of several nodes gives its time to the first of them in its name; what only the runtime
-        put there (reformats, transposes) belongs to none.
+        A layer of several nodes counts for the first of them in its name. Layers that the runtime adds
+        (reformats, transposes) count for no node.
         """
         found: dict[str, float] = {}
         known = set(nodes)
@@ -101,7 +101,7 @@ def _node_of(layer: str, known: Collection[str]) -> str | None:
 
 
 def _inside(layer: str, known: Collection[str]) -> str | None:
-    """The longest known name between marks that no name begins or ends with, such as those of a fusion."""
+    """The longest known name among the words of a layer's name, split at spaces, commas and brackets."""
     words = re.split(r"[\s,()\[\]]+", _MARK.sub("", layer))
     return max((word for word in words if word in known), key=len, default=None)
 
@@ -109,16 +109,16 @@ def _inside(layer: str, known: Collection[str]) -> str | None:
 def measure_layers(
     session: ProfiledSession, feeds: Sequence[Feeds], runs: int, source: str
 ) -> LayerTimes:
-    """Return the time of each layer: the mean of its faster three quarters of runs.
+    """Return the time of each layer: the mean of the fastest three quarters of its runs.
 
     Args:
-        session: what profiles itself.
-        feeds: what to run on.
-        runs: how many count, shared among `feeds`; one more on each of them goes ahead.
+        session: a session that profiles itself.
+        feeds: the inputs to run on.
+        runs: how many runs count, shared among `feeds`; each of them gets one warm-up run more.
         source: what measures, in words.
 
     Raises:
-        OptionError: nothing to run on.
+        OptionError: there are no feeds.
     """
     if not feeds:
         raise OptionError("layer times need data to run on.")
@@ -126,7 +126,7 @@ def measure_layers(
     taken = [
         run
         for place, run in enumerate(session.layer_runs_ms(feeds, each))
-        if place % each  # the first on each of them warms up
+        if place % each  # the first run on each feed is a warm-up
     ]
     return LayerTimes(source, len(taken), dict(_means(taken)))
 
@@ -136,12 +136,12 @@ def _means(taken: Sequence[Mapping[str, float]]) -> Iterable[tuple[str, float]]:
     for name in names:
         values = sorted(run[name] for run in taken if name in run)
         kept = values[: max(1, round(len(values) * (1 - _DROPPED)))]
-        # a layer that a run does without, such as a branch of If, counts as far as it ran
+        # a layer that some runs skip, such as in a branch of If, counts by the share of runs that execute it
         yield name, sum(kept) / len(kept) * len(values) / len(taken)
 
 
 def read_layer_times(path: Path) -> LayerTimes:
-    """Read layer times: ours, or what ``trtexec --exportProfile`` wrote.
+    """Read layer times: our own file, or one that ``trtexec --exportProfile`` wrote.
 
     Raises:
         InputError: the file cannot be read, or is neither.

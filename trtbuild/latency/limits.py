@@ -1,7 +1,7 @@
-"""Limits on speed, held against the intervals of latencies.
+"""Limits on speed, compared with the intervals of latencies.
 
-A limit holds or fails where the whole interval lies on one side of it. Else it cannot be told, on whichever
-side the figure itself lies: a busy machine is no reason to refuse an engine, nor to ship one.
+A limit holds or fails if the whole interval lies on one side of it. Otherwise nothing can be said, wherever
+the figure itself lies: a busy machine is no reason to refuse an engine, nor to ship it.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ __all__ = ["SpeedFinding", "latency_finding", "speedup_finding", "speedup_name"]
 
 @dataclass(frozen=True)
 class SpeedFinding(Finding):
-    """A limit held against a latency, or against a ratio of two.
+    """A limit compared with a latency, or with a ratio of two latencies.
 
     Attributes:
-        between: the interval of the figure, at 99.5 % and with the noise of the machine.
+        between: the interval of the figure, at 99.5 % and widened by the machine's noise.
     """
 
     between: tuple[float, float] = (-math.inf, math.inf)
@@ -48,9 +48,9 @@ class SpeedFinding(Finding):
 
 
 def latency_finding(samples: Samples, limit_ms: float) -> SpeedFinding:
-    """Return `limit_ms` held against the median latency.
+    """Compare `limit_ms` with the median latency.
 
-    The interval is that of order statistics over the medians of turns, widened by how far they wandered.
+    The interval is that of order statistics over the medians of turns, widened by how far they drift.
     """
     logs = [math.log(float(np.median(turn))) for turn in samples.turns]
     found = median_interval(logs, samples.confidence)
@@ -60,12 +60,12 @@ def latency_finding(samples: Samples, limit_ms: float) -> SpeedFinding:
 
 
 def speedup_name(verdict: LatencyVerdict) -> str:
-    """Return what the figure of `speedup_finding` is called."""
+    """Return the name of the figure of `speedup_finding`."""
     return f"speed over {verdict.base}, batch {verdict.batch_size}"
 
 
 def speedup_finding(verdict: LatencyVerdict, limit: float) -> SpeedFinding:
-    """Return `limit` held against how many times as fast the candidate is as the base."""
+    """Compare `limit` with how many times as fast as the base the candidate is."""
     ratio = verdict.ratio
     ends = Estimate(1.0 / ratio.value, 1.0 / ratio.high, 1.0 / ratio.low if ratio.low else math.inf)
     return _held(speedup_name(verdict), "x", limit, ends, at_most=False)

@@ -2,12 +2,12 @@
 
 A machine is never steady: clocks change, other work comes and goes. Sessions that take turns every
 few milliseconds meet the same conditions, so their *ratio* is far steadier than either latency. The
-order of the turns is rotated and reversed from round to round, so that none always runs first.
+order of the turns is rotated and reversed from round to round, so that no session always runs first.
 
-Who asks can look at what was taken before the time is over, and stop. Whoever looks again and again at
-intervals of 99.5 % finds something by luck more often than in 5 of 1000 measurements, so these 5 are shared
-out: 0.5 for each look, the rest for the end. All intervals of a measurement then hold together as one of
-99.5 % does (Bonferroni's inequality).
+The caller can look at the samples before the time is over, and stop. Whoever looks repeatedly at intervals
+of 99.5 % finds something by luck in more than 5 of 1000 measurements. So these 5 are divided: 0.5 for each
+look, the rest for the end. All intervals of a measurement together then hold as one of 99.5 % does
+(Bonferroni's inequality).
 """
 
 from __future__ import annotations
@@ -41,22 +41,22 @@ __all__ = [
 ]
 
 CONFIDENCE = 0.995
-"""Of what is said of a measurement, with all looks at it."""
+"""Confidence in all that is said of a measurement, over all looks at it."""
 
 MONOTONIC = "monotonic clock of the host, inputs and outputs in host memory"
 EVENTS = "CUDA events around the execution, copies not counted"
 
-# A turn lasts at least this long, so that what one session leaves behind (caches, spinning threads
-# of a thread pool) weighs little on the next one's turn.
+# Shortest turn. What one session leaves behind (caches, spinning threads of a thread pool) must weigh
+# little in the next session's turn.
 _TURN_MS = 4.0
 _MAX_RUNS_PER_TURN = 64
 
-# Where it may end early, the warm-up is looked at so often; it goes on while a run is quicker by this share.
+# A warm-up that may end early is checked this many times; it goes on while runs get faster by this share.
 _WARM_UP_SPANS = 10
 _STILL_WARMING = 0.01
 _LEAST_WARM_UP_RUNS = 3
 
-# Shares of the time after which it is looked whether more is needed, and what each look may err.
+# Shares of the time at which the samples are looked at, and the error probability of each look.
 _LOOKS = (0.25, 0.4)
 _ERROR_OF_A_LOOK = 0.0005
 
@@ -66,27 +66,27 @@ _Taker: TypeAlias = "Callable[[Feeds, int, int], list[float]]"
 
 @runtime_checkable
 class TimedSession(Protocol):
-    """A session that times itself by CUDA events; asked to when all sessions can."""
+    """A session that times itself by CUDA events; these times are used if all sessions can."""
 
     def latencies_ms(
         self, feeds: Mapping[str, np.ndarray], runs: int, warmup: int
     ) -> Sequence[float] | np.ndarray:
-        """Run `warmup` times uncounted, then `runs` times; milliseconds of each of these."""
+        """Run `warmup` times uncounted, then `runs` times; return the milliseconds of the latter."""
         ...
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Latencies of one session, in the order taken.
+    """Latencies of one session, in the order of the runs.
 
     Attributes:
-        name: of the session.
-        batch_size: images a run.
-        clock: what was timed and by what.
+        name: name of the session.
+        batch_size: images per run.
+        clock: what was timed, and by which clock.
         runs_per_turn: turn t is ``latencies_ms[t * runs_per_turn : (t + 1) * runs_per_turn]``;
-            equal turns of samples taken together met the same conditions.
-        latencies_ms: one number a run.
-        confidence: of the intervals to take, so that all looks at a measurement hold with `CONFIDENCE`.
+            turns of the same number in samples taken together met the same conditions.
+        latencies_ms: one number per run.
+        confidence: confidence of each interval, chosen so that all looks together hold with `CONFIDENCE`.
     """
 
     confidence: ClassVar[float] = CONFIDENCE
@@ -106,14 +106,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class _AtALook(Samples):
-    """What was taken so far."""
+    """The samples at a look."""
 
     confidence: ClassVar[float] = 1.0 - _ERROR_OF_A_LOOK
 
 
 @dataclass(frozen=True)
 class _AfterLooks(Samples):
-    """What was taken to the end, where it was looked at before."""
+    """All samples at the end, if there were looks before."""
 
     confidence: ClassVar[float] = CONFIDENCE + len(_LOOKS) * _ERROR_OF_A_LOOK
 
@@ -133,18 +133,18 @@ def measure(
     events (`TimedSession`).
 
     Args:
-        sessions: by name; the same object may stand under two names (A against A).
-        feeds: what to run on; of several, one a turn, the same for all sessions. Real
-            images rather than zeros: a GPU's power, and so its clock, depends on the values.
-        options: how long.
-        batch_size: images a run; None: length of the first axis of the first input.
-        is_enough: asked twice before the time is over whether what was taken says enough. With it, the
-            warm-up ends early, too, of sessions that do not time themselves: those of a GPU do, whose clock
-            rises later than its first runs show.
-        progress: told of the milliseconds done.
+        sessions: by name; the same object may have two names (A against A).
+        feeds: the inputs to run on; each turn takes one of several, the same for all sessions. Use real
+            images, not zeros: a GPU's power, and so its clock, depends on the values.
+        options: how long to measure.
+        batch_size: images per run; None: length of the first axis of the first input.
+        is_enough: called up to twice before the time is over; True ends the measurement. With it, the
+            warm-up of sessions that do not time themselves may end early, too. GPU sessions time
+            themselves: their clock rises only after the first runs.
+        progress: called with the milliseconds done.
 
     Raises:
-        OptionError: nothing to run, or nothing to run on.
+        OptionError: there is no session, or no feeds.
     """
     options = options or MeasureOptions()
     many = _batches(sessions, feeds)
@@ -164,11 +164,11 @@ def measure(
     ):
         start = time.perf_counter_ns()
         for name in _order(list(takers), rounds):
-            # a turn of several runs has one more ahead that does not count
+            # a turn of several runs starts with one that is not counted
             taken[name] += takers[name](many[rounds % len(many)], size, min(size - 1, 1))
         spent += _since_ms(start)
         rounds += 1
-        # the end is told once, below
+        # the end is reported once, below
         progress("latency", min(int(spent), max(total - 1, 0)), total)
         if is_enough and looks and spent >= looks[0] and rounds >= options.min_rounds:
             looks = [one for one in looks if one > spent]
@@ -180,7 +180,7 @@ def measure(
 
 
 def _batches(sessions: Mapping[str, Session], feeds: Feeds | Sequence[Feeds]) -> list[Feeds]:
-    """What is run in turn, of which there must be some."""
+    """The feeds as a list, which must not be empty."""
     many = [feeds] if isinstance(feeds, Mapping) else list(feeds)
     if not sessions or not many:
         raise OptionError("latency needs at least one session and one batch to run it on.")
@@ -194,7 +194,7 @@ def _all_warmed_up(
     least_ms: float,
     may_end: bool,
 ) -> float:
-    """Warm each session up once, however many names it has; the time of the quickest run, in ms."""
+    """Warm up each session once, even if it has several names; return the quickest run, in ms."""
     distinct = {id(session): (session, takers[name]) for name, session in sessions.items()}
     return min(
         _warm_up(
@@ -239,13 +239,13 @@ def _since_ms(start_ns: int) -> float:
 
 
 def _warm_up(taker: _Taker, feeds: Sequence[Feeds], least_ms: float, *, ends_early: bool) -> float:
-    """Run until warm; answers the quickest run, ms.
+    """Run until warm; return the time of the quickest run, in ms.
 
     Args:
         taker: runs the session.
-        feeds: what to run on, one a run.
+        feeds: the inputs, one per run.
         least_ms: how long.
-        ends_early: whether it is over as soon as going on brought no quicker run.
+        ends_early: whether to stop as soon as more runs are no longer faster.
     """
     start, runs, quickest = time.perf_counter_ns(), 0, math.inf
     spans = _WARM_UP_SPANS if ends_early else 1

@@ -1,8 +1,8 @@
 """Faster, the same, slower, or cannot tell: one engine's latency against another's.
 
-Taken together (A B A B) the two are judged by the ratio of paired turns. Against a baseline, taken
-on another day, only the two medians can be compared, and what a machine drifts within a measurement
-is added to the interval on both sides.
+Measured together (A B A B), the two are judged by the ratio of paired turns. Against a baseline from
+another day, only the two medians can be compared, and the machine's drift within each measurement
+widens the interval on both sides.
 
 The rule, with the interval [low, high] of candidate / base and the margin x:
 
@@ -11,13 +11,13 @@ The rule, with the interval [low, high] of candidate / base and the margin x:
     faster             the interval lies below 1
     cannot tell        anything else
 
-The interval has 99.5 % confidence, so that an engine against itself is called slower or faster in
-fewer than 1 of 100 comparisons, if what disturbs one round does not disturb the next: other work that
-holds the cores of one session for seconds is not told from a slower engine. It is widened by what the
-base against *itself* differed in the same measurement (A against A), and by `PLACEMENT`: two sessions
-of one file differ a little for as long as they live, because their memory lies elsewhere. It also holds
-the ratio of the medians over all runs: where a machine has two speeds, the median pair of turns and the
-median run can disagree about who is faster, and then neither is to be believed.
+The interval has 99.5 % confidence: an engine compared with itself is called slower or faster in fewer
+than 1 of 100 comparisons, if disturbances of different rounds are independent. (Other work that holds
+one session's cores for seconds looks like a slower engine.) The interval is widened by the difference that
+the base showed to *itself* in the same measurement (A against A), and at least by `PLACEMENT`: two sessions
+of one file differ a little for as long as they live, because their memory lies elsewhere. It is
+also extended to the ratio of the medians over all runs: on a machine with two speeds, the median pair of
+turns and the median run can disagree about which is faster, and then neither can be trusted.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ __all__ = [
     "taken_together",
 ]
 
-# Largest lasting ratio between two sessions of one file in 60 pairs of an idle two-core machine
-# was 0.4 %, in logs.
+# In logs. In 60 pairs of sessions of one file on an idle two-core machine, the largest lasting difference
+# was 0.4 %.
 PLACEMENT = 0.005
 
 _NUM_SEGMENTS = 10
@@ -69,17 +69,17 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True)
 class LatencyVerdict:
-    """The answer, and what it rests on.
+    """The answer, and the figures behind it.
 
     Attributes:
         base, candidate: names of the two.
         answer: one of four.
-        ratio: candidate / base, above 1 is slower; the interval holds `CONFIDENCE` and the noise.
-        margin_percent: differences below this count as none.
-        noise_percent: what the base differed from itself.
+        ratio: candidate / base, above 1 is slower; its interval covers `CONFIDENCE` and the noise.
+        margin_percent: smaller differences count as the same.
+        noise_percent: by how much the interval is widened on both sides.
         smallest_visible_percent: the smallest difference that this measurement could have told from
             none.
-        batch_size: of both.
+        batch_size: batch size of both.
     """
 
     base: str
@@ -119,13 +119,13 @@ def taken_together(
     """Judge two sessions that took turns in one process.
 
     Args:
-        base: what is compared with.
-        candidate: what is judged.
+        base: the samples to compare with.
+        candidate: the samples to judge.
         control: the base a second time, in the same turns: A against A.
-        margin_percent: differences below this count as none.
+        margin_percent: smaller differences count as the same.
 
     Raises:
-        OptionError: they were not taken together, or the margin is not above 0.
+        OptionError: they were not measured together, or the margin is not above 0.
     """
     found = _holding(
         ratio(base, candidate, candidate.confidence),
@@ -143,7 +143,7 @@ def against_baseline(
     """Judge a session by samples taken earlier on the same device.
 
     Raises:
-        OptionError: batch size or clock differ, or the margin is not above 0.
+        OptionError: batch sizes or clocks differ, or the margin is not above 0.
     """
     if (base.batch_size, base.clock) != (candidate.batch_size, candidate.clock):
         raise OptionError(
@@ -151,7 +151,7 @@ def against_baseline(
             f" {candidate.batch_size} by the {candidate.clock}; they cannot be compared."
         )
     logs = [[math.log(float(np.median(turn))) for turn in s.turns] for s in (base, candidate)]
-    # each at half the error, so that both hold together with CONFIDENCE
+    # each with half the error probability, so that both together hold with CONFIDENCE
     earlier, now = (
         median_interval(values, 1 - (1 - one.confidence) / 2)
         for values, one in zip(logs, (base, candidate))
@@ -176,12 +176,12 @@ def decide(
     """Apply the rule of this module.
 
     Args:
-        base: name of what is compared with.
-        candidate: name of what is judged.
+        base: name of the session to compare with.
+        candidate: name of the session to judge.
         found: candidate / base with its interval of `CONFIDENCE`.
         noise: by how much the interval is widened on both sides, as a logarithm.
-        margin_percent: differences below this count as none.
-        batch_size: of both.
+        margin_percent: smaller differences count as the same.
+        batch_size: batch size of both.
 
     Raises:
         OptionError: the margin is not above 0.
@@ -212,10 +212,10 @@ def decide(
 
 
 def drift(logs: Sequence[float]) -> float:
-    """Return the range of the medians of consecutive segments: how far this machine drifts by itself.
+    """Return the range of the medians of consecutive segments: how far the machine drifts by itself.
 
     Args:
-        logs: logarithms of latencies, in the order in which they were taken.
+        logs: logarithms of latencies, in the order of measurement.
     """
     segments = np.array_split(np.asarray(logs), min(_NUM_SEGMENTS, len(logs)))
     medians = [float(np.median(segment)) for segment in segments]
@@ -223,7 +223,7 @@ def drift(logs: Sequence[float]) -> float:
 
 
 def _holding(found: Estimate, value: float) -> Estimate:
-    """Return `found` with its interval extended to `value`, if it does not hold that."""
+    """Return `found` with its interval extended so that it holds `value`."""
     return Estimate(found.value, min(found.low, value), max(found.high, value))
 
 

@@ -1,9 +1,9 @@
-"""What latency samples say: percentiles, mean, throughput, and the ratio of two with its interval.
+"""Statistics of latency samples: percentiles, mean, throughput, and the ratio of two with its interval.
 
-Samples of one turn are alike (the same clock, the same neighbours), so the turn and not the run is
-what intervals take as one draw; otherwise they would be far too narrow. Intervals of medians come
-from order statistics: for n independent draws the number below the true median is binomial
-(n, 1/2), whatever the distribution (David and Nagaraja, Order Statistics, section 7.1).
+Runs of one turn are alike (the same clock, the same load), so intervals take turns, not runs, as
+independent draws; otherwise they would be far too narrow. Intervals of medians come from order
+statistics: for n independent draws the number below the true median is binomial (n, 1/2), whatever the
+distribution (David and Nagaraja, Order Statistics, section 7.1).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ __all__ = ["LatencySummary", "median_interval", "quantile", "ratio", "summarize"
 
 @dataclass(frozen=True)
 class LatencySummary:
-    """The figures of one session, milliseconds unless said otherwise.
+    """The figures of one session, in milliseconds unless stated otherwise.
 
     Attributes:
-        name, batch_size, clock: of the samples.
-        num_samples: runs counted.
-        median_ms, p90_ms, p95_ms, p99_ms, min_ms, max_ms: of the runs.
-        mean_ms: with its interval over turns.
-        throughput_per_s: images a second, one run after the other: ``1000 batch_size / mean_ms``.
-        variation_percent: standard deviation over mean.
+        name, batch_size, clock: as in the samples.
+        num_samples: number of runs.
+        median_ms, p90_ms, p95_ms, p99_ms, min_ms, max_ms: over the runs.
+        mean_ms: mean with its interval over turns.
+        throughput_per_s: images per second, one run after the other: ``1000 batch_size / mean_ms``.
+        variation_percent: standard deviation / mean.
     """
 
     name: str
@@ -54,7 +54,7 @@ class LatencySummary:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least `share` of the values do not exceed (no interpolation).
+    """Return the smallest value v so that at least `share` of the values are at most v (no interpolation).
 
     Raises:
         ValueError: no values.
@@ -125,10 +125,10 @@ def _lower_rank(count: int, tail: float) -> int:
 def ratio(base: Samples, other: Samples, confidence: float = CONFIDENCE) -> Estimate:
     """Return ``other / base`` of samples taken together: the median over rounds of the turns' ratios.
 
-    A turn counts as its median run, so a single hiccup moves nothing. Above 1, `other` is slower.
+    A turn counts as its median run, so a single slow run changes nothing. Above 1, `other` is slower.
 
     Raises:
-        OptionError: the two were not taken together.
+        OptionError: the two were not measured together.
     """
     before, after = _turn_medians(base), _turn_medians(other)
     if len(before) != len(after) or base.clock != other.clock or not before:
@@ -141,7 +141,7 @@ def ratio(base: Samples, other: Samples, confidence: float = CONFIDENCE) -> Esti
 
 
 def _turn_medians(samples: Samples) -> list[float]:
-    """The median run of each turn; of all turns at once, for a build asks several times for hundreds."""
+    """The median run of each turn; one NumPy call, because a build needs hundreds of them several times."""
     values, size = np.asarray(samples.latencies_ms), samples.runs_per_turn
     whole = len(values) - len(values) % size
     medians: list[float] = np.median(values[:whole].reshape(-1, size), axis=1).tolist()
