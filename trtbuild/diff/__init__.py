@@ -1,1 +1,1 @@
-"""Two engines or Q/DQ networks of one model, node by node: what each knows, who is whom, what differs."""
+"""Compares two engines or Q/DQ networks of one model, node by node: facts of nodes, matching, differences."""

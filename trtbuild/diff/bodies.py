@@ -1,4 +1,4 @@
-"""What a node with bodies (If, Loop, Scan) reads and computes, the graphs inside it looked through."""
+"""Describes nodes with bodies (If, Loop, Scan): what the graphs inside them read and compute."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["described_bodies", "described_tensor", "read_by"]
 
 
 def read_by(node: ir.Node) -> tuple[ir.Value | None, ...]:
-    """Return the inputs of a node and, behind them, what its bodies read from outside, each once."""
+    """Return a node's inputs, then the outer values that its bodies read, each once."""
     return (*node.inputs, *_captured(node)) if has_bodies(node) else tuple(node.inputs)
 
 
 def described_bodies(
     node: ir.Node, attributes_of: Callable[[ir.Node], Iterator[str]]
 ) -> Iterator[str]:
-    """Describe the bodies of a node without names: operators, attributes, constants, and what reads what.
+    """Describe a node's bodies without using names: operators, attributes, constants, and who reads what.
 
     Args:
-        node: of any kind; one without bodies has no description.
-        attributes_of: describes the attributes of a node that are no graphs.
+        node: any node; one without bodies has no description.
+        attributes_of: describes the attributes of a node that are not graphs.
     """
     keys = {value: f"outside {place}" for place, value in enumerate(_captured(node))}
     for body in bodies(node):
@@ -36,7 +36,7 @@ def described_bodies(
 
 
 def described_tensor(tensor: ir.TensorProtocol) -> str:
-    """Return what tells a constant from others: its type, its dims, and a digest of its content."""
+    """Return what identifies a constant: its type, its dims, and a digest of its content."""
     digest = hashlib.blake2b(tensor_bytes(tensor), digest_size=16)
     return f"{tensor.dtype}{tensor.shape}{digest.hexdigest()}"
 

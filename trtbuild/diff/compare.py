@@ -1,4 +1,4 @@
-"""What differs between two sides: node by node, and in all."""
+"""The differences between two sides: node by node, and in total."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ VERSION = 1
 
 
 class ChangeKind(StrEnum):
-    """What of a node differs."""
+    """What differs at a node."""
 
     COMPUTATION = "computation"
     """Attributes, shapes, or the nodes that it reads from."""
     PRECISION = "precision"
-    """What the network asks for."""
+    """The precision that the network asks for."""
     RAN = "ran"
-    """What the engine's layer computes in."""
+    """The precision that the engine's layer computes in."""
     KERNEL = "kernel"
     RANGE = "range"
-    """The scale of a tensor that is read through Q/DQ, or whether it is."""
+    """The scale of a tensor that is read through Q/DQ, or whether it has Q/DQ at all."""
     WEIGHTS = "weights"
-    """The integers or scales of a weight, or the values of a constant in float, such as a bias."""
+    """The integers or scales of a weight, or the values of a float constant, such as a bias."""
 
 
 @dataclass(frozen=True)
 class NodeChange:
-    """One thing that differs between a node of the first side and that of the second.
+    """One difference between a node of the first side and its counterpart on the second.
 
     Attributes:
-        what: what it is.
-        of: the tensor, where it is of one.
-        first, second: both, in words.
-        ratio: the second amax over the first, of ranges that both have; else None.
+        what: the kind of difference.
+        of: the tensor that differs, if it is about a tensor.
+        first, second: both sides in words.
+        ratio: amax of the second side / amax of the first, where both have one; else None.
     """
 
     what: ChangeKind
@@ -74,14 +74,14 @@ class NodeDiff:
     """A node that both sides have.
 
     Attributes:
-        name: of the first side.
-        second_name: of the second side.
+        name: its name on the first side.
+        second_name: its name on the second side.
         op_type: its operator.
-        matched_by: how the two were found to be one.
-        precision: of the first side and of the second, where known: what ran, else what was asked for.
-        first_ms, second_ms: time of its layer; None where it was not measured.
-        first_bytes, second_bytes: of its constants; 0 where no network was read.
-        changes: what differs; times are no difference, since they are noise in part.
+        matched_by: how the two were matched.
+        precision: of the first side and of the second, if known: the one that ran, else the one asked for.
+        first_ms, second_ms: time of its layer; None if it was not measured.
+        first_bytes, second_bytes: size of its constants; 0 if no network was read.
+        changes: the differences; times do not count, since they are partly noise.
     """
 
     name: str
@@ -98,7 +98,7 @@ class NodeDiff:
 
 @dataclass(frozen=True)
 class FigureChange:
-    """A figure of both sides, such as the SQNR of the engine; None where a side does not have it."""
+    """A figure of both sides, such as the engine's SQNR; None for a side that does not have it."""
 
     name: str
     first: float | None
@@ -107,16 +107,16 @@ class FigureChange:
 
 @dataclass(frozen=True)
 class SideFacts:
-    """One side in all.
+    """Summary of one side.
 
     Attributes:
-        name: as it was given.
-        file: the network or engine that was looked at.
-        num_bytes: of that file.
-        num_nodes: that are neither Q/DQ nor constants.
-        precisions: precision -> nodes.
-        ms: of all layers a run; None where they were not measured.
-        unknown: what is not known of it, in a sentence; empty for nothing.
+        name: as the user gave it.
+        file: the network or engine that was read.
+        num_bytes: size of that file.
+        num_nodes: number of nodes that are neither Q/DQ nor constants.
+        precisions: precision -> number of nodes.
+        ms: time of all layers in one run; None if it was not measured.
+        unknown: what is not known about this side, as a sentence; empty if nothing is missing.
     """
 
     name: str
@@ -130,17 +130,17 @@ class SideFacts:
 
 @dataclass(frozen=True)
 class Side:
-    """What is known of one side.
+    """Everything that is known about one side.
 
     Attributes:
-        name: as it was given.
-        file: name of the network or engine that was looked at.
-        num_bytes: of that file.
-        nodes: its nodes; in the order of `diff.facts.computing_nodes` where there is a network.
-        model: its network; None where only a manifest or an engine's layers are there.
-        ranges: tensor -> amax, where only a manifest knows them.
-        ms: of all layers a run; None where they were not measured.
-        figures: name -> value, of its manifest.
+        name: as the user gave it.
+        file: name of the network or engine that was read.
+        num_bytes: size of that file.
+        nodes: its nodes; in the order of `diff.facts.computing_nodes` if there is a network.
+        model: its network; None if there is only a manifest or an engine's layers.
+        ranges: tensor -> amax, if only a manifest has them.
+        ms: time of all layers in one run; None if it was not measured.
+        figures: name -> value, from its manifest.
         unknown: see `SideFacts`.
     """
 
@@ -155,7 +155,7 @@ class Side:
     unknown: str = ""
 
     def facts(self) -> SideFacts:
-        """Return what is told of the side in all."""
+        """Return the summary of this side."""
         counts: dict[str, int] = {}
         for node in self.nodes:
             word = node.ran or node.precision or "not known"
@@ -173,14 +173,14 @@ class Side:
 
 @dataclass(frozen=True)
 class EngineDiff:
-    """What two engines or Q/DQ networks of one model do not share.
+    """The differences of two engines or Q/DQ networks of one model.
 
     Attributes:
-        first, second: both sides in all.
-        nodes: what both have, in the order of the first.
-        ranges: tensors whose amax differs, where a side has a manifest and no network.
-        only_first, only_second: nodes that one side alone has.
-        figures: accuracy and latency, by the manifests.
+        first, second: summaries of both sides.
+        nodes: nodes that both have, in the order of the first.
+        ranges: tensors whose amax differs, if a side has a manifest and no network.
+        only_first, only_second: nodes that only this side has.
+        figures: accuracy and latency, from the manifests.
     """
 
     first: SideFacts
@@ -193,12 +193,12 @@ class EngineDiff:
 
     @property
     def changed(self) -> tuple[NodeDiff, ...]:
-        """The nodes of which something differs, or whose name does."""
+        """The nodes that differ in something, or in their name."""
         return tuple(n for n in self.nodes if n.changes or n.name != n.second_name)
 
     @property
     def equal(self) -> bool:
-        """Whether both have the same nodes, computing alike; names, times and figures may differ."""
+        """Whether both have the same nodes with the same computation; names, times and figures may differ."""
         differ = any(node.changes for node in self.nodes)
         return not (differ or self.ranges or self.only_first or self.only_second)
 
@@ -208,12 +208,12 @@ class EngineDiff:
 
 
 def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> EngineDiff:
-    """Return what two sides do not share; what one of them does not know is no difference.
+    """Compare two sides; facts that one of them does not know are not differences.
 
     Args:
-        first: what is known of the first.
-        second: what is known of the second.
-        tolerance: relative difference up to which ranges are equal.
+        first: facts of the first side.
+        second: facts of the second side.
+        tolerance: relative difference up to which ranges count as equal.
     """
     pairs = _pairs(first, second)
     left, right = {pair.first for pair in pairs}, {pair.second for pair in pairs}

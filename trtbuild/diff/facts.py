@@ -1,4 +1,4 @@
-"""What is known of one node of a network: what it reads through Q/DQ, with which numbers, how large it is."""
+"""Facts of one node of a network: what it reads through Q/DQ, with which scales, and its size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = [
 
 FLOAT = "float"
 
-# Types of integers and small floats -> what a node that reads them computes in.
+# Types of integers and small floats -> the precision in which a node that reads them computes.
 _TYPES = {
     ir.DataType.INT8: "INT8",
     ir.DataType.UINT8: "INT8",
@@ -50,21 +50,21 @@ _FLOATS = {ir.DataType.FLOAT16: "FP16", ir.DataType.BFLOAT16: "BF16", ir.DataTyp
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What is known of a node.
+    """Facts of one node.
 
     Attributes:
-        name: its name, or that of its first output.
-        op_type: its operator; empty where only an engine's layers are known.
-        precision: what the network asks for: ``INT8``, ``FP16``, ``float`` ...; empty where it is not known.
-        ran: the precision of its layer in the engine; empty where the engine was not opened.
-        layer: the layer that it is part of.
-        kernel: of that layer.
-        ms: time of that layer a run, given to the first of its nodes; None where it was not measured.
-        num_bytes: of its constants.
-        reason: why it is in its precision.
-        reads: the inputs that go through Q/DQ, and the network's outputs that it gives through Q/DQ.
+        name: its name, or the name of its first output.
+        op_type: its operator; empty if only an engine's layers are known.
+        precision: precision that the network asks for: ``INT8``, ``FP16``, ``float`` ...; empty if not known.
+        ran: precision of its layer in the engine; empty if the engine was not opened.
+        layer: name of the layer that contains it.
+        kernel: kernel of that layer.
+        ms: time of that layer in one run, counted for the first of its nodes; None if it was not measured.
+        num_bytes: size of its constants.
+        reason: why it has its precision.
+        reads: its inputs that go through Q/DQ, and the network outputs that it gives through Q/DQ.
         constants: its other constant inputs, biases and float weights: index -> name and digest.
-        from_network: whether `reads` is all that there is, since a network was read.
+        from_network: whether a network was read, so that `reads` is complete.
     """
 
     name: str
@@ -89,7 +89,7 @@ def computing_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def weight_of(node: ir.Node) -> NDArray[Any] | None:
-    """Return the constant weight of a node with weights, dequantized where need be; None for others."""
+    """Return a node's constant weight, dequantized if necessary; None for operators without weights."""
     if node.op_type not in WEIGHTED or node.domain != "":
         return None
     value = input_at(node, 1)
@@ -98,7 +98,7 @@ def weight_of(node: ir.Node) -> NDArray[Any] | None:
 
 
 def facts_of(node: ir.Node) -> NodeFacts:
-    """Return what the network itself says of a node."""
+    """Return the facts that the network itself gives of a node."""
     reads = tuple(reads_of(node))
     return NodeFacts(
         name=label(node),
@@ -112,7 +112,7 @@ def facts_of(node: ir.Node) -> NodeFacts:
 
 
 def with_layers(facts: NodeFacts, layers: EngineLayers) -> NodeFacts:
-    """Return the facts with what an engine's layers say of the node."""
+    """Return the facts, completed from the engine's layers."""
     layer = layers.layer_of(facts.name)
     if layer is None:
         return facts
@@ -128,7 +128,7 @@ def _constants(node: ir.Node) -> Iterator[tuple[int, tuple[str, str]]]:
 
 
 def _precision(node: ir.Node, reads: tuple[Read, ...]) -> str:
-    """What a node computes in: by the data that it reads through Q/DQ, else by the type of its output."""
+    """The precision of a node: from the data that it reads through Q/DQ, else from the type of its output."""
     data = [read for read in reads if not read.is_weight]
     if data:
         return _word(data[0].kind)

@@ -1,9 +1,9 @@
-"""Which node of one network is which of another: by name, and by what they compute where names changed.
+"""Matches the nodes of two networks: by name, and by what they compute if names changed.
 
-Names alone mislead: an exporter that numbers its nodes gives the same name to another layer once one in
-front of it is gone. So a name counts first where both nodes compute alike (operator, attributes, shapes of
-constants, nearly the same weight). What is left is matched by what it computes: its weight, matched
-neighbours, everything that leads to it; a name alone counts last.
+Names alone mislead: an exporter that numbers its nodes gives another layer the same name once a node
+before it is gone. So a name counts first only if both nodes compute the same (operator, attributes, shapes
+of constants, nearly the same weight). The rest is matched by what it computes: its weight, its matched
+neighbours, everything that leads to it; names alone come last.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["MatchedBy", "Pair", "match_names", "match_nodes"]
 
-# Of two weights: |a - b| / |a|. Rounding to eight bits leaves hundredths, unrelated weights 1.4.
+# Relative distance |a - b| / |a| of two weights. Rounding to 8 bits gives hundredths, unrelated weights 1.4.
 _NEAR = 0.5
-# Elements of a weight that are looked at, spread over all of it.
+# Number of elements of a weight that are compared, spread over all of it.
 _MOST_ELEMENTS = 1 << 16
 
 
 class MatchedBy(StrEnum):
-    """How two nodes were found to be one."""
+    """How two nodes were matched."""
 
     NAME = "name"
     COMPUTATION = "computation"
@@ -48,13 +48,13 @@ class MatchedBy(StrEnum):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two nodes that are one.
+    """Two nodes that correspond to each other.
 
     Attributes:
-        first, second: their places in the two lists.
-        by: how they were found.
-        otherwise: how they compute otherwise, in words; empty where they have the same operator, attributes,
-            shapes of constants, bodies, nodes in front of them, and outputs of the network.
+        first, second: their indices in the two lists.
+        by: how they were matched.
+        otherwise: how they compute differently, in words; empty if they have the same operator, attributes,
+            shapes of constants, bodies, nodes before them, and outputs of the network.
     """
 
     first: int
@@ -64,7 +64,7 @@ class Pair:
 
 
 def match_names(first: Sequence[str], second: Sequence[str]) -> list[Pair]:
-    """Return the names that both lists have, where names are all that is known."""
+    """Match the names that both lists have, for the case that only names are known."""
     places = {name: place for place, name in enumerate(second)}
     return [
         Pair(place, places[name], MatchedBy.NAME)
@@ -74,10 +74,11 @@ def match_names(first: Sequence[str], second: Sequence[str]) -> list[Pair]:
 
 
 def match_nodes(first: ir.Model, second: ir.Model) -> list[Pair]:
-    """Return which node of `computing_nodes` of `first` is which of `second`, in the order of `first`.
+    """Match `computing_nodes` of `first` with those of `second`; return pairs in the order of `first`.
 
-    Nodes with weights come first, since a weight says most; then what stands beside matched nodes, names,
-    and what has the same way from the inputs. Cost: one step a node and edge for each of a few rounds.
+    Nodes with weights are matched first, since a weight identifies best; then neighbours of matched nodes,
+    names, and nodes with the same computation from the inputs on. Cost: a few passes over all nodes and
+    edges.
     """
     search = _Search(_Network(first), _Network(second))
     search.by_name(alike=True, weighted=True)
@@ -93,7 +94,7 @@ def match_nodes(first: ir.Model, second: ir.Model) -> list[Pair]:
 
 
 class _Network:
-    """A network as it is matched: of each node what it computes itself, and with all that leads to it."""
+    """A network prepared for matching: each node by itself, and with everything that leads to it."""
 
     def __init__(self, model: ir.Model) -> None:
         self.nodes = tuple(computing_nodes(model))
@@ -118,7 +119,7 @@ class _Network:
             yield found
 
     def sources(self, place: int) -> tuple[int | str, ...]:
-        """Return where each input of a node comes from: a node's place, the network's input, a constant."""
+        """Return the source of each input of a node: a node's index, a network input, or a constant."""
         found: list[int | str] = []
         for value in read_by(self.nodes[place]):
             before = origin(value)
@@ -128,7 +129,7 @@ class _Network:
         return tuple(found)
 
     def neighbours(self, place: int) -> Iterator[tuple[str, int, int]]:
-        """Yield (direction, input index, place) of the nodes around one, Q/DQ looked through."""
+        """Yield (direction, input index, node index) for the neighbours of a node, skipping Q/DQ."""
         node = self.nodes[place]
         for index, value in enumerate(read_by(node)):
             before = origin(value)
@@ -141,7 +142,7 @@ class _Network:
 
 
 class _Search:
-    """What has been matched so far: places of the first network -> places of the second."""
+    """The matches so far: node indices of the first network -> those of the second."""
 
     def __init__(self, first: _Network, second: _Network) -> None:
         self._first, self._second = first, second
@@ -149,7 +150,7 @@ class _Search:
         self._taken: set[int] = set()
 
     def pairs(self) -> Iterator[Pair]:
-        """Return what was found."""
+        """Return the matches."""
         for one, other in self._matched.items():
             named = self._first.names[one] == self._second.names[other]
             by = MatchedBy.NAME if named else MatchedBy.COMPUTATION
@@ -168,11 +169,11 @@ class _Search:
         return ""
 
     def by_name(self, *, alike: bool = False, weighted: bool = False) -> None:
-        """Match nodes of one name and operator.
+        """Match nodes with the same name and operator.
 
         Args:
-            alike: only those that compute the same with nearly the same weight.
-            weighted: only those with a weight.
+            alike: only nodes with the same computation and nearly the same weight.
+            weighted: only nodes with a weight.
         """
         places = {name: place for place, name in enumerate(self._second.names)}
         for one in self._open(weighted=weighted):
@@ -187,7 +188,7 @@ class _Search:
                 self._add(one, other)
 
     def by_key(self, key: Callable[[_Network, int], str], *, weighted: bool = False) -> None:
-        """Match what has one key and nearly the same weight, the nearest first where several have it."""
+        """Match nodes with the same key and nearly the same weight; among several, the nearest."""
         waiting = defaultdict(list)
         for place in range(len(self._second.nodes)):
             if place not in self._taken:
@@ -196,11 +197,11 @@ class _Search:
             self._add_nearest(one, waiting.get(key(self._first, one), ()))
 
     def by_neighbours(self, side: str) -> None:
-        """Match what computes alike beside a matched node, until there is nothing of that kind.
+        """Match neighbours of matched nodes that compute the same, until there are no more.
 
         Args:
-            side: ``to`` for readers of matched nodes, which come first: what a node is follows from what it
-                reads; ``from`` for what they read.
+            side: ``to`` for readers of matched nodes, ``from`` for nodes that matched nodes read. ``to`` is
+                used first, because what a node is follows from what it reads.
         """
         waiting = list(self._matched)
         while waiting:
@@ -239,7 +240,7 @@ class _Search:
         self._taken.add(other)
 
     def _distance(self, one: int, other: int) -> float:
-        """Relative distance of two nodes' weights; 0 without weights, infinite where shapes differ."""
+        """Relative distance of two nodes' weights; 0 without weights, infinite if shapes differ."""
         left, right = self._first.samples[one], self._second.samples[other]
         if left is None or right is None:
             return 0.0
@@ -270,7 +271,7 @@ def _digest(*parts: str) -> str:
 
 
 def _own(node: ir.Node) -> str:
-    """What a node computes, without names, numbers and Q/DQ: operator, attributes, shapes of constants."""
+    """A digest of a node without names and Q/DQ: operator, attributes, shapes of constants, bodies."""
     constants = (
         f"{place}:{static_dims(before)}"
         for place, value in enumerate(read_by(node))
@@ -303,5 +304,5 @@ def _sample(node: ir.Node) -> NDArray[np.float32] | None:
         return None
     step = (
         max(1, weight.size // _MOST_ELEMENTS) | 1
-    )  # odd: it meets every channel of the usual sizes
+    )  # odd, so that the elements come from every channel for the usual sizes
     return weight.reshape(-1)[::step].astype(np.float32)

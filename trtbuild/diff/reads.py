@@ -1,4 +1,4 @@
-"""What a node reads through Q/DQ, and what an output of the network gives through Q/DQ."""
+"""What a node reads through Q/DQ, and what it gives to network outputs through Q/DQ."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ class Read:
     """A tensor that goes through Q/DQ on its way to a node, or from a node to an output of the network.
 
     Attributes:
-        index: which input of the node, what its bodies read from outside counted behind them; -1 for the
-            first output of the network, -2 for the second, and so on.
-        tensor: the float tensor in front of Q; the constant's name for a weight.
+        index: which input of the node; outer values that its bodies read are counted after the inputs. -1 is
+            the first output of the network, -2 the second, and so on.
+        tensor: the float tensor before Q; the constant's name for a weight.
         is_weight: whether it is a constant.
         kind: the type of the integers.
-        amax: the largest magnitude that is not clipped: 127 times the scale in INT8 with zero point 0.
-            Of several scales, the largest. None where the scale is computed, or the integers have 32 bits,
-            which clip nothing.
-        num_scales: one, or one a channel.
+        amax: the largest magnitude that is not clipped: 127 times the scale in INT8 with zero point 0. With
+            several scales, the largest. None if the scale is computed, or for 32-bit integers, which clip
+            nothing.
+        num_scales: one, or one per channel; 0 if computed.
         zero_point: the first one.
-        scales: of all Q and DQ on the way, where it is no constant.
-        form: what else has to be the same: zero points, types, axes; of a constant, the integers and scales.
+        scales: scales of all Q and DQ on the way; empty for a constant.
+        form: everything else that must match: zero points, types, axes; for a constant, the integers and
+            scales.
     """
 
     index: int
@@ -62,14 +63,14 @@ def reads_of(node: ir.Node) -> Iterator[Read]:
 
 
 def outputs_given(node: ir.Node) -> Iterator[Read]:
-    """Return the outputs of the network that a node gives through Q/DQ."""
+    """Return the network outputs that a node gives through Q/DQ."""
     for _, end in ends_of(node):
         if end.producer() is not node:
             yield _read(-1 - _place(end), end)
 
 
 def ends_of(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
-    """Return (output of the node, output of the network) of all that a node gives, Q/DQ looked through."""
+    """Return (output index of the node, network output) for all network outputs it gives, skipping Q/DQ."""
     for index, value in enumerate(node.outputs):
         waiting = [value]
         while waiting:
@@ -81,14 +82,14 @@ def ends_of(node: ir.Node) -> Iterator[tuple[int, ir.Value]]:
 
 
 def origin(value: ir.Value | None) -> ir.Value | None:
-    """Return the float tensor in front of all Q/DQ that `value` comes out of, else `value`."""
+    """Return the float tensor before all Q/DQ that `value` comes from, or `value` itself."""
     while (node := maker(value, "DequantizeLinear", "QuantizeLinear")) is not None:
         value = node.inputs[0]
     return value
 
 
 def bytes_read(value: ir.Value | None) -> int:
-    """Return the bytes of a constant, with the scales and zero points on its way; 0 where it is computed."""
+    """Return the bytes of a constant, with the scales and zero points of its Q/DQ; 0 if it is computed."""
     found = [origin(value)]
     for node in _way(value):
         found += node.inputs[1:]
@@ -105,7 +106,7 @@ def _place(end: ir.Value) -> int:
 
 
 def _way(value: ir.Value | None) -> list[ir.Node]:
-    """The Q and DQ that a value comes out of, the last one first."""
+    """The Q and DQ nodes that a value comes from, the last one first."""
     found = []
     while (node := maker(value, "DequantizeLinear", "QuantizeLinear")) is not None:
         found.append(node)
@@ -150,7 +151,7 @@ def _kind(node: ir.Node) -> ir.DataType:
 
 
 def _limit(kind: ir.DataType, zero_point: int) -> float:
-    """Steps from zero to the largest magnitude that is not clipped."""
+    """Number of steps from zero to the largest magnitude that is not clipped."""
     if kind is ir.DataType.INT8 and zero_point == 0:
         return INT8_LIMIT
     return float(max(zero_point - kind.min, kind.max - zero_point))
@@ -163,7 +164,7 @@ def _all_scales(way: list[ir.Node]) -> Iterator[float]:
 
 
 def _form(way: list[ir.Node], before: ir.Value | None) -> str:
-    """All but the scales' values, as text."""
+    """Everything except the values of the scales, as text."""
     rank = None if before is None or before.shape is None else before.shape.rank()
     return "; ".join(
         f"{node.op_type} {_kind(node)} {_axis(node, rank)} {_zeros(node)} "
@@ -178,7 +179,7 @@ def _num_scales(node: ir.Node) -> int:
 
 
 def _axis(node: ir.Node, rank: int | None) -> int | None:
-    """The axis that the scales are of, from the front where the rank is known; None for a single one."""
+    """The axis of per-channel scales, from the front if the rank is known; None for a single scale."""
     if _num_scales(node) <= 1:
         return None
     axis = int(attribute(node, "axis", 1))
@@ -186,7 +187,7 @@ def _axis(node: ir.Node, rank: int | None) -> int | None:
 
 
 def _zeros(node: ir.Node) -> str:
-    """The zero points; empty where all are 0, whether they are written or not."""
+    """The zero points; empty if all are 0, whether or not they are written."""
     zeros = array(input_at(node, 2))
     return (
         ""
@@ -196,10 +197,10 @@ def _zeros(node: ir.Node) -> str:
 
 
 def _constant_form(way: list[ir.Node], before: ir.Value | None) -> str:
-    """A digest of the integers and scales of a constant, whether it is stored as integers or as floats."""
+    """A digest of a constant's integers and scales, the same whether stored as integers or as floats."""
     state = hashlib.blake2b(_form(way[:1], before).encode(), digest_size=8)
     known = array(before) if len(way) == 1 else _rounded(way[1]) if len(way) == 2 else None
-    if known is None:  # a longer way, or one to a type that NumPy does not round to
+    if known is None:  # more Q/DQ than one pair, or a type that NumPy does not round to
         state.update(_form(way, before).encode())
         known = array(before)
     for part in (known, *(array(node.inputs[1]) for node in way[: 1 if len(way) < 3 else None])):
@@ -209,7 +210,7 @@ def _constant_form(way: list[ir.Node], before: ir.Value | None) -> str:
 
 
 def _rounded(quantize: ir.Node) -> NDArray[Any] | None:
-    """The integers of a constant in front of a Q; None where its numbers are computed, or for other types."""
+    """The integers of a constant before a Q; None if its numbers are computed, or for other types."""
     content, scale, zero = (array(input_at(quantize, place)) for place in range(3))
     kind = _kind(quantize)
     if content is None or scale is None or kind not in (ir.DataType.INT8, ir.DataType.UINT8):
