@@ -1,6 +1,6 @@
-"""From TensorRT 10's calibration caches to Q/DQ networks for 11, and back for DLA and TensorRT 10.
+"""TensorRT 10's calibration caches become Q/DQ networks for TensorRT 11, and back for DLA and TensorRT 10.
 
-The names stand in ``__init__.pyi`` and are loaded when they are asked for: reading a network needs one file
+The public names are in ``__init__.pyi`` and load on first use, because reading a network needs only one file
 of this package.
 """
 

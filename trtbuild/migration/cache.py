@@ -1,9 +1,9 @@
-"""A Q/DQ network becomes a plain network and a calibration cache, for DLA and for TensorRT 10.
+"""Turns a Q/DQ network into a plain network and a calibration cache, for DLA and for TensorRT 10.
 
-The pairs on activations go, and their scales become cache entries, bit for bit. Weights become float32
-again: the integers times their scales, which TensorRT quantizes to the same integers, because the largest
-magnitude of each channel is 127 steps. Tensors between pairs get the scale of a neighbour that holds the
-same values, so that fused kernels find one on every tensor.
+Pairs on activations are removed, and their scales become cache entries, bit for bit. Weights become float32
+again: the integers times their scales. TensorRT quantizes them to the same integers, because the largest
+magnitude of each channel is 127 steps. Tensors without a pair get the scale of a neighbour that holds the
+same values, so that fused kernels find a scale on every tensor.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["to_cache"]
 
 
 def to_cache(model: ir.Model, version: str, algorithm: str = "EntropyCalibration2") -> Migration:
-    """Take the Q/DQ out of a network.
+    """Remove the Q/DQ from a network.
 
     Args:
-        model: a network in TensorRT's explicit form: INT8, symmetric, one scale an activation.
-        version: TensorRT's version for the header, such as ``10.16.1``; another one ignores the cache.
-        algorithm: of the header; DLA wants ``EntropyCalibration2``.
+        model: a network in TensorRT's explicit form: INT8, symmetric, one scale per activation.
+        version: TensorRT's version for the header, such as ``10.16.1``; other versions ignore the cache.
+        algorithm: algorithm name for the header; DLA needs ``EntropyCalibration2``.
 
     Raises:
-        ModelError: there is no Q/DQ, or one that a cache cannot say.
+        ModelError: there is no Q/DQ, or one that a cache cannot express.
         CacheError: `version` is not a version.
     """
     header = f"TRT-{version_digits(version)}-{algorithm}"
@@ -72,7 +72,7 @@ def _take_out(graph: ir.Graph, node: ir.Node, scales: dict[str, np.float32]) -> 
         )
     value = quantize.inputs[0]
     assert value is not None
-    if is_constant(value):  # a float weight that is quantized in the network: it is what we want
+    if is_constant(value):  # a float weight that is quantized in the network: keep the float
         _replace(node, value)
         return
     scale = _scalar_scale(node)
@@ -109,7 +109,7 @@ def _float_constant(graph: ir.Graph, node: ir.Node) -> ir.Value:
 
 
 def _replace(node: ir.Node, value: ir.Value) -> None:
-    """Let everything that read the output of `node` read `value`."""
+    """Make every reader of the output of `node` read `value`."""
     node.outputs[0].replace_all_uses_with(value, replace_graph_outputs=True)
 
 

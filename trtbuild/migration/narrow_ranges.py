@@ -1,8 +1,8 @@
-"""Integers that a Clip narrows behind Q: clipped as floats in front of it, around a zero point of 0.
+"""Replaces a Clip of integers after Q by a float Clip before it, with a zero point of 0.
 
-PyTorch's quantization for x86 uses 7 of 8 bits (``reduce_range``), with a zero point in the middle of 0 to
-127; its exporter writes Q, a Clip of integers and DQ. Steps from ``low - zero`` to ``high - zero`` fit into
-symmetric int8, so the same numbers come out of a float Clip at those steps and a pair with zero point 0.
+PyTorch's quantization for x86 uses 7 of 8 bits (``reduce_range``), with a zero point within 0 to 127; its
+exporter writes Q, a Clip of integers and DQ. The steps from ``low - zero`` to ``high - zero`` fit into
+symmetric int8, so a float Clip at these steps and a pair with zero point 0 give the same numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _INT8 = np.iinfo(np.int8)
 
 
 def clip_in_float(model: ir.Model) -> tuple[str, ...]:
-    """Move Clips of integers in front of their Q, in place, where the steps fit into symmetric int8.
+    """Move Clips of integers before their Q, in place, if the steps fit into symmetric int8.
 
     Returns:
         The names of the QuantizeLinear that were changed.
@@ -55,7 +55,7 @@ def _move(clip: ir.Node, quantize: ir.Node, writer: GraphWriter) -> bool:
         or not _are_its_own(quantize, clip, readers)
     ):
         return False
-    # a bound that is not there is the type's
+    # a missing bound is that of the type
     type_bounds = np.iinfo(zero.dtype)
     low, high = max(bounds[0], type_bounds.min), min(bounds[1], type_bounds.max)
     steps = [bound - int(zero.reshape(-1)[0]) for bound in (low, high)]
@@ -80,7 +80,7 @@ def _move(clip: ir.Node, quantize: ir.Node, writer: GraphWriter) -> bool:
 
 
 def _are_its_own(quantize: ir.Node, clip: ir.Node, readers: Sequence[ir.Node]) -> bool:
-    """Whether `clip` alone reads the integers, and DQs of the same scale alone read those behind it."""
+    """Whether only `clip` reads the integers of `quantize`, and only DQs of its scale read the result."""
     if list(quantize.outputs[0].consumers()) != [clip] or quantize.outputs[0].is_graph_output():
         return False
     return all(

@@ -1,6 +1,6 @@
-"""A network that came quantized (QAT, other tools) is taken in: its scales stay, to the bit.
+"""Takes in a network that is quantized already (QAT, other tools); its scales stay, to the bit.
 
-What TensorRT does not take is rewritten where that is exact, and refused by name where it is not:
+What TensorRT does not accept is rewritten if that is exact, else refused by name:
 
     operators on integers           float operators behind Q/DQ (`qoperators`)
     uint8 around 128                int8 around 0
@@ -8,14 +8,15 @@ What TensorRT does not take is rewritten where that is exact, and refused by nam
     int32 biases                    float biases
     weights behind Q and DQ         int8 weights behind DQ
     constants that are no weights   floats
-    Mul, Div, Add, batch norm       into the layer in front: its integers stay, its scales take the factor
-    another zero point              left out, with a warning, where no INT8 layer reads behind it (the
+    Mul, Div, Add, batch norm       into the layer before: its integers stay, its scales take the factor
+    another zero point              left out, with a warning, if no INT8 layer reads the tensor (the
                                     output of a Softmax); else refused: symmetric int8 lacks the steps
     other types, computed scales    refused
 
-Then the network is laid beside what TensorRT wants of its float form (`trtbuild.quantization.place`). A layer
-of which only the data or only the weight is quantized is a gap: TensorRT runs it in float, or refuses it. A
-gap is filled with the scale that the tensor has for other readers, with the weight's own, or by calibration.
+Then the network is compared with what TensorRT's rules ask for in its float form
+(`trtbuild.quantization.place`). A layer with only its data or only its weight quantized is a gap: TensorRT
+runs it in float, or refuses it. A gap is filled with the scale that the tensor has for other readers, with
+the weight's own scale, or by calibration.
 
 Source: TensorRT's rules for explicit quantization.
 """
@@ -52,11 +53,11 @@ if TYPE_CHECKING:
 __all__ = ["WIDEN", "Prequantized", "filled", "take_in"]
 
 WIDEN = "make_qdq_symmetric"
-"""The pass that gives a pair around another zero point a symmetric scale, which changes its steps."""
+"""The pass that makes pairs with another zero point symmetric, which changes their steps."""
 
 _EXACT = ("fold_constants", "make_qdq_signed", "write_qdq_axis")
-# What QAT leaves behind a layer (its weight was scaled by the batch norm, which is divided out again) goes
-# into the scales of its weight; the integers stay.
+# QAT leaves operators after a layer (its weight was scaled by the batch norm, which is divided out again).
+# They are folded into the scales of its weight; the integers stay.
 _INTO_LAYERS = (
     "fold_scale_into_conv", "fold_bias_add", "fold_batch_norm_into_conv",
     "fold_batch_norm_into_gemm", "fold_add_into_gemm",
@@ -71,16 +72,16 @@ _AS_IT_CAME = "in INT8, as the network came"
 
 @dataclass(frozen=True)
 class Prequantized:
-    """A quantized network in TensorRT's form, and what is to be said of it.
+    """A quantized network in TensorRT's form, and what was found in it.
 
     Attributes:
-        model: with Q/DQ, as TensorRT reads them.
+        model: the network with Q/DQ as TensorRT reads them.
         float_model: the same without Q/DQ, its weights dequantized.
-        placement: where TensorRT wants Q/DQ in the latter.
-        rewritten: operators on integers that were written out, and Q whose Clip was moved.
-        left_out: tensors whose pair has no symmetric form, and no INT8 layer reads.
-        gaps: layers of which one side alone is quantized.
-        tensors: what has to be calibrated to fill them.
+        placement: where TensorRT wants Q/DQ in `float_model`.
+        rewritten: operators on integers that were rewritten, and Q whose Clip was moved.
+        left_out: tensors whose pair has no symmetric form and was removed, since no INT8 layer reads it.
+        gaps: layers with only one side quantized.
+        tensors: tensors to calibrate in order to fill the gaps.
         unwanted: tensors whose pair TensorRT's rules do not ask for; they stay.
         decisions: for every node, whether it is in INT8, and why.
     """
@@ -97,15 +98,15 @@ class Prequantized:
 
 
 def take_in(model: ir.Model, target: Target | None = None, *, widen: bool = False) -> Prequantized:
-    """Bring a quantized network into TensorRT's form, and lay it beside what TensorRT wants.
+    """Bring a quantized network into TensorRT's form, and compare it with what TensorRT's rules ask for.
 
     Args:
-        model: as it was read; it stays as it is.
-        target: whose rules it is laid beside; None for those of what is installed.
-        widen: give pairs around another zero point a symmetric scale that holds both their ends.
+        model: the network as it was read; it is not changed.
+        target: whose rules apply; None for those of what is installed.
+        widen: give pairs with another zero point a symmetric scale that covers both their ends.
 
     Raises:
-        ModelError: it holds what has no symmetric INT8 form that is exactly the same; named.
+        ModelError: it holds something that has no exact symmetric INT8 form; the message names it.
     """
     model = model.clone()
     rewritten = (*as_qdq(model), *clip_in_float(model))
@@ -183,11 +184,11 @@ def _write_floats(
     types: frozenset[ir.DataType],
     weights: frozenset[tuple[str, int]] = frozenset(),
 ) -> None:
-    """Write constants behind a DQ as the floats that they stand for.
+    """Replace constants behind a DQ by the floats that they stand for.
 
     Args:
         model: changed in place.
-        types: of the constants.
+        types: types of the constants.
         weights: (node, input) of the readers that keep the integers.
     """
     writer = GraphWriter(model)
@@ -206,7 +207,7 @@ def _write_floats(
 
 
 def _leave_out(model: ir.Model, placement: Placement) -> Iterator[str]:
-    """Take out, and yield, pairs around another zero point behind which TensorRT wants no INT8."""
+    """Remove pairs with another zero point that TensorRT does not ask for; yield their tensors."""
     writer = GraphWriter(model)
     for node in [node for node in model.graph if node.op_type == "QuantizeLinear"]:
         source, zero = node.inputs[0], array(input_at(node, 2))
@@ -223,7 +224,7 @@ def _leave_out(model: ir.Model, placement: Placement) -> Iterator[str]:
 
 
 def _check_pair(node: ir.Node) -> None:
-    """Check that a Q or DQ is one that TensorRT reads: constant scales above zero, int8, zero point 0."""
+    """Check that TensorRT can read a Q or DQ: constant scales above zero, int8, zero point 0."""
     where = f"the {node.op_type} '{label(node)}'"
     scale, given = array(node.inputs[1]), input_at(node, 2)
     zero = array(given)
@@ -261,7 +262,7 @@ def _without_pairs(model: ir.Model) -> ir.Model:
     """Return a copy of `model` without Q/DQ: activations as they are, weights dequantized.
 
     Raises:
-        ModelError: integers go elsewhere than from a Q to a DQ, or come out of the network.
+        ModelError: integers go anywhere but from a Q to a DQ, or are an output of the network.
     """
     model = model.clone()
     writer = GraphWriter(model)
@@ -294,7 +295,7 @@ def _without_pairs(model: ir.Model) -> ir.Model:
 
 
 def _pass_on(output: ir.Value, plain: ir.Value, writer: GraphWriter) -> None:
-    """Make `plain` the output in place of a pair's."""
+    """Make `plain` the network output in place of the pair's output."""
     if plain.producer() is None or plain.is_graph_output():
         raise ModelError(
             f"the output '{output.name}' is an input or another output behind Q/DQ alone."
@@ -303,14 +304,14 @@ def _pass_on(output: ir.Value, plain: ir.Value, writer: GraphWriter) -> None:
 
 
 def _sides(model: ir.Model, point: WeightPoint) -> tuple[bool, bool]:
-    """Whether the data and the weight of a layer are quantized."""
+    """Whether a layer's data and its weight are quantized."""
     node = nodes_by_name(model.graph)[point.node]
     data = pair_behind(node.inputs[0]) is not None
     return data, weight_behind(node.inputs[point.index]) is not None
 
 
 def _check_axis(model: ir.Model, point: WeightPoint) -> None:
-    """Check that scales per channel run along the axis that TensorRT takes."""
+    """Check that per-channel scales run along the axis that TensorRT expects."""
     node = nodes_by_name(model.graph)[point.node]
     dequantize = maker(node.inputs[point.index], "DequantizeLinear")
     scale = None if dequantize is None else array(dequantize.inputs[1])
@@ -333,7 +334,7 @@ def _data_of(float_model: ir.Model, point: WeightPoint) -> str:
 
 
 def _unwanted(model: ir.Model, placement: Placement) -> Iterator[str]:
-    """The tensors with pairs of which none of the readers is to read through one."""
+    """The tensors with a pair that TensorRT's rules do not ask for."""
     wanted = placement.consumers
     for name in activation_pairs(model):
         if name not in wanted:
@@ -341,7 +342,7 @@ def _unwanted(model: ir.Model, placement: Placement) -> Iterator[str]:
 
 
 def _quantized_against(model: ir.Model, wanted: Collection[str]) -> frozenset[str]:
-    """The layers with pairs on both sides that TensorRT's rules would leave in float."""
+    """The layers with both sides quantized that TensorRT's rules would leave in float."""
     return frozenset(
         node.name or ""
         for node in model.graph

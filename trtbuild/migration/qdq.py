@@ -1,8 +1,8 @@
-"""A calibration cache and a float network become a Q/DQ network; every scale keeps its bits.
+"""Turns a calibration cache and a float network into a Q/DQ network; every scale keeps its bits.
 
-The placement is the one of `trtbuild.quantization`, not "a pair on every cached tensor", because a pair
-inside a fused kernel breaks the fusion. Weights get scales of their own, which caches do not hold. A layer
-whose input has no scale stays float and says so.
+Q/DQ are placed as in `trtbuild.quantization`, not on every cached tensor, because a pair inside a fused
+kernel breaks the fusion. Weights get scales of their own, which caches do not hold. A layer whose input has
+no scale stays float, with the reason.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def to_qdq(
     """Write the scales of a cache into a network as Q/DQ.
 
     Args:
-        model: the float network that the cache was made for; its nodes have names.
+        model: the float network that the cache was made for; its nodes must have names.
         cache: the cache.
         float_patterns: nodes that stay float, by name, op type or glob.
 
@@ -73,10 +73,10 @@ def to_qdq(
 
 
 def check_fits(cache: CalibrationCache, names: Collection[str]) -> None:
-    """Check that a cache can be of the network whose tensors are `names`.
+    """Check that a cache can belong to the network whose tensors are `names`.
 
     Raises:
-        InputError: it has no tensor of that network.
+        InputError: the cache has no tensor of that network.
     """
     if cache.scales and not any(name in names for name in cache.scales):
         first, own = next(iter(cache.scales)), next(iter(sorted(names)), "")
@@ -87,12 +87,12 @@ def check_fits(cache: CalibrationCache, names: Collection[str]) -> None:
 
 
 def tensor_names(model: ir.Model) -> frozenset[str]:
-    """Return the names of the inputs and of what the nodes of the main graph compute."""
+    """Return the names of the inputs and of the outputs of all nodes of the main graph."""
     return frozenset(values_by_name(model.graph))
 
 
 def _plan(placement: Placement, known: Mapping[str, np.float32]) -> Plan:
-    """What can be carried out: tensors all of whose roots have a scale, and the weights behind them."""
+    """The part that can be done: tensors whose roots all have a scale, and the weights of their readers."""
     params = {
         name: QuantParams(max(known[root] for root in roots))
         for name, roots in placement.roots.items()

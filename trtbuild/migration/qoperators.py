@@ -1,8 +1,8 @@
-"""Operators on integers (QLinearConv, QLinearMatMul, ...) become the float operators behind Q/DQ.
+"""Rewrites operators on integers (QLinearConv, QLinearMatMul, ...) as the float operators behind Q/DQ.
 
-An operator ``y = Q(f(DQ(a), DQ(b)))`` is written out as just that: the same numbers, in the form that
-TensorRT reads. What only moves integers between them works on floats behind a pair of the same scale,
-which is exact, too. Operators that choose their scales while they run have no such form.
+An operator ``y = Q(f(DQ(a), DQ(b)))`` is written in this form: the same numbers, as TensorRT reads them.
+Operators that only move integers between them work on floats behind a pair of the same scale,
+which is exact, too. Operators that choose their scales at run time have no such form.
 
 Source: the definitions of QLinearConv-10 and QLinearMatMul-10 in ONNX, and of ONNX Runtime's contrib
 operators (``docs/ContribOperators.md``).
@@ -37,12 +37,12 @@ class _Triple(NamedTuple):
 
 
 class _Form(NamedTuple):
-    """What an operator on integers means.
+    """The meaning of an operator on integers.
 
     Attributes:
         op_type: the float operator.
-        operands: where its operands stand.
-        scale, zero: where those of its result stand.
+        operands: positions of its operands.
+        scale, zero: positions of scale and zero point of its result.
     """
 
     op_type: str
@@ -75,9 +75,9 @@ _PREFIXES = (
     "MatMulInteger",
     "DynamicQuantize",
 )
-# Attributes that the float operators lack.
+# Attributes that the float operators do not have.
 _OF_THE_KERNEL = ("channels_last", "opset")
-# Where the bias stands, int32 in steps of the product of both scales.
+# Position of the bias, int32 in steps of the product of both scales.
 _BIASES = {"QLinearConv": 8, "QGemm": 6}
 
 
@@ -89,12 +89,12 @@ def is_quantized(model: ir.Model) -> bool:
 
 
 def is_integer_operator(domain: str, op_type: str) -> bool:
-    """Return whether an operator works on integers of a scale, or chooses scales while it runs."""
+    """Return whether an operator works on integers with a scale, or chooses scales at run time."""
     return domain in (*ONNX_DOMAINS, _CONTRIB) and op_type.startswith(_PREFIXES)
 
 
 def _is_old_softmax(node: ir.Node) -> bool:
-    """Whether it sums over all axes from one on, which is not the last: Softmax did so before opset 13."""
+    """Whether it sums over several axes, from `axis` to the last: Softmax did so before opset 13."""
     if node.op_type != "QLinearSoftmax" or attribute(node, "opset", 13) >= 13:
         return False
     shape = node.inputs[0].shape if node.inputs[0] is not None else None
@@ -109,7 +109,7 @@ def as_qdq(model: ir.Model) -> tuple[str, ...]:
         The names of the nodes that were rewritten, in the order of the network.
 
     Raises:
-        ModelError: one has no form with Q/DQ, or its scales are computed; the message names it.
+        ModelError: an operator has no form with Q/DQ, or its scales are computed; the message names it.
     """
     writer = _Writer(model)
     done = []
@@ -126,7 +126,7 @@ def as_qdq(model: ir.Model) -> tuple[str, ...]:
 
 
 class _Writer:
-    """Writes nodes out, and knows scale and zero point of every integer tensor so far."""
+    """Rewrites nodes, and keeps the scale and zero point of every integer tensor so far."""
 
     def __init__(self, model: ir.Model) -> None:
         self._writer = GraphWriter(model)
@@ -141,11 +141,11 @@ class _Writer:
             self._parameters[value] = (scale, zero)
 
     def is_integer(self, value: ir.Value | None) -> bool:
-        """Whether a tensor holds integers of a known scale."""
+        """Whether a tensor holds integers with a known scale."""
         return value in self._parameters
 
     def write_out(self, node: ir.Node) -> None:
-        """Put the float operator, behind Q/DQ, in the place of `node`."""
+        """Replace `node` by the float operator behind Q/DQ."""
         form = _FORMS.get(node.op_type)
         if node.op_type == _CONCAT:
             count = (len(node.inputs) - 2) // 3
@@ -164,7 +164,7 @@ class _Writer:
         self._finish(node, made, input_at(node, form.scale), input_at(node, form.zero))
 
     def move_floats(self, node: ir.Node) -> None:
-        """Let a node that moves integers move the floats that they stand for."""
+        """Make a node that moves integers move the floats that they stand for."""
         source = node.inputs[0]
         assert source is not None
         scale, zero = self._parameters[source]
@@ -176,7 +176,7 @@ class _Writer:
         self._finish(node, made, scale, zero)
 
     def write_tables(self) -> None:
-        """Let what picks integers from a constant (an embedding) pick the floats that they stand for."""
+        """Make nodes that pick integers from a constant (an embedding) pick the floats instead."""
         for dequantize in [n for n in self._graph if n.op_type == "DequantizeLinear"]:
             moving = dequantize.inputs[0].producer() if dequantize.inputs[0] is not None else None
             scale, zero = array(dequantize.inputs[1]), array(input_at(dequantize, 2))
@@ -225,7 +225,7 @@ class _Writer:
         return made.outputs[0]
 
     def _bias(self, node: ir.Node, operands: list[ir.Value]) -> ir.Value | None:
-        """The float bias of a layer: its steps are the product of both scales."""
+        """The float bias of a layer: its step is the product of both scales."""
         place = _BIASES.get(node.op_type)
         given = None if place is None else input_at(node, place)
         if given is None:
@@ -246,7 +246,7 @@ class _Writer:
     def _finish(
         self, node: ir.Node, made: ir.Node, scale: ir.Value | None, zero: ir.Value | None
     ) -> None:
-        """Put `made` in the place of `node`, with a Q behind each output; without a scale it gives floats."""
+        """Replace `node` by `made`, with a Q after each output; without a scale the outputs are floats."""
         self._graph.insert_before(node, made)
         parts = len(node.outputs) if node.op_type == "Split" else 1
         for place, (old, new) in enumerate(zip(node.outputs, made.outputs)):

@@ -1,4 +1,4 @@
-"""What became of every scale on the way."""
+"""What happened to every scale of a cache during migration."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["Entry", "Fate", "Migration"]
 
 
 class Fate(StrEnum):
-    """What became of one scale."""
+    """What happened to one scale."""
 
     MATCHED = "matched"
     """The tensor of that name has the scale."""
     MAPPED = "mapped"
-    """Another tensor has it, which holds the same values."""
+    """Another tensor has it, one that holds the same values."""
     UNNEEDED = "unneeded"
-    """The tensor is there, inside a fused kernel or between float layers, where no scale is read."""
+    """The tensor exists, but inside a fused kernel or between float layers, where no scale is read."""
     LOST_UNKNOWN = "lost: no such tensor"
     LOST_UNNAMED = "lost: TensorRT's own name, which depends on its parser"
     LOST_ZERO = "lost: the scale is zero"
@@ -34,13 +34,13 @@ class Fate(StrEnum):
 
     @property
     def is_lost(self) -> bool:
-        """Whether nothing in the network could take the scale."""
+        """Whether nothing in the network can take the scale."""
         return self.value.startswith("lost")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One scale: where it came from, what became of it, and the tensors that have it now."""
+    """One scale: its source tensor, what happened to it, and the tensors that have it now."""
 
     name: str
     scale: np.float32
@@ -65,10 +65,10 @@ class Migration:
 
     Attributes:
         model: the Q/DQ network, or the plain one.
-        cache: the calibration cache that belongs to the plain network; None towards Q/DQ.
-        entries: what became of every scale.
-        decisions: for every node, whether it is INT8 in the Q/DQ network, and why; empty towards a cache.
-        without_scale: tensors of the plain network that no scale reaches; layers there run in float.
+        cache: the calibration cache for the plain network; None for a Q/DQ network.
+        entries: what happened to every scale.
+        decisions: for every node, whether it is INT8 in the Q/DQ network, and why; empty for a cache.
+        without_scale: tensors of the plain network without a scale; their layers run in float.
     """
 
     model: ir.Model
