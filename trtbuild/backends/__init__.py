@@ -1,4 +1,4 @@
-"""What builds and runs engines, and which one is taken."""
+"""The backends, which build and run engines, and the choice of one."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["AUTO", "choose_backend", "known_backends"]
 
 AUTO = "auto"
-# Not TensorRT for RTX: it builds where nothing can run the plan, so it is taken by name alone.
+# Without TensorRT for RTX: it also builds where nothing can run the plan, so it is used only by name.
 _AUTOMATIC = ("tensorrt", "onnxruntime")
 
-# What is asked of a backend.
+# What every backend must have.
 _ASKED = ("name", "suffix", "availability", "check", "build", "open")
 
 
 def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
-    """Return every backend by name, the preferred first; none is loaded by asking.
+    """Return every backend by name, the preferred first; this loads no vendor library.
 
     Args:
-        options: TensorRT's, for opening plans.
+        options: TensorRT's options for opening plans.
     """
-    # Here and not above: everything that names `backends.base` passes through this file, and the backends
-    # themselves stand on packages that do.
+    # Imported here: every import of `backends.base` runs this file, and the backends need packages that
+    # import `backends.base` themselves.
     from trtbuild.backends.onnxruntime import OnnxRuntimeBackend
     from trtbuild.backends.tensorrt import TensorRTBackend
     from trtbuild.runtime.tensorrt.versions import RTX
@@ -43,18 +43,18 @@ def known_backends(options: OpenOptions | None = None) -> Mapping[str, Backend]:
 def choose_backend(
     name: str | Backend = AUTO, options: OpenOptions | None = None
 ) -> tuple[Backend, str]:
-    """Take the backend `name`, or with ``auto`` the first that works on this machine.
+    """Return the backend `name`, or with ``auto`` the first that works on this machine.
 
     Args:
-        name: of a backend, ``auto``, ``module:class`` of one of the user's own, or that itself.
-        options: TensorRT's, for opening plans.
+        name: name of a backend, ``auto``, ``module:class`` of the user's own backend, or a backend itself.
+        options: TensorRT's options for opening plans.
 
     Returns:
-        The backend, and one sentence that says what was picked and why.
+        The backend, and one sentence that says which was chosen and why.
 
     Raises:
-        OptionError: there is no backend of that name, or what was given is none.
-        MissingError: it does not work here; the message says why and what mends it.
+        OptionError: there is no backend of that name, or the given object is not a backend.
+        MissingError: it does not work here; the message says why, and the remedy.
     """
     if not isinstance(name, str):
         return _usable(_made(name, getattr(name, "__qualname__", type(name).__qualname__)))
@@ -71,7 +71,7 @@ def choose_backend(
 
 
 def _usable(backend: Backend) -> tuple[Backend, str]:
-    """The backend that was asked for, and that it was."""
+    """The backend that was asked for, and a sentence that says so."""
     found = backend.availability()
     if found.usable:
         return backend, f"{found.detail}, as asked"
@@ -80,7 +80,7 @@ def _usable(backend: Backend) -> tuple[Backend, str]:
 
 
 def _own_backend(name: str, known: Sequence[str]) -> Backend:
-    """A backend of the user's own, or of an installed package."""
+    """The user's own backend, or one of an installed package."""
     if ":" not in name and name not in {one.name for one in installed(BACKEND)}:
         known = [*known, *(one.name for one in installed(BACKEND))]
         near = difflib.get_close_matches(name, known, 1)

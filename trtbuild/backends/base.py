@@ -1,6 +1,6 @@
-"""The protocol that every backend speaks: available?, can it do that?, build, open.
+"""The protocol of every backend: is it available, can it do that, build, open.
 
-Everything else (timing, comparing, choosing) lives above it and knows no backend by name.
+Everything else (timing, comparing, choosing) is above it and knows no backend by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["Availability", "Backend", "BuildRequest", "Engine"]
 
 @dataclass(frozen=True)
 class Availability:
-    """Whether a backend works on this machine; if not, the cause and what mends it."""
+    """Whether a backend works on this machine; if not, the cause and the remedy."""
 
     usable: bool
     detail: str
@@ -32,18 +32,18 @@ class Availability:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What a backend is asked to build.
+    """A request to a backend to build an engine.
 
     Attributes:
         artifact: the network with its calibration and its Q/DQ form.
-        directory: where the files go; it exists.
-        calibration_batches: starts a new pass over the calibration data; for backends that calibrate
-            by themselves (TensorRT 10). None when ranges came from a file.
-        sample_batches: starts a pass over all samples, those that verify as well: values of an input that
-            holds a shape bound it. None where there are none.
-        fp16: what is not INT8 runs in FP16.
-        options: of TensorRT; other backends name those that have no effect on them.
-        progress: shown how far a long build is.
+        directory: existing folder for the files.
+        calibration_batches: starts a new pass over the calibration data, for backends that calibrate by
+            themselves (TensorRT 10). None if ranges came from a file.
+        fp16: whether layers that are not INT8 run in FP16.
+        options: TensorRT's options; other backends report which of them have no effect.
+        progress: called during a long build.
+        sample_batches: starts a pass over all samples, including those for verification; the values of an
+            input that holds a shape are bounded by them. None if there are none.
     """
 
     artifact: Artifact
@@ -57,16 +57,16 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class Engine:
-    """What a backend built.
+    """An engine that a backend built.
 
     Attributes:
         backend: name of the backend that opens `path`.
         path: the file to open.
-        files: every file that was written, name -> what it is, for the manifest.
-        without_effect: names of options that were given and that this backend has no use for.
-        not_opened: why it cannot be opened on this machine; empty where it can.
+        files: every file that was written, name -> description, for the manifest.
+        without_effect: names of given options that this backend does not use.
+        not_opened: why it cannot be opened on this machine; empty if it can.
         notes: sentences for the user.
-        details: what the backend wants recorded (versions, device, layers), JSON types only.
+        details: the backend's own entries for the manifest (versions, device, layers), JSON types only.
     """
 
     backend: str
@@ -88,19 +88,19 @@ class Backend(Protocol):
 
     @property
     def suffix(self) -> str:
-        """What stands behind a network's name in the name of its engine."""
+        """The end of an engine's file name, after the network's name."""
         ...
 
     def availability(self) -> Availability:
-        """Say whether this backend works here. Never raises."""
+        """Say whether this backend works here. Never raises an error."""
         ...
 
     def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
-        """Raise an OptionError if it cannot build what is asked for, as far as that is known by options."""
+        """Raise an OptionError if the options alone show that it cannot build what is asked for."""
         ...
 
     def build(self, request: BuildRequest) -> Engine:
-        """Build an engine; all files appear whole or not at all."""
+        """Build an engine; all files are written completely or not at all."""
         ...
 
     def open(self, path: Path) -> Session:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPU: the embedded backend, always there."""
+"""ONNX Runtime on CPU: the embedded backend, always available."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OnnxRuntimeBackend:
         return Availability(usable=True, detail=f"ONNX Runtime {ort.__version__} on CPU")
 
     def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
-        """Refuse a build without INT8; options of TensorRT are without effect, which the engine says.
+        """Refuse a build without INT8. TensorRT's options have no effect; the engine reports them.
 
         Raises:
             OptionError: INT8 is not asked for.
@@ -49,7 +49,7 @@ class OnnxRuntimeBackend:
         """Write ``NAME.onnxruntime.onnx``: uint8 activations, Q/DQ around every operator.
 
         Raises:
-            OptionError: the network was not quantized; this backend has nothing else to offer.
+            OptionError: the network was not quantized; this backend builds nothing else.
         """
         if request.artifact.quantized is None:
             raise OptionError(_INT8_ALONE)
@@ -77,5 +77,5 @@ class OnnxRuntimeBackend:
         )
 
     def open(self, path: Path) -> OnnxRuntimeSession:
-        """Open an ONNX file with every optimisation."""
+        """Open an ONNX file with all optimizations."""
         return open_session(path)

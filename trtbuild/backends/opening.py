@@ -26,7 +26,7 @@ __all__ = ["built_by", "open_engine"]
 
 
 def _backend_of(path: Path, backend: str | Backend = AUTO) -> str | Backend:
-    """Return the backend that opens `path`: as asked, else by the file's suffix."""
+    """Return the backend that opens `path`: as asked for, else by the file's suffix."""
     if backend != AUTO:
         return backend
     return "onnxruntime" if path.suffix == ".onnx" else product_of(path).backend
@@ -35,12 +35,12 @@ def _backend_of(path: Path, backend: str | Backend = AUTO) -> str | Backend:
 def open_engine(
     path: Path, backend: str | Backend = AUTO, options: OpenOptions | None = None
 ) -> Session:
-    """Return a session of an ONNX file in ONNX Runtime, of a plan in the TensorRT that its name tells.
+    """Open an ONNX file in ONNX Runtime, or a plan in the TensorRT product that its file name shows.
 
     Args:
         path: the engine.
-        backend: what opens it, as of `choose_backend`; ``auto`` goes by the file.
-        options: TensorRT's, for opening plans.
+        backend: the backend that opens it, as for `choose_backend`; ``auto`` decides by the file.
+        options: TensorRT's options for opening plans.
 
     Raises:
         InputError: there is no such file.
@@ -51,29 +51,29 @@ def open_engine(
     check_is_file("the engine", path)
     chosen = _backend_of(path, backend)
     if chosen in (TENSORRT.backend, RTX.backend):
-        check_is_plan(path)  # before it is said that TensorRT is not installed
+        check_is_plan(path)  # first: a wrong file matters even if TensorRT is not installed
     return choose_backend(chosen, options)[0].open(path)
 
 
 def built_by(
     backend: str, example: Feeds, options: OpenOptions | None = None
 ) -> Callable[[ir.Model], Session]:
-    """Return a function that builds an engine of a network, float or Q/DQ, and opens it; nothing is left.
+    """Return a function that builds an engine of a network, float or Q/DQ, and opens it; no files stay.
 
     Args:
-        backend: ``tensorrt``; it must obey Q/DQ as they stand in the network.
+        backend: ``tensorrt``; it must use the Q/DQ as they are in the network.
         example: a batch; dynamic inputs are built for its shapes.
-        options: TensorRT's, for opening plans.
+        options: TensorRT's options for opening plans.
 
     Raises:
         OptionError: there is no backend of that name.
-        MissingError: it does not work on this machine.
+        MissingError: the backend does not work on this machine.
     """
     chosen, _ = choose_backend(backend, options)
     shapes = [f"{name}={'x'.join(map(str, array.shape))}" for name, array in example.items()]
 
     def build(model: ir.Model) -> Session:
-        """Return a session of the engine that is built of `model`, which need not lie in a file."""
+        """Return a session of an engine built from `model`, which may exist in memory only."""
         dynamic = any(
             not isinstance(dim, int) for value in model.graph.inputs for dim in value.shape or ()
         )

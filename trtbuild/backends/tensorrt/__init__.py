@@ -1,7 +1,7 @@
 """TensorRT 10 and 11, and TensorRT for RTX.
 
-The names stand in ``__init__.pyi`` and are loaded when they are asked for: the process of the parser
-(`apart_worker`) does without what builds.
+The public names are in ``__init__.pyi`` and load on first use: the parser's process (`apart_worker`) does not
+need the modules that build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can be done where TensorRT does not take a node, builds no engine, or ends its process.
+"""Advice for cases where TensorRT refuses a node, builds no engine, or ends its process.
 
 The reasons for refused nodes are the parser's, collected by giving TensorRT for RTX 1.7 every network of the
 ``onnx`` package's own tests.
@@ -24,19 +24,19 @@ _CONSTANT = re.compile(r"constant|initializer|is_weights|resolvedWeights", re.IG
 
 @dataclass(frozen=True)
 class _Advice:
-    """What to do: for some operators (all where none is named) and some reasons (all where none is given)."""
+    """What to do, for some operators (all if none is named) and some reasons (all if none is given)."""
 
     text: str
     operators: tuple[str, ...] = ()
     reason: str = ""
 
     def fits(self, operator: str, reason: str) -> bool:
-        """Return whether it is about this operator and TensorRT's reason for refusing it."""
+        """Return whether the advice is for this operator and TensorRT's reason for refusing it."""
         known = not self.operators or operator in self.operators
         return known and bool(re.search(self.reason, reason, re.IGNORECASE))
 
 
-# The first that fits is given.
+# The first entry that fits is used.
 _TABLE = (
     _Advice(
         "TensorRT takes no INT32 behind a DequantizeLinear; `trtbuild engine --quantized` makes such biases "
@@ -193,28 +193,28 @@ _OTHERWISE = "export it with other operators, or with other attributes"
 
 
 def advice_on(operator: str, reason: str) -> str:
-    """Return what can be done about a refused node.
+    """Return advice on a refused node.
 
     Args:
-        operator: its op type.
-        reason: the parser's words.
+        operator: op type of the node.
+        reason: the parser's message.
     """
     return next((one.text for one in _TABLE if one.fits(operator, reason)), _OTHERWISE)
 
 
 def wants_plugin(reason: str) -> bool:
-    """Return whether the parser looked for a plugin of that name, having no importer."""
+    """Return whether the parser has no importer and looked for a plugin of that name."""
     return bool(_PLUGIN.search(reason))
 
 
 def wants_constant(reason: str) -> bool:
-    """Return whether the parser wanted something to be a constant."""
+    """Return whether the parser needs a constant where it found something else."""
     return bool(_CONSTANT.search(reason))
 
 
 def plain_reason(text: str) -> str:
-    """Return the parser's words, without conditions and places of its source."""
-    # what a driver that is not there adds
+    """Return the parser's message without conditions and source locations."""
+    # a missing driver appends this
     text = text.partition("\n[checkMacros.cpp")[0].strip()
     usage = re.search(r"Error Code \d+: [\w ]+\((.*?)( In \w+ at /|\)?$)", text, re.DOTALL)
     if usage:
@@ -235,10 +235,10 @@ def _sentence(text: str) -> str:
 
 
 def advice_on_build(reason: str, *, fp16: bool) -> str:
-    """Return a sentence on what helps when no engine came out; empty where nothing is known.
+    """Return a sentence on what helps if no engine was built; empty if nothing is known.
 
-    Measured with TensorRT for RTX 1.7: of the operator Attention, a causal form with shared keys and values
-    builds in FP16, and not in FP32; TopK takes 3840 of an axis at most.
+    Measured with TensorRT for RTX 1.7: a causal Attention with shared keys and values builds in FP16, not in
+    FP32; TopK accepts a K of at most 3840.
     """
     if "not supported by a dedicated kernel" in reason:
         half = (
@@ -256,11 +256,11 @@ def advice_on_build(reason: str, *, fp16: bool) -> str:
 
 
 def advice_on_death(how: str, *, fp16: bool = True) -> str:
-    """Return a sentence or two on what helps when the library ended its process.
+    """Return one or two sentences on what helps if the library ended its process.
 
     Args:
-        how: the process ended, with the name of the signal.
-        fp16: whether what is not INT8 was to run in FP16.
+        how: how the process ended, with the name of the signal.
+        fp16: whether layers that are not INT8 were to run in FP16.
     """
     if "SIGKILL" in how:
         return "The system ends processes like that when memory is short: free some, or build elsewhere."

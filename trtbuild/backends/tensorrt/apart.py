@@ -1,13 +1,12 @@
-"""NVIDIA's parser and builder in a process of their own, so that what ends it does not end the command.
+"""Runs NVIDIA's parser and builder in a separate process, so that a crash there does not end the command.
 
-The library stops its process by a signal for some networks: TensorRT for RTX 1.7.1 does, of an FP32 Attention
-whose queries, keys and values are one tensor. This is the side that asks; `apart_worker` is the other.
+The library stops its process by a signal for some networks: TensorRT for RTX 1.7.1 does so for an FP32
+Attention whose queries, keys and values are one tensor. This module is the parent's side; `apart_worker` is
+the other. Calibration data is read in the parent, where its readers are, and sent over batch by batch. The
+calibrator that TensorRT calls back, and the GPU memory for batches, belong to the other process.
 
-Calibration data is read on this side, where its readers are, and sent over batch by batch; the calibrator
-that TensorRT calls back and the GPU memory that batches lie in are the other process's.
-
-The other process takes longer to start than to parse a small network, so `parser_ahead` starts it before
-there is one to parse.
+Starting that process takes longer than parsing a small network, so `parser_ahead` starts it before the
+network is ready.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ _WORKER = "trtbuild.backends.tensorrt.apart_worker"
 
 
 class _DiedError(Exception):
-    """The other process ended without an answer; the message says how, and what it sent last."""
+    """The other process ended without an answer; the message says how, and what it reported last."""
 
 
 def build_plan_apart(
@@ -57,17 +56,17 @@ def build_plan_apart(
     data: BuildData = NO_DATA,
     progress: Progress = silent,
 ) -> Built:
-    """Build a plan as `build_plan` does, in a process of its own.
+    """Do the same as `build_plan`, in a separate process.
 
     Raises:
-        ModelError: as of `build_plan`, and when the library ended its process.
-        OptionError, MissingError, DataError: as of `build_plan`.
+        ModelError: as in `build_plan`, and if the library ended its process.
+        OptionError, MissingError, DataError: as in `build_plan`.
         KeyboardInterrupt: Ctrl-C; the other process was ended.
-        Exception: whatever reading the calibration data raised; the other process was ended.
+        Exception: any error while reading the calibration data; the other process was ended.
     """
     if not _is_found_elsewhere(tensorrt.module):
         return build_plan(tensorrt, blueprint, data, progress)
-    # one short name whatever folder it lies in: what the library numbers by addresses moves with what is sent
+    # a fixed short file name: TensorRT numbers things by addresses, which move with the length of the message
     folder = blueprint.onnx.parent.absolute()
     named = replace(blueprint, onnx=Path(blueprint.onnx.name), options=_absolute(blueprint.options))
     asked = ("build", named, data.batches is not None)
@@ -84,7 +83,7 @@ def build_plan_apart(
 
 
 def _absolute(options: TensorRTOptions) -> TensorRTOptions:
-    """The same options, whose files are found from any folder."""
+    """The same options with absolute paths, so that the other process finds the files from any folder."""
     cache, timing = (
         None if path is None else path.absolute() for path in (options.cache, options.timing_cache)
     )
@@ -93,10 +92,10 @@ def _absolute(options: TensorRTOptions) -> TensorRTOptions:
 
 
 def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) -> Refusals:
-    """Return what the parser does not take, as `find_refusals`; a parser that dies takes nothing.
+    """Do the same as `find_refusals`, in a separate process; a parser that crashes refuses the network.
 
     Raises:
-        ModelError, InputError, OptionError, MissingError: as of `find_refusals`.
+        ModelError, InputError, OptionError, MissingError: as in `find_refusals`.
     """
     if not _is_found_elsewhere(tensorrt.module):
         return find_refusals(tensorrt, path, plugins)
@@ -106,9 +105,10 @@ def find_refusals_apart(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] 
 
 @contextlib.contextmanager
 def parser_ahead(product: Product) -> Iterator[Callable[[Path, Sequence[Path]], Refusals]]:
-    """Start the process of one `find_refusals_apart`, and return what asks it for a network and plugins.
+    """Start the process for one `find_refusals_apart`; the block gets a function of a network and plugins.
 
-    It loads the library, which is not loaded here, while the network is made, and ends with the block.
+    The process loads the library while the network is made, and ends with the block. The library is not
+    loaded here.
     """
     loaded = [sys.modules[name] for name in product.modules if name in sys.modules]
     if not all(map(_is_found_elsewhere, loaded)):
@@ -118,29 +118,29 @@ def parser_ahead(product: Product) -> Iterator[Callable[[Path, Sequence[Path]], 
 
         def asked(path: Path, plugins: Sequence[Path]) -> Refusals:
             if worker.process.poll() is None:
-                # from the folder that it was started in, which code of the user's may have left
+                # absolute: the user's code may have changed this process's folder since the worker started
                 places = tuple(plugin.absolute() for plugin in plugins)
                 return worker.refusals(path.absolute(), places)
-            # what it died of while it waited is no fault of the network
+            # if it died while it waited, that is not the network's fault: try again
             return find_refusals_apart(installed(product), path, plugins)
 
         yield asked
 
 
 def _is_found_elsewhere(module: ModuleType | None) -> bool:
-    """Whether another process can import it; one that was made in this process cannot be found there."""
+    """Whether another process can import it; a module made in this process (in tests) exists only here."""
     return module is None or getattr(module, "__spec__", None) is not None
 
 
 @dataclass
 class _Messages:
-    """What the other process tells while it works, and what it asks.
+    """Messages and questions of the other process while it works.
 
     Attributes:
-        progress: shown how far it is.
-        data: what a build may ask of the samples.
-        errors: what TensorRT said that is wrong.
-        phase: what it was doing last.
+        progress: called with the build's progress.
+        data: answers its questions about the samples.
+        errors: errors that TensorRT logged.
+        phase: the phase that it reported last.
     """
 
     progress: Progress = silent
@@ -150,7 +150,7 @@ class _Messages:
     _pass: Iterator[Feeds] = field(default_factory=lambda: iter(()))
 
     def take(self, told: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Pass on one message, and return what is answered to it; see `apart_worker` for their forms."""
+        """Handle one message, and return the answers to it; `apart_worker` describes the messages."""
         kind, *content = told
         if kind == "progress":
             self.phase = content[0]
@@ -170,7 +170,7 @@ class _Messages:
         return ()
 
     def last(self) -> list[str]:
-        """What to say of a process that is gone: its phase, and TensorRT's last error."""
+        """The last known state of a dead process: its phase, and TensorRT's last error."""
         phase = [f"in the phase '{self.phase.rpartition(': ')[2]}'"] if self.phase else []
         return phase + [f"after '{text.rstrip('. ')}'" for text in self.errors[-1:]]
 
@@ -180,15 +180,15 @@ class _Worker:
     """The other process, which does one job.
 
     Attributes:
-        process: loads the library until it gets the job.
-        errors: what it prints.
+        process: loads the library, then waits for the job.
+        errors: its standard error output.
     """
 
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
 
     def refusals(self, path: Path, plugins: Sequence[Path]) -> Refusals:
-        """Return what the parser does not take; one that dies takes nothing."""
+        """Return what the parser refuses; a parser that crashes refuses the whole network."""
         try:
             found = self.answer(("find_refusals", path, tuple(plugins)), _Messages())
         except _DiedError as error:
@@ -201,7 +201,7 @@ class _Worker:
         return found
 
     def answer(self, job: tuple[Any, ...], messages: _Messages) -> Any:
-        """Let it do the job, and return its answer or raise its error."""
+        """Send the job, handle its messages, and return its result or raise its error."""
         sent, received = self.process.stdin, self.process.stdout
         assert sent is not None
         assert received is not None
@@ -216,7 +216,7 @@ class _Worker:
                 raise _DiedError(", ".join(how)) from error
             if told[0] in ("ok", "error"):
                 break
-            # reading data may fail, too: that is no end of the process
+            # outside of `try`: an error while reading data does not mean that the process has ended
             answers = messages.take(told)
         for line in _printed(self.errors):
             _log.info("TensorRT's process %s", line)
@@ -227,12 +227,12 @@ class _Worker:
 
 @contextlib.contextmanager
 def _started(product: Product, folder: Path | None = None) -> Iterator[_Worker]:
-    """Start the other process in `folder`, and end it with the block, however that ends."""
+    """Start the other process in `folder`; it ends with the block, even after an error."""
     with tempfile.TemporaryFile() as errors:
         process = start_module(_WORKER, errors, folder, alike=True)
         try:
             assert process.stdin is not None
-            with contextlib.suppress(OSError):  # it is gone already, which the job finds out
+            with contextlib.suppress(OSError):  # it has ended already: `answer` will find out
                 _send(process.stdin, product.backend)
             yield _Worker(process, errors)
         finally:
@@ -245,7 +245,7 @@ def _send(stream: IO[bytes], message: Any) -> None:
 
 
 def _printed(errors: IO[bytes]) -> list[str]:
-    """The last line that the process printed, where there is one."""
+    """The last line that the process printed, if there is one."""
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     return [f"printed '{lines[-1].strip()[:200]}'"] if lines else []

@@ -1,17 +1,18 @@
-"""The other side of `trtbuild.backends.tensorrt.apart`: this module, run, does one job with NVIDIA's library.
+"""The worker of `trtbuild.backends.tensorrt.apart`: run as a module, it does one job with NVIDIA's library.
 
-The backend whose library it is comes on standard input and then, perhaps much later, the job; what is told
-goes to what was standard output, all pickled:
+Standard input gives the backend whose library to load and then, perhaps much later, the job. Messages go to
+the original standard output. Everything is pickled:
 
-    ("progress", stage, done, total)    how far it is
-    ("log", logger, level, text)        a line of ours for the log
+    ("progress", stage, done, total)    progress of the job
+    ("log", logger, level, text)        a line of our own for the log
     ("said", text)                      an error of TensorRT's, in case no answer follows
-    ("batches",)                        a pass over the calibration data begins
-    ("batch",)                          wants its next batch on standard input, None behind the last
-    ("count", inputs)                   wants how often the samples have which values of these inputs
+    ("batches",)                        starts a pass over the calibration data
+    ("batch",)                          asks for its next batch on standard input, None after the last
+    ("count", inputs)                   asks how often each value of these inputs occurs in the samples
     ("ok", result), ("error", error)    the end
 
-The process ends with its parent, when standard input does. Ctrl-C is the parent's, which ends this process.
+The process ends when its parent does, since standard input then closes. The parent handles Ctrl-C and ends
+this process.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _PRODUCTS = {product.backend: product for product in (TENSORRT, RTX)}
 
 
 def main() -> None:
-    """Do the one job that is sent."""
+    """Do the one job that the parent sends."""
     with contextlib.suppress(ValueError, OSError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = _Parent()
@@ -60,30 +61,30 @@ def main() -> None:
         parent.send("ok", jobs[job](parent, *arguments))
     except (TrtbuildError, CalibratorError) as error:
         parent.send("error", error)
-    except Exception:  # noqa: BLE001  a bug of ours is shown with its trace by the parent
+    except Exception:  # noqa: BLE001  the parent shows our own bug with its traceback
         parent.send(
             "error", RuntimeError(f"in the process of the build:\n{traceback.format_exc()}")
         )
 
 
 class _Parent:
-    """Who started this process."""
+    """The process that started this one."""
 
     def __init__(self) -> None:
         self._answers = os.fdopen(os.dup(1), "wb")
-        os.dup2(2, 1)  # what libraries print must not come between
+        os.dup2(2, 1)  # output that libraries print must not mix with the messages
         self._lock = threading.Lock()
         self._received: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.product = _PRODUCTS[pickle.load(sys.stdin.buffer)]  # noqa: S301 - our parent wrote it
 
     def job(self) -> tuple[Any, ...]:
-        """Wait for the job, and return it; what is sent from then on is received by a thread."""
+        """Wait for the job and return it; a thread receives everything that follows."""
         job: tuple[Any, ...] = pickle.load(sys.stdin.buffer)  # noqa: S301 - our parent wrote it
         threading.Thread(target=self._listen, daemon=True).start()
         return job
 
     def send(self, *message: Any) -> None:
-        """Send a message; threads of TensorRT's log and report, too."""
+        """Send a message; threads of TensorRT call this, too, to log and report progress."""
         content = pickle.dumps(message, protocol=5)
         with self._lock:
             self._answers.write(content)
@@ -94,7 +95,7 @@ class _Parent:
         return self._received.get()
 
     def batches(self) -> Iterator[Feeds]:
-        """Return a pass over the calibration data, which the parent reads; one at a time."""
+        """Return a pass over the calibration data, which the parent reads; only one at a time."""
         self.send("batches")
         while True:
             self.send("batch")
@@ -104,7 +105,7 @@ class _Parent:
             yield feeds
 
     def count(self, names: Sequence[str]) -> Counts:
-        """Return how often the samples, which the parent reads, have which values of these inputs."""
+        """Return how often each value of these inputs occurs in the samples, which the parent reads."""
         self.send("count", names)
         found: Counts = self.receive()
         return found
@@ -116,12 +117,12 @@ class _Parent:
         os._exit(1)
 
     def progress(self, stage: str, done: int, total: int | None) -> None:
-        """Let the parent show how far a phase of the build is."""
+        """Send the progress of a build phase to the parent."""
         self.send("progress", stage, done, total)
 
 
 class _LogToParent(logging.Handler):
-    """Passes log lines on to the parent's loggers."""
+    """Forwards log lines to the parent's loggers."""
 
     def __init__(self, parent: _Parent) -> None:
         super().__init__()
@@ -132,7 +133,7 @@ class _LogToParent(logging.Handler):
 
 
 class _ErrorsToParent(deque[tuple[str, str]]):
-    """The lines of a log, whose errors go to the parent at once: the next step may end the process."""
+    """A log whose errors go to the parent at once, because the next step may crash the process."""
 
     def __init__(self, parent: _Parent) -> None:
         super().__init__(maxlen=1)
@@ -145,11 +146,11 @@ class _ErrorsToParent(deque[tuple[str, str]]):
 
 
 def _build(parent: _Parent, blueprint: Blueprint, has_data: bool) -> Built:
-    from trtbuild.backends.tensorrt.builder import build_plan  # here: the parser does without
+    from trtbuild.backends.tensorrt.builder import build_plan  # here: parsing does not need it
     from trtbuild.backends.tensorrt.shape_inputs import BuildData
 
     tensorrt = installed(parent.product)
-    errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
+    errors = Log(_ErrorsToParent(parent))  # kept: the logger writes into it as long as it lives
     make_logger(tensorrt, errors)
     data = BuildData(parent.batches if has_data else None, parent.count)
     return build_plan(tensorrt, blueprint, data, parent.progress)
@@ -157,7 +158,7 @@ def _build(parent: _Parent, blueprint: Blueprint, has_data: bool) -> Built:
 
 def _find_refusals(parent: _Parent, path: Path, plugins: Sequence[Path]) -> Refusals:
     tensorrt = installed(parent.product)
-    errors = Log(_ErrorsToParent(parent))  # the logger writes into it as long as it lives
+    errors = Log(_ErrorsToParent(parent))  # kept: the logger writes into it as long as it lives
     make_logger(tensorrt, errors)
     return find_refusals(tensorrt, path, plugins)
 

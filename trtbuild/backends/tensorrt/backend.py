@@ -59,8 +59,8 @@ class TensorRTBackend:
     """TensorRT, or TensorRT for RTX, through NVIDIA's Python package.
 
     Args:
-        options: how plans are opened until something is built; `build` takes its options from the request,
-            and what it built is opened with them.
+        options: how plans are opened before the first build; `build` takes its options from the request, and
+            plans that it built are opened with them.
         product: which of the two.
     """
 
@@ -71,9 +71,9 @@ class TensorRTBackend:
         self.suffix = product.plan_suffix
 
     def availability(self) -> Availability:
-        """Say whether the package and its library are there and fit together, and driver and GPU.
+        """Say whether package and library are installed in the same version, and whether driver and GPU work.
 
-        TensorRT for RTX builds without a GPU, so there it is usable without one.
+        TensorRT for RTX builds without a GPU, so it counts as usable without one.
         """
         try:
             tensorrt = installed(self._product)
@@ -95,7 +95,7 @@ class TensorRTBackend:
         return Availability(False, f"{tensorrt} is here, and {driver.problem}", driver.remedy)
 
     def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
-        """Refuse what the installed version cannot build, as far as the options tell.
+        """Refuse what the installed version cannot build, as far as the options show it.
 
         Raises:
             OptionError: it cannot.
@@ -113,20 +113,20 @@ class TensorRTBackend:
             )
 
     def build(self, request: BuildRequest) -> Engine:
-        """Build a plan, look at its layers, and write it with its calibration cache.
+        """Build a plan, inspect its layers, and write it with its calibration cache.
 
         Raises:
             ModelError: TensorRT refuses the network or builds nothing; the message has its reasons.
             OptionError: options that contradict each other, the network or the installed version.
             DataError: there is not enough calibration data.
             GateError: the engine does not run in the precision that was asked for; nothing is written.
-            MissingError: TensorRT does not start, or the GPU is not there.
+            MissingError: TensorRT does not start, or there is no GPU.
         """
         tensorrt = installed(self._product)
         options = request.options
         int8 = is_int8(request.artifact)
         self.check(options, int8=int8, fp16=request.fp16)
-        # What was just built here is opened like that, host code included.
+        # A plan that was just built here may be opened with these options, including its host code.
         self._opening = dataclasses.replace(
             options, allow_host_code=options.allow_host_code or options.version_compatible
         )
@@ -173,7 +173,7 @@ class TensorRTBackend:
         )
 
     def _look_into(self, plan: Path, precision: Precision, request: BuildRequest) -> SeenPlan:
-        """What the plan tells of itself; nothing where it cannot be opened here."""
+        """What the plan reports about itself; empty if it cannot be opened here."""
         not_opened = _why_not_opened(installed(self._product), request.options)
         if not_opened:
             verdict = f"not checked: the plan was not opened, because {not_opened}"
@@ -198,7 +198,7 @@ def _bounds(request: BuildRequest) -> tuple[Sequence[Profile], Sequence[Profile]
 
 
 def _why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
-    """Return why a plan cannot run on this machine; empty where it can."""
+    """Return why a plan cannot run on this machine; empty if it can."""
     if tensorrt.is_rtx:
         return why_not_opened(tensorrt, options)
     if options.runtime_platform is not RuntimePlatform.SAME_AS_BUILD:
@@ -213,7 +213,7 @@ def _plan_path(request: BuildRequest, product: Product) -> Path:
 def _write(
     tensorrt: TensorRT, request: BuildRequest, precision: Precision, built: Built
 ) -> dict[str, str]:
-    """Write what was built; return the name of each file, and what it is."""
+    """Write the results of the build; return file name -> description."""
     path = _plan_path(request, tensorrt.product)
     files = {path.name: f"{tensorrt.product.name} plan"}
     place_file(built.file, path)
@@ -232,7 +232,7 @@ def _write(
 def _warn_of_known_issues(
     tensorrt: TensorRT, precision: Precision, options: TensorRTOptions, *, int8: bool
 ) -> None:
-    """Say what is known to make such a build slow, wrong or refused."""
+    """Warn of known issues that make such a build slow, wrong or refused."""
     quantization = ("implicit" if precision.implicit else "explicit") if int8 else ""
     targets = capabilities(tensorrt, options) if tensorrt.is_rtx else ()
     for issue in issues_of(situation_of(tensorrt, options, precision.model, quantization, targets)):

@@ -1,4 +1,4 @@
-"""One build: network, configuration, calibrator, timing cache, plan; nothing is kept of a failed one."""
+"""One build: network, configuration, calibrator, timing cache, plan; a failed build leaves nothing."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ __all__ = ["Blueprint", "Built", "build_plan"]
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What is built, and how; all that another process needs to build it.
+    """What to build, and how: everything that another process needs for it.
 
     Attributes:
         onnx: file of the network.
         options: see `TensorRTOptions`.
-        strongly_typed: types are those of the network.
-        fp16_flag: let a weakly typed build choose FP16 kernels.
-        fp16: whether what is not INT8 runs in FP16, by flag or by type; what to do about a failure depends
+        strongly_typed: whether types are those of the network.
+        fp16_flag: whether a weakly typed build may choose FP16 kernels.
+        fp16: whether layers that are not INT8 run in FP16, by flag or by type; advice after a failure depends
             on it.
-        profiles: of the dynamic inputs.
-        values: of inputs that hold shapes, as far as they were given.
-        ranges: of a build whose INT8 comes from a calibrator; None where the network says where INT8 is, if
+        profiles: profiles of the dynamic inputs.
+        values: profiles of inputs that hold shapes, as far as they were given.
+        ranges: for a build whose INT8 comes from a calibrator; None if the network says where INT8 is, if
             anywhere.
     """
 
@@ -68,19 +68,19 @@ class Blueprint:
 
 @dataclass(frozen=True)
 class Built:
-    """What came out.
+    """The result of a build.
 
     Attributes:
         file: the serialized engine, beside the file of the network.
         cache: calibration cache of an implicit build.
         range_source: where its ranges came from; empty for explicit and float builds.
         calibrator: name of its calibrator.
-        num_batches: calibration batches that TensorRT drew.
+        num_batches: calibration batches that TensorRT read.
         num_samples_left_out: calibration samples of an incomplete last batch.
         timing_cache: file and digest of the timing cache, if there is one.
         flags: names of the builder flags that were set.
-        values: of inputs that hold shapes, for each profile.
-        log: what TensorRT said.
+        values: values of inputs that hold shapes, for each profile.
+        log: TensorRT's log.
     """
 
     file: Path
@@ -111,15 +111,15 @@ def build_plan(
     Args:
         tensorrt: the installed version.
         blueprint: what to build.
-        data: what it may ask of the samples.
-        progress: shown each phase of the build.
+        data: answers questions about the samples.
+        progress: called in each phase of the build.
 
     Raises:
-        ModelError: the network is refused, or no plan came out; the message has TensorRT's reasons.
+        ModelError: the network is refused, or no plan was built; the message has TensorRT's reasons.
         OptionError: the version lacks an option, or refuses a value.
-        MissingError: TensorRT does not start, or the GPU is not there.
-        DataError: there is less calibration data than a batch.
-        calibrators.CalibratorError: TensorRT did not take what its calibrator offered.
+        MissingError: TensorRT does not start, or there is no GPU.
+        DataError: there is less calibration data than one batch.
+        calibrators.CalibratorError: TensorRT did not accept what its calibrator offered.
         KeyboardInterrupt: Ctrl-C; the build was cancelled.
     """
     options, ranges = blueprint.options, blueprint.ranges
@@ -140,7 +140,7 @@ def build_plan(
                 raise _no_engine(builder, fp16=blueprint.fp16)
             cache = run.finish() if run else None
             timings, flags = _used(builder, options)
-        del parser, timing_cache  # both had to live until here
+        del parser, timing_cache  # both must live until here
     feeder = run.feeder if run else None
     return Built(
         file=file,
@@ -158,7 +158,7 @@ def build_plan(
 
 @contextlib.contextmanager
 def _device(options: TensorRTOptions, *, feeds: bool) -> Iterator[Device | None]:
-    """Make the chosen GPU current; without need (the first GPU, no batches) no provider is opened."""
+    """Make the chosen GPU current; if not needed (the first GPU, no batches), open no CUDA provider."""
     if not feeds and options.device == 0:
         yield None
         return
@@ -180,7 +180,7 @@ def _calibrated(
 
 
 def _configure(builder: OpenBuilder, blueprint: Blueprint, values: Sequence[Profile]) -> Any:
-    """Set options and profiles, and return the timing cache, which has to live until the build is done."""
+    """Set options and profiles; return the timing cache, which must live until the build is done."""
     with explained(builder.log, f"{builder.tensorrt} refuses an option", OptionError):
         apply_options(builder, blueprint.options)
         add_profiles(builder, blueprint.profiles, values)
@@ -190,7 +190,7 @@ def _configure(builder: OpenBuilder, blueprint: Blueprint, values: Sequence[Prof
 
 
 def _run(builder: OpenBuilder, network: Any, progress: Progress, file: Path) -> bool:
-    """Build into a file, and answer whether a plan came out."""
+    """Build into a file, and return whether a plan was built."""
     tensorrt, native, config = builder.tensorrt, builder.native, builder.config
     with interruptible() as interruption:
         config.progress_monitor = make_monitor(tensorrt, progress, interruption)
@@ -213,7 +213,7 @@ def _no_engine(builder: OpenBuilder, *, fp16: bool) -> ModelError:
 
 
 def _used(builder: OpenBuilder, options: TensorRTOptions) -> tuple[dict[str, Any], list[str]]:
-    """The timing cache, which is written, and the flags of a build that is done."""
+    """Save the timing cache of a finished build; return its record and the flags that were set."""
     members = builder.tensorrt.module.BuilderFlag.__members__
     config, log = builder.config, builder.log
     with explained(log, "TensorRT does not tell what the build used"):

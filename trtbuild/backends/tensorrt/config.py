@@ -1,8 +1,8 @@
-"""Options become settings of TensorRT's builder configuration; what it silently refuses is found out.
+"""Turns options into settings of TensorRT's builder configuration, and detects silent refusals.
 
-Its setters answer nothing in Python: some log an error and keep the old value, some keep it without a word,
-some take the value and warn that it does nothing. So each setting is read back, and what was said meanwhile
-is looked at.
+Its setters return nothing in Python: some log an error and keep the old value, some keep it silently, some
+take the value and warn that it has no effect. So each setting is read back, and the log since then is
+checked.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def apply_options(builder: OpenBuilder, options: TensorRTOptions) -> None:
 
     Raises:
         OptionError: the installed version lacks an option, or refuses a value.
-        MissingError: a DLA core that is not there.
+        MissingError: the DLA core does not exist.
     """
     for name in flag_names(options):
         set_flag(builder, name)
@@ -60,7 +60,7 @@ def apply_options(builder: OpenBuilder, options: TensorRTOptions) -> None:
 
 
 def flag_names(options: TensorRTOptions) -> list[str]:
-    """Name the builder flags that the options ask for; precision is set elsewhere."""
+    """Return the builder flags that the options ask for; precision is set elsewhere."""
     wanted = {
         "VERSION_COMPATIBLE": options.version_compatible,
         "EXCLUDE_LEAN_RUNTIME": options.exclude_lean_runtime,
@@ -76,7 +76,7 @@ def flag_names(options: TensorRTOptions) -> list[str]:
     if options.refit is not Refit.NO:
         names.append(_REFIT_FLAGS[options.refit])
     elif options.strip_plan:
-        names.append(_REFIT_FLAGS[Refit.IDENTICAL])  # the weights come back as they were
+        names.append(_REFIT_FLAGS[Refit.IDENTICAL])  # the same weights are put back later
     return names
 
 
@@ -147,7 +147,7 @@ def _set_targets(builder: OpenBuilder, options: TensorRTOptions) -> None:
 
 
 def _set_and_read_back(builder: OpenBuilder, name: str, value: Any) -> None:
-    """Set a property whose setter drops what the library answers, and see whether it took."""
+    """Set a property whose setter hides the library's answer, and check that the value was taken."""
     with _heeded(builder.log, f"{name} = {value}") as mark:
         setattr(builder.config, name, value)
         if getattr(builder.config, name) != value:
@@ -156,9 +156,9 @@ def _set_and_read_back(builder: OpenBuilder, name: str, value: Any) -> None:
 
 @contextlib.contextmanager
 def _heeded(log: Log, what: str) -> Iterator[object]:
-    """Raise what TensorRT says against a setting in the block as an OptionError, and pass on its warnings.
+    """Raise an OptionError if TensorRT logs an error about a setting in the block, and pass on its warnings.
 
-    The block gets where the log ended before.
+    The block gets the end of the log before the setting.
     """
     mark = log.mark
     yield mark
@@ -170,7 +170,7 @@ def _heeded(log: Log, what: str) -> Iterator[object]:
 
 
 def _refused(said: Log, what: str) -> OptionError:
-    """The error of a setting that did not take, with the first thing that was said about it."""
+    """The error for a setting that was not taken, with the first log line about it."""
     reasons = said.texts("INTERNAL_ERROR", "ERROR", "WARNING")[:1]
     return OptionError(
         f"TensorRT refuses {what}" + (f": {reasons[0].rstrip('.')}." if reasons else ".")

@@ -1,4 +1,4 @@
-"""What the manifest says of a plan that was built: how, for what, and what the library told of it."""
+"""The manifest's record of a plan: how it was built, for what, and what the library reported."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
 
 __all__ = ["SeenPlan", "engine_record"]
 
-# The builder says it at level INFO, of each plan.
+# The builder logs it at level INFO for each plan.
 _WEIGHTS = re.compile(r"Total Weights Memory: (\d+) bytes")
 
 
 @dataclass(frozen=True)
 class SeenPlan:
-    """What a plan that was built tells of itself.
+    """What a plan reports about itself.
 
     Attributes:
-        layers: of the opened plan; none where it was not opened.
-        verdict: what was found of its precision, in a sentence.
-        not_opened: why it cannot be opened on this machine; empty where it can.
+        layers: layers of the opened plan; empty if it was not opened.
+        verdict: the result of the precision check, as a sentence.
+        not_opened: why it cannot be opened on this machine; empty if it can.
     """
 
     layers: EngineLayers
@@ -48,11 +48,11 @@ def engine_record(
     """Return the manifest's entries of an engine, JSON types only.
 
     Args:
-        tensorrt: what has built it.
+        tensorrt: the version that built it.
         blueprint: what was to be built.
-        precision: as it was asked for.
-        built: what came out.
-        seen: what the plan tells of itself.
+        precision: the precision that was asked for.
+        built: the result.
+        seen: what the plan reports about itself.
     """
     options, layers = blueprint.options, seen.layers
     return {
@@ -77,7 +77,7 @@ def engine_record(
 
 
 def _weights_bytes(log: Log) -> int | None:
-    """Bytes of weights in the plan, as the builder told them; an INT8 weight is one. None if it did not."""
+    """Bytes of weights in the plan, as the builder logged them (1 per INT8 weight); None if it did not."""
     told = (match for text in log.texts("INFO") if (match := _WEIGHTS.search(text)))
     last = next(reversed(list(told)), None)
     return int(last[1]) if last else None
@@ -88,7 +88,7 @@ def _profiles_json(profiles: Sequence[Profile]) -> list[dict[str, Any]]:
 
 
 def _from_samples(built: Built, options: TensorRTOptions) -> list[str]:
-    """The inputs whose values nobody gave."""
+    """The inputs whose values nobody gave: they come from the samples."""
     given = {text.rpartition("=")[0] for text in options.shape_values}
     return sorted({name for profile in built.values for name in profile} - given)
 

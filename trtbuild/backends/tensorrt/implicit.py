@@ -1,4 +1,4 @@
-"""Implicit INT8 on TensorRT 10: where the ranges come from, and how they reach the build."""
+"""Implicit INT8 on TensorRT 10: where the ranges come from, and how the build gets them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImplicitRanges", "calibrating", "calibrator_name", "choose_ranges"]
 
-# How ranges were chosen on the host -> the calibrator of TensorRT that chooses alike.
+# Method that chose ranges on the host -> TensorRT's calibrator with the same method.
 _SAME_METHOD = {"entropy": "entropy2", "minmax": "minmax"}
 
 
@@ -46,8 +46,8 @@ class ImplicitRanges:
     Attributes:
         calibrator: name of TensorRT's calibrator.
         source: ``device``, ``host`` or the name of a cache file, for the manifest.
-        cache: the calibration cache that TensorRT reads them from; None where it calibrates by itself, over
-            batches that are fed to the GPU.
+        cache: the calibration cache with the ranges; None if TensorRT calibrates by itself, on batches that
+            are fed to the GPU.
     """
 
     calibrator: str
@@ -56,18 +56,18 @@ class ImplicitRanges:
 
 
 def calibrator_name(options: TensorRTOptions, method: str) -> str:
-    """Choose the calibrator: as asked, else the one that chooses ranges as `method` does."""
+    """Return the calibrator's name: as asked for, else the calibrator with the same method as `method`."""
     if options.calibrator is not Calibrator.AUTO:
         return str(options.calibrator)
     return _SAME_METHOD.get(method, "entropy2")
 
 
 def choose_ranges(tensorrt: TensorRT, request: BuildRequest) -> ImplicitRanges:
-    """Return where ranges come from, as the options say and as there is data or a calibration.
+    """Return where ranges come from: the options say it, else the data or calibration at hand.
 
     Args:
         tensorrt: the installed version.
-        request: with its options (see `RangeSource`, `Calibrator`), the calibration and, perhaps, the data.
+        request: the request, for its options (see `RangeSource`, `Calibrator`), calibration and data.
 
     Raises:
         InputError: the cache file is of another version or calibrator, or cannot be read.
@@ -99,17 +99,17 @@ def calibrating(
 ) -> Iterator[CalibrationRun]:
     """Set up a configuration for implicit INT8; buffers live until the block ends.
 
-    What TensorRT asks and writes is to be finished after the build.
+    Call `CalibrationRun.finish` after the build.
 
     Args:
-        builder: its configuration gets calibrator and calibration profile.
+        builder: its configuration gets the calibrator and the calibration profile.
         network: the parsed network.
         ranges: see `choose_ranges`.
-        batches: starts a pass over the data; only needed when TensorRT calibrates by itself.
-        device: where batches go; the same.
+        batches: starts a pass over the data; needed only if TensorRT calibrates by itself.
+        device: where batches go; likewise.
 
     Raises:
-        DataError: there is no data, or less than a batch.
+        DataError: there is no data, or less than one batch.
     """
     set_flag(builder, "INT8")
     run = CalibrationRun(cache=ranges.cache)
@@ -127,7 +127,7 @@ def calibrating(
 
 
 def _all_scales(request: BuildRequest) -> dict[str, np.float32]:
-    """The scales of the calibration, and of tensors inside fused kernels that hold the same values."""
+    """The calibration's scales, also for tensors inside fused kernels that hold the same values."""
     calibration = request.artifact.calibration
     assert calibration is not None
     scales = {name: given.scale for name, given in calibration.ranges.items() if given.amax > 0}
@@ -148,7 +148,7 @@ def _from_device(request: BuildRequest, method: str) -> bool:
 def _checked_cache(
     tensorrt: TensorRT, model: ir.Model, options: TensorRTOptions, name: str
 ) -> bytes:
-    """Read a cache file and give it the header that this TensorRT accepts, if that was allowed."""
+    """Read a cache file; give it the header that this TensorRT accepts, if the options allow that."""
     path = options.cache
     assert path is not None
     with decoding(OptionError, f"the calibration cache '{path}' cannot be read"):
@@ -169,7 +169,7 @@ def _checked_cache(
 def _feeder(
     builder: OpenBuilder, network: Any, batches: Iterable[Feeds], device: Device
 ) -> BatchFeeder:
-    """Start feeding; with dynamic shapes, the first batch decides the calibration profile."""
+    """Start feeding batches; with dynamic shapes, the first batch decides the calibration profile."""
     iterator = iter(batches)
     first = next(iterator, None)
     if first is None:
@@ -178,7 +178,7 @@ def _feeder(
     forms = {tensor.name: _form(builder.tensorrt, tensor, first) for tensor in inputs}
     holding = shape_inputs(network)
     if holding or any(-1 in tuple(tensor.shape) for tensor in inputs):
-        # TensorRT reads OPT alone, and wants every batch to have exactly that shape.
+        # TensorRT reads only OPT, and every batch must have exactly that shape.
         ranges = {name: ShapeRange(*([form.shape] * 3)) for name, form in forms.items()}
         values = {
             name: ShapeRange(*([tuple(map(int, first[name].ravel()))] * 3)) for name in holding

@@ -1,4 +1,4 @@
-"""Known issues of TensorRT: facts in ``known_issues.toml`` beside this file, matched with a build to come."""
+"""Known issues of TensorRT, from ``known_issues.toml`` beside this file, matched with a planned build."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ class Effect(StrEnum):
 
 @dataclass(frozen=True)
 class KnownIssue:
-    """One fact; see ``known_issues.toml`` for the fields.
+    """One known issue; see ``known_issues.toml`` for the fields.
 
     Attributes:
-        id: a short name, which stays.
+        id: a short name that never changes.
         product: name of the backend.
-        effect: what it does.
+        effect: its effect on a build.
         text: what happens.
         advice: what to do.
-        source: where that is said.
-        versions: from which version (included) below which (excluded); empty texts for open ends.
-        capabilities: likewise of the GPU's compute capability.
-        operators: one of which the network has; empty for any network.
+        source: where it is documented.
+        versions: from this version (included) to below that (excluded); empty texts for open ends.
+        capabilities: the same for the GPU's compute capability.
+        operators: the network must have one of these; empty for any network.
         quantization: ``explicit`` or ``implicit``; empty for both and for float.
-        options: fields of `TensorRTOptions` of which one is changed; empty for any.
+        options: one of these fields of `TensorRTOptions` must be changed; empty for any.
     """
 
     id: str
@@ -70,14 +70,14 @@ class KnownIssue:
 
 @dataclass(frozen=True)
 class Situation:
-    """What is to be built.
+    """A planned build.
 
     Attributes:
         product: name of the backend.
-        version: of the library.
-        capabilities: compute capabilities of the GPUs that it is for; empty where they are not known.
-        operators: of the network; of convolutions also ``grouped Conv`` and ``Conv over 3 axes``, and so for
-            ``ConvTranspose``.
+        version: version of the library.
+        capabilities: compute capabilities of the target GPUs; empty if not known.
+        operators: operators of the network; for convolutions also ``grouped Conv`` and ``Conv over 3 axes``,
+            likewise for ``ConvTranspose``.
         quantization: ``explicit``, ``implicit``, or empty for float.
         options: changed fields of `TensorRTOptions`.
     """
@@ -92,7 +92,7 @@ class Situation:
 
 @functools.cache
 def known_issues() -> tuple[KnownIssue, ...]:
-    """Return all facts, in their order."""
+    """Return all known issues, in the order of the file."""
     return tuple(
         KnownIssue(
             id=one["id"],
@@ -114,11 +114,11 @@ def known_issues() -> tuple[KnownIssue, ...]:
 def issues_of(
     situation: Situation, issues: Iterable[KnownIssue] | None = None
 ) -> tuple[KnownIssue, ...]:
-    """Return the issues that apply.
+    """Return the issues that apply to a build.
 
     Args:
-        situation: what is to be built.
-        issues: to choose from; None for all.
+        situation: the planned build.
+        issues: issues to choose from; None for all.
     """
     among = known_issues() if issues is None else issues
     return tuple(one for one in among if _applies(one, situation))
@@ -137,7 +137,7 @@ def _applies(issue: KnownIssue, situation: Situation) -> bool:
 
 
 def _within(version: str, bounds: tuple[str, str]) -> bool:
-    """Whether a dotted number lies from the first bound (included) below the second (excluded)."""
+    """Whether a dotted version is at least the first bound and below the second."""
     low, high = bounds
     number = _number(version)
     return (not low or number >= _number(low)) and (not high or number < _number(high))
@@ -148,7 +148,7 @@ def _number(version: str) -> tuple[int, ...]:
 
 
 def _kinds(node: ir.Node) -> Iterator[str]:
-    """The operator and, of a convolution, what of its kind facts may be about."""
+    """The operator and, for a convolution, the special kinds that known issues refer to."""
     yield node.op_type
     if node.op_type not in ("Conv", "ConvTranspose"):
         return
@@ -166,14 +166,14 @@ def situation_of(
     quantization: str,
     capabilities: tuple[str, ...] = (),
 ) -> Situation:
-    """Return what is to be built.
+    """Describe a planned build.
 
     Args:
         tensorrt: the installed version.
-        options: of the build.
+        options: options of the build.
         model: the network.
         quantization: ``explicit``, ``implicit``, or empty for float.
-        capabilities: compute capabilities that a plan for RTX is for; empty: that of the GPU here.
+        capabilities: target compute capabilities of a plan for RTX; empty for that of the GPU here.
     """
     driver = cuda_driver()
     here = () if driver.problem else (driver.gpus[options.device].compute_capability,)

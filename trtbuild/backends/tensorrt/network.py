@@ -1,4 +1,4 @@
-"""An ONNX network becomes TensorRT's network definition; every parser error is told."""
+"""Parses an ONNX network into TensorRT's network definition, and reports every parser error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["ParserError", "parse_network", "parser_errors", "refusal_text"]
 
 @dataclass(frozen=True)
 class ParserError:
-    """One error of the parser: name and operator of the node, both empty for the graph, and its words."""
+    """One error of the parser: name and operator of the node, both empty for the graph, and its message."""
 
     node: str
     operator: str
@@ -30,7 +30,7 @@ class ParserError:
 
 
 def parser_errors(parser: Any) -> list[ParserError]:
-    """Return what a parser says of the file that it did not take; it may say nothing."""
+    """Return the errors of a parser that refused a file; there may be none."""
     told = (parser.get_error(index) for index in range(parser.num_errors))
     return [ParserError(e.node_name(), e.node_operator(), plain_reason(e.desc())) for e in told]
 
@@ -41,8 +41,8 @@ def parse_network(
     """Parse an ONNX file.
 
     Args:
-        builder: for which it is parsed.
-        path: ONNX file; external data lies beside it.
+        builder: the builder to parse for.
+        path: ONNX file; external data is in the same folder.
         strongly_typed: take every type from the network.
         native_instance_norm: InstanceNormalization without a plugin, which version compatible plans need.
 
@@ -76,10 +76,10 @@ def _refusal(tensorrt: TensorRT, parser: Any, log: Log, path: Path) -> str:
 
 
 def refusal_text(tensorrt: TensorRT, refused: Sequence[tuple[str, str, str, str]]) -> str:
-    """Return the message of an error: what is not taken, why, and what to do.
+    """Return the error message: what is refused, why, and what to do.
 
     Args:
-        tensorrt: whose parser was asked.
+        tensorrt: the version whose parser was asked.
         refused: node (empty for the network itself), operator, reason and advice of each.
     """
     lines = [

@@ -1,4 +1,4 @@
-"""A builder of NVIDIA's library at work: all that a build holds of the library, as one value."""
+"""An open builder of NVIDIA's library: all library objects of a build in one value."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ["OpenBuilder"]
 
 @dataclass(frozen=True, eq=False)
 class OpenBuilder:
-    """What a build holds of the library.
+    """The library objects of a build.
 
     Attributes:
         tensorrt: the installed version.
         native: its ``Builder``.
-        config: the ``IBuilderConfig`` of what is built.
-        logger: the ``ILogger`` that the library tells.
-        log: what it told, and where it explains itself.
+        config: the ``IBuilderConfig`` of the build.
+        logger: the ``ILogger`` that the library writes to.
+        log: the lines it wrote, which explain errors.
     """
 
     tensorrt: TensorRT
@@ -43,12 +43,12 @@ class OpenBuilder:
         plugins: Sequence[Path] = (),
         remedy: str = "Run `trtbuild doctor`.",
     ) -> OpenBuilder:
-        """Return a builder that knows the plugins, with an empty configuration.
+        """Return a builder with the plugins loaded and an empty configuration.
 
         Args:
             tensorrt: the installed version.
             plugins: shared libraries of plugins.
-            remedy: what to do where the library does not start, as a sentence.
+            remedy: what to do if the library does not start, as a sentence.
 
         Raises:
             MissingError: the library does not start.

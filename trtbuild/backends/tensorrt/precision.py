@@ -1,4 +1,4 @@
-"""Which network is built, how INT8 and FP16 are asked for, and whether they came out."""
+"""Which network is built, how INT8 and FP16 are requested, and whether the engine uses them."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Precision:
     Attributes:
         model: the network that TensorRT parses.
         int8: whether INT8 is wanted.
-        implicit: INT8 comes from a calibrator.
-        strongly_typed: types are those of the network.
-        fp16_flag: FP16 is asked for by flag.
+        implicit: whether INT8 comes from a calibrator.
+        strongly_typed: whether types are those of the network.
+        fp16_flag: whether FP16 is requested by flag.
         kept_float: what stays FP32 in a network that was typed FP16, and why.
     """
 
@@ -58,18 +58,18 @@ class Precision:
 
 
 def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
-    """Choose between flags and a typed network.
+    """Choose between builder flags and a typed network.
 
-    INT8 is wanted when the artifact has ranges or a Q/DQ form. FP16 is a flag on weakly typed builds of
-    TensorRT 10 and casts in the network everywhere else.
+    INT8 is wanted if the artifact has ranges or a Q/DQ form. FP16 is a flag in weakly typed builds of
+    TensorRT 10, and casts in the network everywhere else.
 
     Raises:
-        OptionError: implicit quantization on a TensorRT that has none.
-        ModelError: explicit quantization of a network that has no Q/DQ form.
+        OptionError: implicit quantization was asked for, and this TensorRT has none.
+        ModelError: explicit quantization was asked for, and the network has no Q/DQ form.
     """
     artifact, options = request.artifact, request.options
     int8 = is_int8(artifact)
-    # a calibrator would pass over the scales that the network came with
+    # a calibrator would ignore the scales of a network that came quantized
     if int8 and artifact.came_in_float and is_implicit(tensorrt, options):
         return Precision(artifact.whole(artifact.model), int8, True, False, request.fp16)
     if not int8 and tensorrt.has_implicit:
@@ -84,24 +84,24 @@ def decide_precision(tensorrt: TensorRT, request: BuildRequest) -> Precision:
 
 
 def is_int8(artifact: Artifact) -> bool:
-    """Return whether INT8 is wanted of an artifact: it has ranges, or a Q/DQ form."""
+    """Return whether an artifact is to run in INT8: it has ranges, or a Q/DQ form."""
     return artifact.calibration is not None or artifact.quantized is not None
 
 
 def check_quantization(tensorrt: TensorRT, options: TensorRTOptions) -> None:
-    """Refuse a way of asking for INT8 that the installed version does not have.
+    """Refuse a way of quantization that the installed version does not have.
 
     Raises:
-        OptionError: it has not.
+        OptionError: it does not have it.
     """
     is_implicit(tensorrt, options)
 
 
 def is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:
-    """Return whether INT8 comes from a calibrator: then TensorRT picks what runs in it.
+    """Return whether INT8 comes from a calibrator; TensorRT then chooses which layers run in it.
 
     Raises:
-        OptionError: implicit INT8 is asked for, or DLA, which needs it, and the version has none.
+        OptionError: implicit INT8 was asked for, or DLA, which needs it, and the version has none.
     """
     if options.dla is not None and not tensorrt.has_implicit:
         raise OptionError(
@@ -118,10 +118,10 @@ def is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:
 
 
 def check_precision(layers: EngineLayers, precision: Precision, *, fp16: bool) -> str:
-    """Look whether the engine runs in the precision that was asked for.
+    """Check that the engine runs in the precision that was asked for.
 
     Returns:
-        One sentence on what was found, for the manifest.
+        One sentence with the result, for the manifest.
 
     Raises:
         GateError: INT8 or FP16 was asked for and no layer runs in it.

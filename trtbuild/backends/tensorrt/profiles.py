@@ -1,7 +1,7 @@
-"""Optimization profiles: the smallest, usual and largest shape of each dynamic input.
+"""Optimization profiles: the minimum, optimal and maximum shape of each dynamic input.
 
-An input can hold a shape itself (the sizes of a Resize). TensorRT reads it in host memory, and wants to know
-the least, usual and largest of its values.
+An input can hold a shape itself (the sizes of a Resize). TensorRT reads it in host memory, and needs the
+minimum, optimal and maximum of its values.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["add_profiles", "make_profile", "parse_shapes", "profiles_for", "valu
 
 @dataclass(frozen=True)
 class _Form:
-    """How an option writes what one input may be: a flag, one of its three parts, and an example."""
+    """How an option writes the range of one input: a flag, the pattern of its three parts, and an example."""
 
     flag: str
     part: re.Pattern[str]
@@ -65,10 +65,10 @@ _VALUES = _Form(
 def parse_shapes(texts: Sequence[str]) -> list[dict[str, ShapeRange]]:
     """Read ``input=min:opt:max`` texts; the n-th for an input belongs to the n-th profile.
 
-    One shape instead of three means that it is all of them. Shapes are written ``1x3x224x224``.
+    A single shape is used for all three. Shapes are written ``1x3x224x224``.
 
     Raises:
-        OptionError: a text that cannot be read, or min, opt, max out of order.
+        OptionError: a text cannot be read, or min, opt and max are out of order.
     """
     return _parse(texts, _SHAPES)
 
@@ -101,12 +101,12 @@ def _check_order(name: str, given: ShapeRange, form: _Form) -> None:
 def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dict[str, ShapeRange]]:
     """Return complete profiles for a network: every dynamic input in each of them.
 
-    A profile that leaves an input out takes it from the first profile. A network whose inputs are all
-    static needs none.
+    A profile takes an input that it lacks from the first profile. A network whose inputs are all static
+    needs no profile.
 
     Raises:
         OptionError: an input is unknown, its shape does not fit, a dynamic input has no ``--shape``, or two
-            inputs share a dimension by its name and contradict each other.
+            inputs share a named dimension and contradict each other.
     """
     given = parse_shapes(texts)
     specs = {spec.name: spec for spec in inputs}
@@ -135,7 +135,7 @@ def profiles_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dic
 def _of_inputs(
     profiles: Iterable[Mapping[str, ShapeRange]], specs: Mapping[str, TensorSpec], form: _Form
 ) -> Iterator[tuple[TensorSpec, ShapeRange]]:
-    """Each range of the profiles, with the input that it is of, which the network must have."""
+    """Each range of the profiles, with the input that it belongs to; the network must have that input."""
     for profile in profiles:
         for name, given in profile.items():
             if name not in specs:
@@ -148,9 +148,9 @@ def _of_inputs(
 def _check_agreement(
     index: int, profile: Mapping[str, ShapeRange], specs: Mapping[str, TensorSpec]
 ) -> None:
-    """Check that one dimension of the network has one extent, wherever its name stands.
+    """Check that a named dimension has the same extents in all inputs.
 
-    What TensorRT for RTX 1.7 makes of others it does not say: it builds a plan that no data fits.
+    TensorRT for RTX 1.7 does not report a contradiction: it builds a plan that no data fits.
     """
     first: dict[str, tuple[str, tuple[int, int, int]]] = {}
     for name, shapes in profile.items():
@@ -168,13 +168,13 @@ def _check_agreement(
 
 
 def values_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dict[str, ShapeRange]]:
-    """Return the least, usual and largest values of inputs that hold shapes, for each profile.
+    """Return the minimum, optimal and maximum values of inputs that hold shapes, for each profile.
 
-    The n-th text for an input belongs to the n-th profile; one that leaves an input out takes it from the
-    first.
+    The n-th text for an input belongs to the n-th profile; a profile takes an input that it lacks from the
+    first profile.
 
     Raises:
-        OptionError: a text that cannot be read, an input that is unknown, or that cannot hold these values.
+        OptionError: a text cannot be read, or an input is unknown or cannot hold these values.
     """
     given = _parse(texts, _VALUES)
     specs = {spec.name: spec for spec in inputs}
@@ -184,7 +184,7 @@ def values_for(texts: Sequence[str], inputs: Sequence[TensorSpec]) -> list[dict[
 
 
 def _check_holds(spec: TensorSpec, count: int) -> None:
-    """Check that an input is whole numbers, a scalar or a vector, and so many of them."""
+    """Check that an input holds integers, is a scalar or a vector, and has `count` elements."""
     fits = spec.dims in ((), (count,)) and (spec.dims or count == 1)
     if spec.dtype.kind != "i" or not fits:
         raise OptionError(
@@ -199,13 +199,13 @@ def add_profiles(
     """Add the profiles to a builder's configuration.
 
     Args:
-        builder: makes them.
+        builder: makes the profiles.
         profiles: the shapes of the dynamic inputs, a mapping for each profile.
-        values: the values of the inputs that hold shapes; where there are more of one kind, the other's first
-            stands in for those that it lacks.
+        values: the values of the inputs that hold shapes. If one of the two lists is shorter, its first entry
+            is used for the missing ones.
 
     Raises:
-        OptionError: TensorRT refuses one.
+        OptionError: TensorRT refuses a profile.
     """
     for index in range(max(len(profiles), len(values))):
         shapes, held = _at(profiles, index), _at(values, index)
@@ -222,12 +222,12 @@ def _at(profiles: Sequence[Profile], index: int) -> Profile:
 
 
 def make_profile(builder: OpenBuilder, profile: Profile, values: Profile | None = None) -> Any:
-    """Make TensorRT's form of a profile.
+    """Make TensorRT's object for a profile.
 
     Args:
         builder: makes it.
         profile: the shapes of the inputs.
-        values: the values of the inputs that hold shapes; these get no shape, for they cannot change theirs.
+        values: the values of the inputs that hold shapes; these inputs get no shape, since theirs is fixed.
 
     Raises:
         OptionError: TensorRT refuses a shape or a value.
@@ -266,7 +266,7 @@ def _dims_text(spec: TensorSpec) -> str:
 
 
 def _example(spec: TensorSpec, batch: int) -> str:
-    """A shape that could be meant: `batch` in front, and 224 for other dynamic dimensions."""
+    """A plausible shape: `batch` for a dynamic first dimension, and 224 for other dynamic dimensions."""
     extents = [
         dim if isinstance(dim, int) else batch if index == 0 else 224
         for index, dim in enumerate(spec.dims)

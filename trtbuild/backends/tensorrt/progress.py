@@ -1,9 +1,9 @@
-"""A build that shows how far it is and can be stopped.
+"""Makes a build report its progress, and lets Ctrl-C stop it.
 
-TensorRT calls back between its steps. Python runs signal handlers only when Python code runs, so during a
-build that is in these callbacks, and the bindings swallow what a callback raises: Ctrl-C and SIGTERM would be
-printed and forgotten. They are therefore noted, the next callback cancels the build, and `interruptible`
-raises what was noted.
+TensorRT calls back between its steps. Python runs signal handlers only while Python code runs, so during a
+build they run inside these callbacks; and the bindings swallow every exception of a callback, so Ctrl-C and
+SIGTERM would be printed and forgotten. They are therefore noted, the next callback cancels the build, and
+`interruptible` raises what was noted.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ __all__ = ["Interruption", "interruptible", "make_monitor"]
 
 @dataclass
 class Interruption:
-    """Why a build has to stop: Ctrl-C, or an error in a callback; None while it may go on."""
+    """Why a build must stop: Ctrl-C, or an error in a callback; None while it may continue."""
 
     cause: BaseException | None = None
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[Interruption]:
-    """Note Ctrl-C while the block runs and raise it, or any other noted cause, at its end.
+    """Note Ctrl-C while the block runs, and raise it, or any other noted cause, at the end.
 
-    So it is with SIGTERM and SIGHUP, where the program has a handler for them that raises.
+    SIGTERM and SIGHUP are treated the same if the program has handlers for them that raise.
     """
     interruption = Interruption()
 
     def note(number: int, frame: Any) -> None:
-        """Remember what ends the build; raising in a handler would be lost in the native code."""
+        """Note what ends the build; an exception raised here would be lost in the native code."""
         if number == signal.SIGINT:
             interruption.cause = KeyboardInterrupt()
             return
         try:
             before[number](number, frame)
-        except BaseException as error:  # noqa: BLE001  raised again when the build has ended
+        except BaseException as error:  # noqa: BLE001  raised again after the build has ended
             interruption.cause = error
 
     before = _handlers()
@@ -57,14 +57,14 @@ def interruptible() -> Iterator[Interruption]:
         yield interruption
     finally:
         for number, handler in before.items():
-            if signal.getsignal(number) is note:  # else that handler has put another in its place
+            if signal.getsignal(number) is note:  # else a called handler has installed another one
                 signal.signal(number, handler)
     if interruption.cause is not None:
         raise interruption.cause
 
 
 def _handlers() -> dict[int, Any]:
-    """The signals that end a build, with their handlers; none outside the main thread, which sets them."""
+    """The signals that end a build, with their handlers; none outside the main thread: only it may set them."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -76,9 +76,9 @@ def _handlers() -> dict[int, Any]:
 
 
 def make_monitor(tensorrt: TensorRT, progress: Progress, interruption: Interruption) -> Any:
-    """Make an ``IProgressMonitor`` that reports each phase and cancels when `interruption` has a cause.
+    """Make an ``IProgressMonitor`` that reports each phase and cancels once `interruption` has a cause.
 
-    Phases lie in each other; all are steps of the one stage ``build``.
+    Phases are nested; all of them are reported as steps of one stage, ``build``.
     """
 
     class Monitor(tensorrt.module.IProgressMonitor):  # type: ignore[misc, name-defined]
@@ -87,24 +87,24 @@ def make_monitor(tensorrt: TensorRT, progress: Progress, interruption: Interrupt
             self._steps: dict[str, int] = {}
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            """Show that a phase begins."""
+            """Report that a phase begins."""
             del parent_phase
             self._steps[phase_name] = num_steps
             self._show(phase_name, 0)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            """Show a step, counted from 0; False tells TensorRT to give the build up."""
+            """Report a step, counted from 0; return False to cancel the build."""
             self._show(phase_name, step + 1)
             return interruption.cause is None
 
         def phase_finish(self, phase_name: str) -> None:
-            """Show that a phase is done."""
+            """Report that a phase is done."""
             self._show(phase_name, self._steps.pop(phase_name, 0))
 
         def _show(self, phase: str, done: int) -> None:
             try:
                 progress(step_of("build", phase), done, self._steps.get(phase, done))
-            except BaseException as error:  # noqa: BLE001  raised again when the build has ended
+            except BaseException as error:  # noqa: BLE001  raised again after the build has ended
                 interruption.cause = error
 
     return Monitor()

@@ -1,8 +1,8 @@
-"""Which nodes of a network TensorRT's parser does not take: all of them, and not the first alone.
+"""Finds all nodes of a network that TensorRT's parser refuses, not only the first.
 
-The parser looks at the operators first and names all that it does not know; then it imports node by node and
-stops at the first that it cannot. So a refused node is taken out, inputs of the network stand in for its
-outputs, and the rest is parsed again.
+The parser first checks the operators and names all unknown ones; then it imports node by node and stops at
+the first failure. So a refused node is removed, new network inputs replace its outputs, and the rest is
+parsed again.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 
 __all__ = ["WHOLE", "Refusal", "Refusals", "find_refusals"]
 
-# What the parser of TensorRT for RTX takes and its builder has no kernel for, whatever the types: of all that
-# stands in the ``onnx`` package's own tests, with fixed shapes. Later versions than this one may have it.
+# Operators that TensorRT for RTX parses but has no kernel for, whatever the types; found with the ``onnx``
+# package's own tests, with fixed shapes. Later versions may have kernels for them.
 _WITHOUT_KERNEL = frozenset({"NonMaxSuppression"})
 _SEEN_IN = 10701  # 1.7.1
 
 WHOLE = "(the network)"
-"""What stands for a node where the parser names none."""
+"""Stands for a node where the parser names none."""
 
 _MOST_AXES = 8
 _NO_TYPES = frozenset(
@@ -49,18 +49,18 @@ _NO_TYPES = frozenset(
      ir.DataType.COMPLEX64, ir.DataType.COMPLEX128, ir.DataType.STRING}
 )  # fmt: skip
 
-# Each takes out a node at least; a network with more trouble than this is not mended from a list.
+# Each round removes at least one node; a network with more faults cannot be repaired from a list anyway.
 _MOST_ROUNDS = 40
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """A node that TensorRT's parser does not take.
+    """A node that TensorRT's parser refuses.
 
     Attributes:
-        node: its name; empty where the parser means the network itself.
-        operator: its operator, with the domain where that is not ONNX's own.
-        reason: the parser's words.
+        node: its name; empty if the parser means the network itself.
+        operator: its operator, with the domain if it is not ONNX's own.
+        reason: the parser's message.
         advice: what can be done.
         needs_plugin: whether the parser has no importer and looked for a plugin.
     """
@@ -74,12 +74,12 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Refusals:
-    """What the parser does not take.
+    """Everything that the parser refuses.
 
     Attributes:
         refused: the nodes, in the order in which they were found.
-        unseen_behind: a refused node of whose outputs nothing is known, so that what reads them was not
-            looked at; empty where every node was.
+        unseen_behind: a refused node whose outputs have no known type or rank, so that their readers were not
+            checked; empty if every node was checked.
     """
 
     refused: tuple[Refusal, ...] = ()
@@ -87,7 +87,7 @@ class Refusals:
 
 
 def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) -> Refusals:
-    """Parse a network, and return what is not taken.
+    """Parse a network, and return what the parser refuses.
 
     Args:
         tensorrt: the installed version.
@@ -95,12 +95,12 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
         plugins: shared libraries of plugins.
 
     Raises:
-        ModelError: the file cannot be read, or is none of ONNX.
+        ModelError: the file cannot be read, or is not ONNX.
         InputError: a plugin library cannot be read.
         OptionError: a plugin library does not load.
-        MissingError: TensorRT does not start, as without a GPU; TensorRT for RTX does.
+        MissingError: TensorRT does not start, for example without a GPU; TensorRT for RTX starts without one.
     """
-    proto = parse_proto(path)  # an empty file, and some others, NVIDIA's parser takes for a network
+    proto = parse_proto(path)  # NVIDIA's parser accepts empty files, and some others
     first = _errors(tensorrt, path, plugins)
     without_kernel = _without_kernel(tensorrt, path, proto)
     if not first:
@@ -113,7 +113,7 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
 def _refused(
     tensorrt: TensorRT, model: ir.Model, first: list[ParserError], plugins: Sequence[Path]
 ) -> Refusals:
-    """What the parser says of a network, taken apart node by node, which had these errors as a whole."""
+    """Find all refused nodes of a network whose whole parsing gave the errors `first`."""
     inner = (node for node in all_nodes(model.graph) if node.graph is not model.graph)
     name_nodes(model, chain(model.graph, inner))
     infer_model(model)
@@ -123,7 +123,7 @@ def _refused(
         with temporary_file(model) as file:
             errors = _errors(tensorrt, file, plugins)
         if not errors:
-            # Nothing found: what reading has repaired is what the file is refused for.
+            # No errors now: reading the file has repaired what it was refused for.
             refused = found or {error.node: _refusal(error, None, model) for error in first}
             return Refusals(tuple(refused.values()))
         nodes = {node.name: node for node in all_nodes(model.graph) if node.name}
@@ -140,12 +140,12 @@ def _refused(
 
 
 def _without_kernel(tensorrt: TensorRT, path: Path, proto: onnx.ModelProto) -> tuple[Refusal, ...]:
-    """What is parsed and never built; by name, so that nothing is spent on the network first."""
+    """Nodes that are parsed but cannot be built; the network is read only if it may have one."""
     if not tensorrt.is_rtx or tensorrt.number > _SEEN_IN or not _may_lack_kernel(proto):
         return ()
     try:
         nodes = tuple(all_nodes(read_model(path).graph))
-    except ModelError:  # older than we read; the parser takes it
+    except ModelError:  # an opset older than we read, which the parser accepts
         return ()
     reason = "the parser takes it, and the builder has no kernel for it"
     return tuple(
@@ -156,13 +156,13 @@ def _without_kernel(tensorrt: TensorRT, path: Path, proto: onnx.ModelProto) -> t
 
 
 def _may_lack_kernel(proto: onnx.ModelProto) -> bool:
-    """Whether a file that the parser has read has such a node; reading it as a network may warn, again."""
+    """Whether a parsed file has such a node, without `read_model`, which may repeat warnings."""
     nodes = (*proto_nodes(proto.graph), *(node for one in proto.functions for node in one.node))
     return any(node.op_type in _WITHOUT_KERNEL for node in nodes)
 
 
 def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[ParserError]:
-    """Parse a file, and return the parser's errors; none where the network is taken."""
+    """Parse a file, and return the parser's errors; empty if the network is accepted."""
     remedy = "TensorRT needs a GPU to start; TensorRT for RTX does not."
     builder = OpenBuilder.start(tensorrt, plugins, remedy)
     log, strongly_typed = builder.log, tensorrt.network_flags(strongly_typed=True)
@@ -176,7 +176,7 @@ def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[Par
 
 
 def _follows(node: ir.Node, error: ParserError, stand_ins: Collection[ir.Value | None]) -> bool:
-    """Whether a node is refused only because a node in front of it was taken out."""
+    """Whether a node is refused only because a node before it was removed."""
     return wants_constant(error.reason) and any(value in stand_ins for value in node.inputs)
 
 
@@ -196,7 +196,7 @@ def _refusal(error: ParserError, node: ir.Node | None, model: ir.Model) -> Refus
 
 
 def _at_fault(model: ir.Model, reason: str) -> str:
-    """The tensors that the parser means where it names none, as the end of its sentence."""
+    """The tensors that the parser means if it names none, as the end of its sentence."""
     values = {*model.graph.inputs, *model.graph.initializers.values(), *model.graph.outputs}
     named = sorted(value.name or "" for value in values if _is_at_fault(value, reason))
     return f": {', '.join(map(repr, named))}" if named else ""
@@ -209,7 +209,7 @@ def _is_at_fault(value: ir.Value, reason: str) -> bool:
 
 
 def _take_out(model: ir.Model, node: ir.Node, stand_ins: set[ir.Value | None]) -> bool:
-    """Let inputs of the network stand in for a node; False where an output's type or rank is not known."""
+    """Replace a node by network inputs; return False if the type or rank of an output is not known."""
     names = Names(model)
     graph: Any = node.graph
     for output in node.outputs:
@@ -230,7 +230,7 @@ def _take_out(model: ir.Model, node: ir.Node, stand_ins: set[ir.Value | None]) -
 
 
 def _end_body_with(graph: Any, output: ir.Value, value: ir.Value, node: ir.Node) -> None:
-    """Give `value` where a body gives `output`; a body cannot do without, and ends with values of its own."""
+    """Let a body give `value` for `output`, by an Identity: a body's outputs must be made inside it."""
     for place, given in enumerate(graph.outputs):
         if given is output:
             passed_on = ir.node("Identity", [value])

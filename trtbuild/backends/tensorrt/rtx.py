@@ -1,8 +1,8 @@
-"""What TensorRT for RTX does otherwise: the GPUs that a plan is for, and what is refused before a build.
+"""Special cases of TensorRT for RTX: the GPUs that a plan is for, and what is refused before a build.
 
-Facts are of version 1.7 on a machine without a GPU, and of NVIDIA's page "CPU-Only AOT and TensorRT-RTX
-Engines": an engine runs on compute capability 8.0, 8.6, 8.9, 12.0 and later unless told otherwise, and on 7.5
-only when that is asked for.
+Facts come from version 1.7 on a machine without a GPU, and from NVIDIA's page "CPU-Only AOT and TensorRT-RTX
+Engines": by default an engine runs on compute capability 8.0, 8.6, 8.9, 12.0 and later, and on 7.5 only if
+that is asked for.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ def check_rtx(tensorrt: TensorRT, options: TensorRTOptions, *, fp16: bool) -> No
 
     Args:
         tensorrt: the installed version.
-        options: of the build.
-        fp16: whether what is not INT8 runs in FP16.
+        options: options of the build.
+        fp16: whether layers that are not INT8 run in FP16.
 
     Raises:
-        OptionError: an option that it lacks, or a GPU that it does not know.
+        OptionError: an option that it does not have, or a GPU that it does not know.
     """
     flags = {field.name: field.flag for field in options_of(TensorRTOptions)}
     for name in options.changed:
@@ -79,7 +79,7 @@ def check_rtx(tensorrt: TensorRT, options: TensorRTOptions, *, fp16: bool) -> No
 
 
 def capabilities(tensorrt: TensorRT, options: TensorRTOptions) -> tuple[str, ...]:
-    """Return the compute capabilities that a plan is for, such as ``8.9``: as asked, else all from 8.0 on.
+    """Return the target compute capabilities of a plan, such as ``8.9``: as asked for, else all from 8.0 on.
 
     Raises:
         OptionError: the installed version does not know one of them.
@@ -102,10 +102,10 @@ def _known(tensorrt: TensorRT) -> Mapping[str, Any]:
 
 
 def set_capabilities(tensorrt: TensorRT, config: Any, options: TensorRTOptions) -> None:
-    """Tell a builder configuration which GPUs the plan is for.
+    """Set the target GPUs of a plan in a builder configuration.
 
     Raises:
-        OptionError: TensorRT refuses one.
+        OptionError: TensorRT refuses a compute capability.
     """
     wanted = capabilities(tensorrt, options)
     known = _known(tensorrt)
@@ -119,7 +119,7 @@ def set_capabilities(tensorrt: TensorRT, config: Any, options: TensorRTOptions) 
 
 
 def why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
-    """Return why a plan cannot run on this machine; empty where it can."""
+    """Return why a plan cannot run on this machine; empty if it can."""
     driver = cuda_driver()
     if driver.problem:
         return driver.problem
@@ -134,17 +134,17 @@ def why_not_opened(tensorrt: TensorRT, options: TensorRTOptions) -> str:
 def notes(
     tensorrt: TensorRT, options: TensorRTOptions, artifact: Artifact, *, fp16: bool
 ) -> tuple[str, ...]:
-    """Return what a user should know of a plan.
+    """Return what a user should know about a plan.
 
-    Which are the GPUs that it is for, advice on FP16, and how many layers in INT8 cost kernels of their own:
-    its compiler rounds the input of each such layer by one kernel and rescales the result by another, where
-    float takes one for all (measured; between layers in INT8 one kernel does both).
+    These are its target GPUs, advice on FP16, and the number of INT8 layers that cost extra kernels: the
+    compiler rounds the input of such a layer in one kernel and rescales the result in another, where float
+    takes one kernel for all (measured; between INT8 layers one kernel does both).
 
     Args:
         tensorrt: the installed version.
-        options: of the build.
-        artifact: what was built; in float where it has no decisions.
-        fp16: whether what is not INT8 runs in FP16.
+        options: options of the build.
+        artifact: what was built; a float network has no decisions.
+        fp16: whether layers that are not INT8 run in FP16.
     """
     gpus = ", ".join(capabilities(tensorrt, options))
     chosen = "" if options.compute_capabilities else "; --compute-capability chooses others"

@@ -1,4 +1,4 @@
-"""Inputs that hold shapes, such as the sizes of a Resize: TensorRT needs bounds of their values."""
+"""Inputs that hold shapes, such as the sizes of a Resize: TensorRT needs bounds for their values."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BuildData:
-    """What a build may ask of the samples.
+    """Access to the samples during a build.
 
     Attributes:
-        batches: starts a pass over the calibration data; None where there is none.
-        count: how often the samples have which values of some inputs; see `count_values`.
+        batches: starts a pass over the calibration data; None if there is none.
+        count: counts how often each value of some inputs occurs in the samples; see `count_values`.
     """
 
     batches: Callable[[], Iterable[Feeds]] | None
@@ -42,7 +42,7 @@ class BuildData:
 
 
 def shape_inputs(network: Any) -> dict[str, int]:
-    """Return how many numbers each input of a parsed network has that holds a shape."""
+    """Return the inputs of a parsed network that hold a shape, with their number of values."""
     inputs = (network.get_input(index) for index in range(network.num_inputs))
     return {tensor.name: math.prod(tensor.shape) for tensor in inputs if tensor.is_shape_tensor}
 
@@ -52,18 +52,18 @@ def bounded_values(
     given: Sequence[Profile],
     count: Count,
 ) -> Sequence[Profile]:
-    """Return the bounds of every input that holds a shape, for each profile.
+    """Return bounds for every input that holds a shape, for each profile.
 
-    What was not given comes from the samples, with a warning: the least and largest of each value,
-    and as the usual ones those that come most often.
+    Missing bounds come from the samples, with a warning: the minimum and maximum of each value, and the most
+    frequent values as the optimal ones.
 
     Args:
-        network: as TensorRT has parsed it.
-        given: bounds of some of them.
-        count: see `count_values`; asked once, and only where bounds are missing.
+        network: the network as TensorRT has parsed it.
+        given: bounds of some of the inputs.
+        count: see `count_values`; called once, and only if bounds are missing.
 
     Raises:
-        OptionError: bounds of an input that holds no shape, or none where one does.
+        OptionError: bounds for an input that holds no shape, or no bounds for one that does.
     """
     holding = shape_inputs(network)
     for name in given[0] if given else ():
@@ -98,11 +98,11 @@ def bounded_values(
 
 
 def count_values(batches: Callable[[], Iterable[Feeds]] | None, names: Sequence[str]) -> Counts:
-    """Return how often each input has which values in the samples.
+    """Return how often each value of each input occurs in the samples.
 
     Args:
-        batches: starts a pass over them; None where there are none.
-        names: of the inputs.
+        batches: starts a pass over the samples; None if there are none.
+        names: names of the inputs.
     """
     counts: dict[str, Counter[tuple[int, ...]]] = {name: Counter() for name in names}
     for feeds in batches() if batches is not None else ():
@@ -113,7 +113,7 @@ def count_values(batches: Callable[[], Iterable[Feeds]] | None, names: Sequence[
 
 
 NO_DATA = BuildData(None, functools.partial(count_values, None))
-"""A build that has no samples."""
+"""For a build without samples."""
 
 
 def _range(counts: Counter[tuple[int, ...]]) -> ShapeRange:

@@ -1,8 +1,8 @@
-"""2:4 sparsity in a plan: which layers have the pattern, which TensorRT could take as sparse, which it took.
+"""2:4 sparsity in a plan: layers with the pattern, layers that could run sparse, and layers that do.
 
-With ``SPARSE_WEIGHTS`` TensorRT times sparse kernels against dense ones and keeps the faster; its log names
+With ``SPARSE_WEIGHTS`` TensorRT times sparse kernels against dense ones and keeps the faster. Its log names
 both sets of layers, and its layer information has ``HasSparseWeights`` and the kernel's name (NVIDIA/TensorRT
-issues 2169, 4056 and 4694). What cannot be seen is not known: TensorRT for RTX chooses kernels where a plan
+issues 2169, 4056 and 4694). Without them nothing is known: TensorRT for RTX chooses kernels where the plan
 runs.
 """
 
@@ -38,14 +38,14 @@ _MOST_NAMED = 8
 
 @dataclass(frozen=True)
 class PlanSparsity:
-    """What is known of 2:4 sparsity in a plan.
+    """2:4 sparsity in a plan, as far as it is known.
 
     Attributes:
         with_pattern: nodes whose weights have the pattern.
-        num_weighted: nodes with a constant weight.
-        eligible: layers that the builder could take as sparse; None where its log does not tell.
-        picked: layers that run a sparse kernel; None where neither log nor layers tell.
-        seen_in: where `picked` was seen: ``log``, ``layers``, or empty.
+        num_weighted: number of nodes with a constant weight.
+        eligible: layers that could run sparse kernels; None if the builder's log does not say.
+        picked: layers that run a sparse kernel; None if neither log nor layers say.
+        seen_in: source of `picked`: ``log``, ``layers``, or empty.
     """
 
     with_pattern: tuple[str, ...]
@@ -74,12 +74,12 @@ class PlanSparsity:
 
 
 def sparsity_of(model: ir.Model, log: Iterable[str], layers: EngineLayers) -> PlanSparsity:
-    """Return what is known of 2:4 sparsity in a plan.
+    """Find the 2:4 sparsity in a plan.
 
     Args:
         model: the network that was built, with Q/DQ or in float.
-        log: the builder's lines.
-        layers: of the plan; empty where it was not opened.
+        log: lines of the builder's log.
+        layers: layers of the plan; empty if it was not opened.
     """
     lines = list(log)
     eligible, picked = _last(_ELIGIBLE, lines), _last(_PICKED, lines)
@@ -95,7 +95,7 @@ def sparsity_of(model: ir.Model, log: Iterable[str], layers: EngineLayers) -> Pl
 
 
 def with_pattern(node: ir.Node) -> bool | None:
-    """Return whether a node's weight has two zeros or more in every four consecutive input channels.
+    """Return whether a node's weight has at least two zeros in every four consecutive input channels.
 
     Returns:
         None for a node without a constant weight.
@@ -109,7 +109,7 @@ def with_pattern(node: ir.Node) -> bool | None:
 
 
 def _last(pattern: re.Pattern[str], lines: Iterable[str]) -> tuple[str, ...] | None:
-    """The names in the last line that matches; None without one."""
+    """The names in the last line that matches; None if no line matches."""
     told = [match[1] for line in lines if (match := pattern.search(line))]
     if not told:
         return None

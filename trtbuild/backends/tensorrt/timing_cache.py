@@ -1,4 +1,4 @@
-"""The timing cache: kernel timings of earlier builds, loaded, merged, pinned and written back whole."""
+"""The timing cache: kernel timings of earlier builds, loaded, merged, pinned and saved."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ __all__ = ["load_timing_cache", "save_timing_cache"]
 
 _log = logging.getLogger(__name__)
 
-# TensorRT answers an empty cache for a file that it cannot read, and says so in its log alone.
+# For a file that it cannot read TensorRT returns an empty cache, and says so only in its log.
 _UNREAD = re.compile(r"timing cache (will|can)\s?not be used|failed to deserialize", re.IGNORECASE)
 
 
 def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
-    """Set a timing cache on the configuration; a new one where the file does not exist yet.
+    """Set a timing cache on the configuration; a new one if the file does not exist yet.
 
     Args:
         config: the builder configuration.
-        options: with the file, and the digest that it must have.
-        log: where TensorRT explains itself.
+        options: options with the file, and the digest that it must have.
+        log: TensorRT's log, which explains failures.
 
     Returns:
         The cache, which must live until the build has ended.
 
     Raises:
-        InputError: the file is not the pinned one, is damaged, or of another TensorRT or GPU.
+        InputError: the file is not the pinned one, is damaged, or belongs to another TensorRT or GPU.
     """
     path = options.timing_cache
     if path is None:
@@ -47,7 +47,7 @@ def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
     mark = log.mark
     cache = config.create_timing_cache(content)
     unread = _unread(log.since(mark)) if content else ""
-    # Never with ignore_mismatch: timings of another GPU would choose kernels for this one.
+    # Never with ignore_mismatch: timings of another GPU would choose the wrong kernels.
     if cache is None or unread or not config.set_timing_cache(cache, ignore_mismatch=False):
         raise InputError(
             f"the timing cache '{path}' cannot be used here: {unread or log.since(mark).reason()}. It "
@@ -57,15 +57,15 @@ def load_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> Any:
 
 
 def _unread(log: Log) -> str:
-    """What TensorRT says when it makes an empty cache of a file that it cannot read; empty if it could."""
+    """TensorRT's log lines about a file that it cannot read and replaces by an empty cache; else empty."""
     said = [text.rstrip(". ") for text in log.texts("WARNING", "ERROR") if _UNREAD.search(text)]
     return "; ".join(said)
 
 
 def save_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> dict[str, Any]:
-    """Write what the build has learned, merged with what another build wrote meanwhile.
+    """Save the timings of the build, merged with those that another build has saved meanwhile.
 
-    A file that came meanwhile and cannot be merged stays as it is, and a warning says so.
+    A file that appeared meanwhile and cannot be merged stays as it is, with a warning.
 
     Returns:
         File name and digest for the manifest; empty without a timing cache.
@@ -91,7 +91,7 @@ def save_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> dict[s
 
 
 def _merge(config: Any, cache: Any, content: bytes, log: Log) -> bool:
-    """Take over the entries of a file that another build wrote meanwhile; False where they do not fit."""
+    """Add the entries of a file that another build has saved meanwhile; return False if they do not fit."""
     mark = log.mark
     written = config.create_timing_cache(content)
     if written is None or _unread(log.since(mark)):
