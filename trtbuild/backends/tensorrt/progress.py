@@ -64,7 +64,7 @@ def interruptible() -> Iterator[Interruption]:
 
 
 def _handlers() -> dict[int, Any]:
-    """The signals that end a build, with their handlers; none outside the main thread: only it may set them."""
+    """The signals that end a build, with their handlers; none outside the main thread, which sets them."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     ends = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
