@@ -1,4 +1,4 @@
-"""Optimises graphs: every rewrite that MNN, NCNN and ONNX Runtime are known for, in ONNX terms."""
+"""Optimizes graphs with the rewrites that MNN, NCNN and ONNX Runtime have, in ONNX terms."""
 
 from trtbuild.model.inference import infer_model
 from trtbuild.model.stats import GraphStats, measure

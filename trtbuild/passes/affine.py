@@ -1,9 +1,9 @@
-"""Per-channel ``y * scale + shift`` behind a layer with constant weights, put into the layer.
+"""Folds a per-channel ``y * scale + shift`` behind a layer with constant weights into the layer.
 
 The layer is ``y = W·x + b`` with one row of W per output channel, so ``scale * y + shift`` is the
-layer with ``W' = scale * W`` and ``b' = scale * b + shift``. The channel is axis 1 of the output;
-a ConvTranspose with groups holds it on weight axis 1, counted within each group; a Gemm has
-``y = alpha * A·B + beta * C``, and its new C takes beta in. Sums are made in float64 and rounded
+layer with ``W' = scale * W`` and ``b' = scale * b + shift``. The channel is axis 1 of the output. A
+ConvTranspose with groups has it on weight axis 1, counted within each group. A Gemm is
+``y = alpha * A·B + beta * C``; its new C includes beta. Sums are computed in float64 and rounded
 once to the type of the weights.
 """
 
@@ -38,7 +38,7 @@ LAYERS = CONVOLUTIONS | {"Gemm"}
 
 @dataclass(frozen=True)
 class Affine:
-    """``y * scale + shift`` per channel; each float64, of one element or one per channel."""
+    """``y * scale + shift`` per channel; both float64, of one element or one per channel."""
 
     scale: NDArray[np.float64] | None = None
     shift: NDArray[np.float64] | None = None
@@ -50,7 +50,7 @@ def layer_before(
     """Return the layer that makes `value` for `reader` alone; None if no such layer makes it.
 
     Raises:
-        Declined: a layer makes it, and somebody else sees it too.
+        Declined: a layer makes it, and it has other readers too.
     """
     layer = maker(value, *op_types)
     if layer is not None and value is not None:
@@ -62,7 +62,7 @@ def layer_channels(layer: ir.Node) -> tuple[int, int]:
     """Return the rank of the output of `layer` and the number of its channels (axis 1).
 
     Raises:
-        Declined: the dims of the weights are not known.
+        Declined: the dims of the weights are unknown.
     """
     shape = static_dims(layer.inputs[1])
     if shape is None or len(shape) < 2:
@@ -81,8 +81,8 @@ def channel_vector(
 ) -> NDArray[np.float64]:
     """Read a constant that has one value, or one for each channel of a tensor.
 
-    It is judged by right-aligned broadcasting against the tensor: size 1 everywhere but on the
-    channel axis. ``[C]`` against NCHW lies along the width, even where W = C.
+    Right-aligned broadcasting against the tensor decides: size 1 everywhere but on the channel axis. ``[C]``
+    against NCHW lies along the width, even where W = C.
 
     Args:
         operand: the constant.
@@ -110,7 +110,7 @@ def channel_vector(
 
 
 def fold_affine(layer: ir.Node, affine: Affine, edit: Editor) -> None:
-    """Put `affine` into the weights of `layer`, a Conv, ConvTranspose or Gemm, by copies of them.
+    """Fold `affine` into `layer`, a Conv, ConvTranspose or Gemm, which gets copies of its weights.
 
     Raises:
         Declined: weights or bias are not constant, or the result is not finite in their type.
@@ -133,7 +133,7 @@ def _float_dtype(layer: ir.Node) -> np.dtype[Any]:
 
 
 def _along_weight(layer: ir.Node, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Arrange one factor per output channel so that it broadcasts against the weight."""
+    """Reshape one factor per output channel so that it broadcasts against the weight."""
     shape = read_weight(layer.inputs[1]).shape
     match layer.op_type:
         case "Conv":
@@ -149,7 +149,7 @@ def _along_weight(layer: ir.Node, factors: NDArray[np.float64]) -> NDArray[np.fl
 
 
 def _shift(layer: ir.Node, affine: Affine, channels: int) -> NDArray[np.float64] | None:
-    """Return the new bias, one value per channel; None where the layer has and needs none."""
+    """Return the new bias, one value per channel; None where the layer neither has nor needs one."""
     bias = _bias(layer, channels)
     if bias is None:
         return None if affine.shift is None else np.broadcast_to(affine.shift, (channels,))

@@ -1,7 +1,7 @@
 """Other names of the passes: those of MNN, NCNN and ONNX Runtime, where the rules come from.
 
-A user who knows a rule from there finds it here under its name. ONNX Runtime's have underscores for
-spaces. ``Name.part`` is a part of the entry ``Name``, and is meant too when the user says ``Name``.
+Users find a rule that they know from there by its name there. ONNX Runtime's names have underscores for
+spaces. ``Name.part`` is a part of the entry ``Name``; a user who says ``Name`` means its parts, too.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ ALIASES: dict[str, dict[str, str]] = {
         "make_qdq_symmetric": "qdq_symmetric",
     },
 }
-"""Tool -> our name of a pass -> its name there."""
+"""Tool -> name of a pass here -> its name in that tool."""
 
 
 def aliases_of(name: str) -> dict[str, str]:
-    """Return tool -> name there of the pass that we call `name`; empty for a pass of your own."""
+    """Return tool -> its name for the pass `name`; empty for a pass that no tool has."""
     return {tool: names[name] for tool, names in ALIASES.items() if name in names}

@@ -1,4 +1,4 @@
-"""The nodes behind one operand, if all of them work on constants, and their result."""
+"""Folds all nodes behind one operand if they work on constants only."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 __all__ = ["fold_cone"]
 
 _LARGEST = 256
-"""Nodes. What makes axes or a shape is short; anything else is left to constant folding."""
+"""Nodes. Few nodes compute axes or a shape; larger cones are left to constant folding."""
 
 _KEPT = frozenset({"DequantizeLinear", "DynamicQuantizeLinear"})
 
 
 def fold_cone(value: ir.Value, edit: Editor) -> bool:
-    """Replace `value` by a constant if nothing but constants is behind it.
+    """Replace `value` by a constant if it depends on constants only.
 
     Raises:
         Declined: ONNX Runtime cannot compute it.
@@ -56,7 +56,7 @@ def _cone(value: ir.Value) -> list[ir.Node]:
     order: dict[ir.Node, None] = {}
 
     def visit(current: ir.Value | None) -> bool:
-        """Put the nodes that make `current` in order; return whether they read constants alone."""
+        """Append the nodes that make `current`; return whether they read constants only."""
         if current is None or is_constant(current):
             return True
         node = current.producer()

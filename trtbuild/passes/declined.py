@@ -1,4 +1,4 @@
-"""How a pass says why it leaves a near match as it is."""
+"""How a pass says why it does not rewrite a near match."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Declined", "require_private"]
 
 
 class Declined(Exception):  # noqa: N818 - a verdict on a match, not a fault
-    """A near match that stays as it is.
+    """A near match that is not rewritten.
 
     Args:
         reason: one sentence without a full stop, for example "its output is read twice".
@@ -21,7 +21,7 @@ class Declined(Exception):  # noqa: N818 - a verdict on a match, not a fault
 
 
 def require_private(value: ir.Value, reader: ir.Node) -> None:
-    """Check that nobody but `reader`, in the same graph, ever sees `value`.
+    """Check that only `reader`, in the same graph, reads `value`.
 
     Raises:
         Declined: it has another reader, is an output, or is captured by an If, Loop or Scan body.

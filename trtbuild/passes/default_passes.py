@@ -1,4 +1,4 @@
-"""The passes in the order in which one round runs them, with the reason for their place."""
+"""The passes in the order of one round, with the reasons for it."""
 
 from __future__ import annotations
 
@@ -94,19 +94,19 @@ __all__ = ["shipped_passes"]
 
 
 _IN_ORDER: tuple[type[Pass], ...] = (
-    # a graph off which every later condition can be read
-    MakeNamesUnique,  # first of all: shape inference goes by names
+    # first bring the graph into a form in which every later condition can be checked
+    MakeNamesUnique,  # first of all: shape inference identifies tensors by name
     RemoveUnread,  # a dead reader would block fusions
-    RemoveIdentity,  # what stands between two operators hides them from each other
+    RemoveIdentity,  # operators between two others hide these from each other
     RemoveDropout,
-    SimplifyConstants,  # one form of constants for all that follows
-    # constants: what they decide is decided before anything is matched
+    SimplifyConstants,  # one form of constants for all later passes
+    # constants: compute what depends on them before any pattern is matched
     FoldShape,
     FoldSqueezeAxes,
     FoldUnsqueeze,
     FoldConstants,
-    InlineConstantBranch,  # behind the folding, which finds the conditions
-    MergeEqualConstants,  # equal constants are one, so that
+    InlineConstantBranch,  # after folding, which computes the conditions
+    MergeEqualConstants,  # equal constants become one, so that
     MergeEqualNodes,  # equal nodes have equal operands
     # nodes that do nothing
     RemoveNoop,
@@ -115,25 +115,25 @@ _IN_ORDER: tuple[type[Pass], ...] = (
     RemoveExpandBeforeBinary,
     RemovePool1x1,
     CancelConcatSlice,
-    # chains of reshapes: the special ones first, the general one takes what is left
+    # chains of reshapes: the special passes first, then the general one
     CancelSqueezeUnsqueeze,
     RemoveReshapeAfterGlobalPool,
     RemoveFlattenAfterGlobalPool,
     RemoveFlattenAfterGemm,
     RemoveReshapeBeforeBinary,
-    CancelChannelShuffles,  # before its Reshapes are joined with neighbours
+    CancelChannelShuffles,  # before its Reshapes are merged with neighbours
     MergeReshapes,
-    # patterns of many nodes, before their parts are taken for something else
+    # patterns of many nodes, before other passes rewrite parts of them
     FuseLayerNorm,
     FusePrelu,
     ConvertPreluToLeakyRelu,
-    ConvertMeanToGlobalPool,  # behind layer normalisation, whose means it would take
+    ConvertMeanToGlobalPool,  # after layer normalization, whose means it would convert
     ConvertSumToAdd,
-    # products in the one form that layers know, before Transposes are cancelled
+    # products in the form that the later passes know, before Transposes are cancelled
     WriteOutAttention,
     ConvertEinsumToMatmul,
     MoveConstantToRightOfMatmul,
-    # layout: cancel first, then sink towards the next chance to cancel
+    # layout: cancel first, then sink Transposes towards others that cancel them
     RemoveIdentityTranspose,
     RemoveTransposeBeforeOutput,
     CancelInverseTransposes,
@@ -142,30 +142,30 @@ _IN_ORDER: tuple[type[Pass], ...] = (
     SinkTransposeBelowAdd,
     SinkTransposeBelowQdq,
     SinkTranspose,
-    # quantised graphs: into TensorRT's form first, which the others know
+    # quantized graphs: first into TensorRT's form, which the other passes know
     DequantizeBias,
     WriteQdqAxis,
     MakeQdqSigned,
     CancelDequantizeQuantize,
     FoldBatchNormIntoInt8Conv,
     SinkSqueezeBelowQdq,
-    # folds into weights: several operators at once before one of them alone
+    # folds into weights: several operators at once before single ones
     FusePadIntoConv,
     FoldBatchNormIntoConv,
     FoldScaleShiftIntoConv,
     FoldSumCoefficients,
     FoldScaleIntoConv,
     FoldBiasAdd,
-    FuseTransposeIntoGemm,  # a Gemm takes in more than a MatMul, so it comes first
+    FuseTransposeIntoGemm,  # a Gemm absorbs more than a MatMul, so it comes first
     FuseMatmulAdd,
     FoldBatchNormIntoGemm,
     FoldAddIntoGemm,
     FoldScaleIntoMatmul,
-    FoldScaleShiftIntoBatchNorm,  # for a BN that found no layer to go into
-    # activations, once the layers in front of them have taken in what they can
+    FoldScaleShiftIntoBatchNorm,  # for a BN that no layer could absorb
+    # activations, after the layers in front of them have absorbed what they can
     MergeRelus,
     MergeClips,
-    # on request, in an order in which opposites leave the later one's form
+    # on request; of two opposite passes, the later one decides the form
     RaisePadOpset,
     ConvertQlinearConvToQdq,
     QuantizeConvWeights,
@@ -182,5 +182,5 @@ _IN_ORDER: tuple[type[Pass], ...] = (
 
 
 def shipped_passes() -> list[Pass]:
-    """Make one of each pass that comes with trtbuild, in order."""
+    """Make an instance of each pass of trtbuild, in order."""
     return [make() for make in _IN_ORDER]

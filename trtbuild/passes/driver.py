@@ -1,9 +1,9 @@
-"""Runs passes over one model until nothing changes, and always comes to an end.
+"""Runs passes over one model until nothing changes, and always terminates.
 
-A round runs every default pass once, in order. After each round the graph is hashed: the same
-digest as before means rest; a digest of an earlier round means that passes undo each other, and
-they are named; a cap ends everything else. Opt-in passes run once, after the default passes have
-come to rest, which then run again. The log says which pass did what where, and what it left and why.
+A round runs every default pass once, in order. After each round the graph is hashed. The same digest
+as after the previous round means a fixpoint. A digest of an earlier round means that passes undo each
+other; the log names them. A cap ends all other cases. Opt-in passes run once after the fixpoint; then the
+default passes run again. The log says what each pass did where, which near matches it left, and why.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["PassFailure", "PassLog", "PassRun", "Rollback", "Schedule", "run_passes"]
 
 _STRUCTURE_REPEATS = 3
-"""A graph whose form came three times while only float constants changed is going in circles."""
+"""If one structure comes so often while only float constants change, the passes go in circles."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class PassRun:
         name: the pass.
         round: 1 for the first round of the default passes, and so on.
         seconds: wall clock.
-        changes: what it did.
-        declines: near matches that it left, and why.
+        changes: what it changed.
+        declines: near matches that it did not rewrite, and why.
     """
 
     name: str
@@ -60,9 +60,9 @@ class Rollback:
 
     Attributes:
         name: the pass.
-        step: place of the run that was undone among the runs that changed something, from 0.
+        step: index of the undone run among the runs that changed something, from 0.
         nodes: where that run had changed the graph.
-        reason: what was wrong.
+        reason: what was wrong with the result.
     """
 
     name: str
@@ -73,14 +73,14 @@ class Rollback:
 
 @dataclass
 class PassLog:
-    """Everything that the passes did in one optimisation.
+    """Everything that the passes did in one optimization.
 
     Attributes:
         runs: every run of every pass, in order.
         rounds: how often the default passes were run.
-        undoing: passes that undo each other, which is why the rounds were stopped; else empty.
-        capped: whether the rounds were stopped by their cap.
-        untouched: whether no pass says that it has changed anything, and none has.
+        undoing: passes that undo each other, which stopped the rounds; else empty.
+        capped: whether the cap stopped the rounds.
+        untouched: whether no pass reports a change, and the graph has none.
         rolled_back: passes whose work was undone because it changed a result.
         comparison: one sentence on how the result was compared with the original.
     """
@@ -104,7 +104,7 @@ class PassLog:
 
     @property
     def declined(self) -> dict[str, list[Note]]:
-        """Pass -> near matches that still stand at the end, and why."""
+        """Pass -> near matches that remain at the end, and why."""
         last = {run.name: run for run in self.runs}
         return {name: list(run.declines) for name, run in last.items() if run.declines}
 
@@ -122,7 +122,7 @@ class PassFailure(Exception):  # noqa: N818 - carries the failure of a pass to w
 
     Attributes:
         name: the pass.
-        step: how many runs before it had changed something.
+        step: how many runs before it changed something.
     """
 
     def __init__(self, name: str, step: int, cause: Exception) -> None:
@@ -133,13 +133,13 @@ class PassFailure(Exception):  # noqa: N818 - carries the failure of a pass to w
 
 @dataclass(frozen=True)
 class Schedule:
-    """What to run, and how far.
+    """Which passes to run, and how far.
 
     Attributes:
         default: run in rounds until nothing changes.
         opt_in: run once each, after that.
         max_rounds: the cap.
-        max_steps: stop after so many runs that changed something; None: do not.
+        max_steps: stop after this many runs that changed something; None: no limit.
         banned: pass -> the step from which on it does not run.
     """
 
@@ -158,17 +158,17 @@ def run_passes(
 ) -> PassLog:
     """Run the passes of `schedule` over `model`, whose dims have been inferred, in place.
 
-    The same model and schedule give the same graph: with `Schedule.max_steps` a run can be replayed
-    up to any point.
+    The same model and schedule give the same graph, so `Schedule.max_steps` replays a run up to any
+    point.
 
     Args:
         model: a network.
-        schedule: what is run.
-        progress: told about each pass.
+        schedule: the passes to run.
+        progress: called for each pass.
         changed: called whenever a pass has changed something.
 
     Raises:
-        PassFailure: a pass raised something that it should not.
+        PassFailure: a pass raised an exception.
     """
     return _Driver(model, schedule, progress, changed).run()
 
@@ -199,7 +199,7 @@ class _Driver:
         ]
 
     def run(self) -> PassLog:
-        """Return what the passes did: those of every network to a fixpoint, then those on request."""
+        """Run the default passes to a fixpoint, then those on request; return what they did."""
         first = self._hasher.digest(self._model)
         self._to_fixpoint(first)
         if self._schedule.opt_in and not self._finished():
@@ -234,7 +234,7 @@ class _Driver:
         self._log.capped = True
 
     def _round(self, passes: Sequence[Pass]) -> bool:
-        """Run each pass once; answer whether anything changed."""
+        """Run each pass once; return whether anything changed."""
         self._log.rounds += 1
         stage = f"graph passes, round {self._log.rounds}"
         changed = False
@@ -268,12 +268,12 @@ class _Driver:
         return bool(changes)
 
     def _forget_declines(self, item: Pass) -> None:
-        """Take down that what a pass left in an earlier round does not stand there any more."""
+        """Record that near matches which a pass left in an earlier round are gone."""
         if item.name in self._log.declined:
             self._log.runs.append(PassRun(item.name, self._log.rounds, 0.0, (), ()))
 
     def _operators(self) -> set[str]:
-        """Return which operators there are, so that passes without anything to start from rest."""
+        """Return all operators in the graph: passes whose operators are missing need not run."""
         return {node.op_type for node in all_nodes(self._model.graph)}
 
     def _finished(self) -> bool:

@@ -1,7 +1,7 @@
-"""Edits one model on behalf of one pass, and writes down what the pass did.
+"""Edits one model on behalf of one pass, and records what the pass did.
 
-The conditions that hold for every pass live here: outputs keep their names, bodies keep a producer
-for each of their outputs, weights are copied and never edited, names stay unique.
+Ensures what holds for every pass: outputs keep their names, a body's outputs keep a node inside
+the body that makes them, weights are copied and never edited, names stay unique.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Editor", "Note"]
 
 _AXES_AS_OPERAND = 13
-"""Opset from which on Squeeze and Unsqueeze take their axes as an operand."""
+"""Opset from which on the axes of Squeeze and Unsqueeze are an input."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,15 @@ class Note:
 
 @dataclass
 class Editor:
-    """One model under the hands of one pass.
+    """Edits one model for one pass.
 
     Attributes:
         model: edited in place.
         names: gives names that nothing in the model has.
-        mapped: weights that are mapped from a file; where there are any, large new ones are, too.
+        mapped: the model's weights that are mapped from a file; if there are any, large new ones are mapped
+            too.
         changes: what was done.
-        declines: near matches that were left, and why.
+        declines: near matches that were not rewritten, and why.
     """
 
     model: ir.Model
@@ -66,22 +67,22 @@ class Editor:
     def nodes(self, op_types: frozenset[str] = frozenset()) -> Iterator[ir.Node]:
         """Return every node of the ONNX domain of one of these types (none: all), bodies included.
 
-        Nodes may be added and removed on the way.
+        Nodes may be added and removed during the iteration.
         """
         for node in all_nodes(self.model.graph):
             if node.domain == "" and (not op_types or node.op_type in op_types):
                 yield node
 
     def report(self, node: ir.Node, what: str) -> None:
-        """Write down that something was done at `node`."""
+        """Record that something was done at `node`."""
         self.changes.append(Note(label(node), node.op_type, what))
 
     def note(self, name: str, kind: str, what: str) -> None:
-        """Write down that something was done at what is no node."""
+        """Record that something was done at a tensor or constant, not at a node."""
         self.changes.append(Note(name, kind, what))
 
     def decline(self, node: ir.Node, reason: str) -> None:
-        """Write down that a near match at `node` was left, and why."""
+        """Record that a near match at `node` was not rewritten, and why."""
         self.declines.append(Note(label(node), node.op_type, reason))
 
     def add(
@@ -94,16 +95,16 @@ class Editor:
         like: ir.Value | None = None,
         outputs: int = 1,
     ) -> ir.Value:
-        """Insert a node of the ONNX domain in front of `before`; answer its first output.
+        """Insert a node of the ONNX domain in front of `before`; return its first output.
 
         Args:
             op_type: the operator.
             inputs: its operands; None for one that is left out.
             attributes: its attributes as Python values; None values are left out.
-            before: the node in front of which, and in whose graph, it stands.
+            before: the node in front of which the new one is inserted, in the same graph.
             like: a tensor of the same type and dims as the first output; without it, they are
                 inferred.
-            outputs: how many outputs it has.
+            outputs: the number of its outputs.
         """
         given = {key: item for key, item in (attributes or {}).items() if item is not None}
         node = ir.node(op_type, list(inputs), given, num_outputs=outputs)
@@ -120,20 +121,20 @@ class Editor:
     def add_with_axes(
         self, op_type: str, source: ir.Value, axes: Sequence[int], *, before: ir.Node
     ) -> ir.Value:
-        """Insert a Squeeze or Unsqueeze, whose axes became an operand with opset 13."""
+        """Insert a Squeeze or Unsqueeze; their axes are an input since opset 13."""
         if self.opset < _AXES_AS_OPERAND:
             return self.add(op_type, [source], {"axes": list(axes)}, before=before)
         operand = self.constant(np.array(axes, np.int64), near=before, hint=f"{source.name}_axes")
         return self.add(op_type, [source, operand], before=before)
 
     def insert(self, node: ir.Node, *, before: ir.Node) -> None:
-        """Put a node that is in no graph in front of `before`."""
+        """Insert a node that is in no graph in front of `before`."""
         graph = before.graph
         assert graph is not None, "the node to insert before is in a graph"
         graph.insert_before(before, node)
 
     def squeeze_behind(self, node: ir.Node, axes: Sequence[int]) -> ir.Value:
-        """Put a Squeeze behind `node`, as `follow` does."""
+        """Insert a Squeeze behind `node`, as `follow` does."""
         if self.opset < _AXES_AS_OPERAND:
             return self.follow(node, "Squeeze", {"axes": list(axes)})
         hint = f"{node.outputs[0].name}_axes"
@@ -144,9 +145,9 @@ class Editor:
     def follow(
         self, node: ir.Node, op_type: str, attributes: Mapping[str, Any], *parameters: ir.Value
     ) -> ir.Value:
-        """Put a new node behind `node`; who read the output of `node` reads its output.
+        """Insert a new node behind `node`; readers of the output of `node` read the new node's instead.
 
-        Call it when `node` has its new operands: its own type and dims are inferred again.
+        Call it after `node` has its new operands: the type and dims of `node` are inferred again.
 
         Args:
             node: the node whose output becomes the first operand.
@@ -171,20 +172,20 @@ class Editor:
         inference.infer_node(node, self.model.opset_imports)
 
     def constant(self, content: NDArray[np.generic], near: ir.Node, hint: str) -> ir.Value:
-        """Add an initialiser to the graph of `near`; its name starts with `hint`."""
+        """Add an initializer to the graph of `near`; its name starts with `hint`."""
         if self.mapped and content.nbytes >= LARGE:
             content = mapped_copy(content)
             give_back(self.mapped)
         return self.initializer(ir.Tensor(content), near=near, hint=hint)
 
     def initializer(self, tensor: ir.TensorProtocol, near: ir.Node, hint: str) -> ir.Value:
-        """Add an initialiser that holds `tensor`, shared and not copied, to the graph of `near`."""
+        """Add an initializer that shares `tensor` to the graph of `near`."""
         graph = near.graph
         assert graph is not None, "the node is in a graph"
         return add_initializer(graph, self.names.fresh(hint), tensor)
 
     def become_constant(self, output: ir.Value, content: NDArray[np.generic]) -> None:
-        """Replace a tensor that a node makes by a constant: an initialiser, or a Constant node."""
+        """Replace a node's output by an initializer, or by a Constant node if it is a graph output."""
         node = output.producer()
         assert node is not None, "a node makes it"
         if output.is_graph_output():
@@ -195,7 +196,7 @@ class Editor:
         self.drop(node)
 
     def rewire(self, node: ir.Node, place: int, value: ir.Value) -> None:
-        """Give `node` another operand, and drop what made the old one unless somebody reads it."""
+        """Give `node` another operand, and drop the maker of the old one unless it has other readers."""
         old = node.inputs[place]
         node.replace_input_with(place, value)
         source = None if old is None else old.producer()
@@ -207,7 +208,7 @@ class Editor:
         node.attributes.add(ir.convenience.convert_attribute(name, value))
 
     def bypass(self, node: ir.Node, output: ir.Value, replacement: ir.Value) -> None:
-        """Let everybody who reads `output` of `node` read `replacement`, and drop `node`.
+        """Let all readers of `output` of `node` read `replacement`, and drop `node`.
 
         Raises:
             Declined: `output` is an output of a graph, and `replacement` cannot take its name.
@@ -233,12 +234,12 @@ class Editor:
             raise Declined(f"'{output.name}' and '{replacement.name}' are both outputs")
 
     def replace(self, node: ir.Node, result: ir.Value, *, name: str | None = None) -> None:
-        """Let `result`, just made, stand for the output of `node`, and drop `node`.
+        """Let `result`, just made, replace the output of `node`, and drop `node`.
 
         Args:
-            node: the node that goes.
+            node: the node to drop.
             result: the output of a node that `add` made.
-            name: the name that the new node takes over, so that users find it again.
+            name: the node name that the new node takes over, so that users recognize it.
         """
         maker = result.producer()
         if name is not None and maker is not None:
@@ -247,7 +248,7 @@ class Editor:
         self.drop(node)
 
     def stand_in(self, node: ir.Node, output: ir.Value, value: ir.Value) -> None:
-        """Let `value` stand for `output` of `node`, by an Identity where it cannot take its name."""
+        """Let `value` replace `output` of `node`, through an Identity if it cannot take its name."""
         try:
             self.require_bypass(node, output, value)
         except Declined:
@@ -255,7 +256,7 @@ class Editor:
         self.forward(output, value)
 
     def forward(self, old: ir.Value, new: ir.Value) -> None:
-        """Let everybody who reads `old` read `new`, which takes its name if it is an output."""
+        """Let all readers of `old` read `new`; if `old` is a graph output, `new` takes over its name."""
         if new.type is None:
             new.type = old.type
         if new.shape is None and old.shape is not None:
@@ -265,5 +266,5 @@ class Editor:
         old.replace_all_uses_with(new)
 
     def drop(self, node: ir.Node) -> None:
-        """Remove `node`, and whatever was there only for it, unless somebody reads it."""
+        """Remove `node`, and all that only it needed, unless something reads it."""
         drop_node(node)

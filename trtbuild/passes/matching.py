@@ -1,7 +1,7 @@
-"""What a pass asks about a graph, in one place for passes of your own.
+"""Queries of a graph for passes, in one place for passes of your own.
 
-Who makes a tensor and who reads it, what is constant and what its values are, which dims are known,
-and what the operands of an operator mean in this opset.
+Makers and readers of a tensor, constants and their values, known dims, and the meaning of an
+operator's operands in this opset.
 """
 
 from __future__ import annotations

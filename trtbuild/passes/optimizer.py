@@ -1,9 +1,9 @@
-"""Optimises a network: passes to a fixpoint, compared with the original, undone where wrong.
+"""Optimizes a network: passes run to a fixpoint, the result is compared, and wrong passes are undone.
 
-When the result differs, the runs that changed something are bisected: the same schedule, stopped
-after so many of them, gives the same graph as far as it goes. The first run behind which the result
-differs is to blame; its pass is banned from there on, and everything is run again up to its end. So
-the work of all other passes, and what that pass did well before, stays.
+If the result differs from the original, the runs that changed something are bisected: the same
+schedule, stopped after some of them, reproduces the graph at that point. The first run after which the
+result differs is at fault; its pass is banned from there on, and everything runs again. So the
+work of all other passes, and what that pass did correctly before, is kept.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["OptimizeResult", "optimize"]
 
 
 _MANY_NODES = 5_000
-"""Nodes of which ONNX Runtime opens a session in some 0.2 s."""
+"""ONNX Runtime opens a session of this many nodes in about 0.2 s."""
 
 _UNTOUCHED = (
     "not compared: no pass has changed the network, and whether ONNX Runtime runs it was not tried"
@@ -50,11 +50,11 @@ _UNTOUCHED = (
 
 @dataclass(frozen=True)
 class OptimizeResult:
-    """An optimised network and how it came about.
+    """An optimized network and how it was made.
 
     Attributes:
         model: the network; names, types and dims of its inputs and outputs are the original's.
-        log: what each pass did, what it left and why, how long it took, what was undone.
+        log: what each pass did, what it did not rewrite and why, how long it took, what was undone.
         before: size of the original.
         after: size of `model`.
     """
@@ -71,19 +71,19 @@ def optimize(
     options: OptimizeOptions = OptimizeOptions(),
     progress: Progress = silent,
 ) -> OptimizeResult:
-    """Optimise a copy of `model`; weights are shared, the original stays as it is.
+    """Optimize a copy of `model`; weights are shared, the original does not change.
 
-    Every result is compared with the original (`OptimizeOptions.check`). When it differs, the log
-    of the passes is bisected for the run that brought the difference, that pass is stopped from
-    there on, and the others go on; so the answer is always as right as the comparison can tell.
+    Every result is compared with the original (`OptimizeOptions.check`). If it differs, bisection finds
+    the run at fault; its pass is banned from there on, and the others go on. So the result is as correct
+    as the comparison can tell.
 
     Raises:
-        OptionError: a pass that does not exist was named.
+        OptionError: a named pass does not exist.
     """
     default, opt_in = chosen_passes(options)
     schedule = Schedule(default=default, opt_in=opt_in, max_rounds=options.max_rounds)
     interface = _Interface(model)
-    first = model.clone()  # what the user gave is not touched, not even for a moment
+    first = model.clone()  # the user's network is never changed, not even temporarily
     detached = without_weights(first) if options.check else None
     interface.open(first)
     size = measure(first)
@@ -96,7 +96,7 @@ def optimize(
                 once=once, seed=options.seed, sizes=options.sizes,
             ))  # fmt: skip
             costly = once or size.node_count > _MANY_NODES
-            if not costly:  # it is run while the passes work; else when they change something
+            if not costly:  # then it runs while the passes work; else when they change something
                 reference()
             original = _Original(reference, costly)
         optimized, log = _CheckedRun(model, first, interface, original, progress).run(schedule)
@@ -105,11 +105,11 @@ def optimize(
 
 @dataclass(frozen=True)
 class _Original:
-    """What results are compared with.
+    """The network that results are compared with.
 
-    Attributes:
-        reference: begins to find out what the network answers, and returns that for when it is known; once.
-        costly: whether it is not run for nothing: a run takes long, or its session takes long to open.
+    reference: on the first call starts to compute the original's results, in another thread; returns the
+        future.
+    costly: whether the original is run only if needed, since a run or opening its session takes long.
     """
 
     reference: Callable[[], Future[Reference]]
@@ -120,11 +120,11 @@ class _CheckedRun:
     """Runs schedules over copies of one network.
 
     Args:
-        source: the network; it is not changed.
-        first: a copy of it, its interface opened.
+        source: the network, which is not changed.
+        first: a copy of it, with its interface opened.
         interface: of `source`.
         original: what results are compared with; None: do not compare.
-        progress: told about each pass.
+        progress: called for each pass.
     """
 
     def __init__(
@@ -140,12 +140,12 @@ class _CheckedRun:
         self._interface = interface
         self._original = original
         self._progress = progress
-        # such a network is not run for nothing
+        # a costly network that no pass has changed is not run
         self._is_costly = original is not None and original.costly
         self._inexact: frozenset[str] = frozenset()
 
     def run(self, schedule: Schedule) -> tuple[ir.Model, PassLog]:
-        """Run `schedule`, without the passes that raise or change a result from where they do."""
+        """Run `schedule`; ban each pass that raises or changes a result, from its first such run on."""
         self._inexact = frozenset(item.name for item in schedule.opt_in if not item.exact)
         rolled_back: list[Rollback] = []
         while True:
@@ -180,7 +180,7 @@ class _CheckedRun:
         return model, log
 
     def _blame(self, schedule: Schedule, model: ir.Model, log: PassLog) -> Rollback | None:
-        """Return the run that made `model` differ from the original; None if it does not."""
+        """Return the run that made `model` differ from the original; None if it does not differ."""
         if self._original is None:
             return None
         runs = [run for run in log.runs if run.changes]
@@ -198,7 +198,7 @@ class _CheckedRun:
         """Compare a copy that no pass has changed.
 
         Raises:
-            ModelError: it computes something else, so what follows would be about another network.
+            ModelError: its results differ, so copying changes the network.
         """
         assert self._original is not None, "the caller looked"
         reason = self._original.reference().result().difference(model)
@@ -211,7 +211,7 @@ class _CheckedRun:
     def _difference(
         self, schedule: Schedule, steps: int, runs: list[PassRun], model: ir.Model | None = None
     ) -> str | None:
-        """Compare the graph after so many steps, which is `model` when those are all."""
+        """Compare the graph after so many steps; `model` is the graph after all of them."""
         assert self._original is not None, "the caller looked"
         coarse = any(run.name in self._inexact for run in runs[:steps])
         if model is None or steps < len(runs):
@@ -233,11 +233,11 @@ class _CheckedRun:
 
 
 class _Interface:
-    """Names, types and dims of inputs and outputs, to be put back after the passes.
+    """Names, types and dims of inputs and outputs, to be restored after the passes.
 
-    What is inferred about an output may be more than its author promised. While the passes run, a
-    dim of an input that has no name (or is negative, which some exporters write for "any") is given
-    one, so that shape inference can follow it.
+    Inferred dims of an output may promise more than its author did. While the passes run, input dims
+    without a name (or negative, which some exporters write for "any") get one, so that shape inference can
+    track them.
     """
 
     def __init__(self, model: ir.Model) -> None:
@@ -246,7 +246,7 @@ class _Interface:
         self._types = [value.type for value in ends]
 
     def open(self, model: ir.Model) -> None:
-        """Name the open dims of the inputs, and infer all others from them."""
+        """Name the unnamed dims of the inputs, and infer all others from them."""
         for value in model.graph.inputs:
             if value.shape is not None:
                 known = dims(value) or ()
@@ -257,7 +257,7 @@ class _Interface:
         infer_model(model)
 
     def restore(self, model: ir.Model) -> None:
-        """Put types and dims back, and make all inner names unique once more."""
+        """Restore types and dims, and make all inner names unique again."""
         ends = (*model.graph.inputs, *model.graph.outputs)
         for value, kind, shape in zip(ends, self._types, self._dims):
             value.type, value.shape = kind, shape

@@ -1,13 +1,13 @@
-"""What a pass is: a small named object that rewrites one pattern, or says why it did not.
+"""The base class of passes: a pass has a name and rewrites one pattern, or says why it did not.
 
-A pass of your own is a subclass of `Pass` with a name, the operators its pattern starts from, a
-docstring, and `rewrite`. Its docstring has a first line and four fields, which
+A pass of your own is a subclass of `Pass` with a name, the operators at which its pattern starts, a
+docstring, and `rewrite`. The docstring has a first line and four fields, which
 ``trtbuild optimize --list`` and the documentation print::
 
-    Pattern: what it looks for.
-    Conditions: what must hold.
-    Effect: what stands there afterwards.
-    Source: where the rule comes from.
+        Pattern: what it looks for.
+        Conditions: what must hold.
+        Effect: what replaces the pattern.
+        Source: where the rule comes from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Pass", "PassDescription"]
 
 @dataclass(frozen=True)
 class PassDescription:
-    """The docstring of a pass, taken apart."""
+    """The parts of a pass' docstring."""
 
     summary: str
     pattern: str
@@ -40,16 +40,16 @@ class PassDescription:
 class Pass:
     """One rewrite with a name.
 
-    Subclasses set the attributes below and write `rewrite`; a pass that has to see the whole graph
-    at once overrides `run` instead.
+    Subclasses set the attributes below and implement `rewrite`; a pass that needs the whole graph at once
+    overrides `run` instead.
 
     Attributes:
-        name: what the user calls it, ``verb_object``. ``name.part`` is a part of the entry
-            ``name``, and is meant too when the user says ``name``.
-        opt_in: runs only when asked for, once, after the default passes have come to rest.
-        exact: changes results by rounding only; what is not exact is always `opt_in`.
-        anchors: operators of the ONNX domain that a match starts from; empty: every node.
-        needs: others, without any of which nothing looks like the pattern; empty: it needs none.
+        name: its name for users, ``verb_object``. ``name.part`` is a part of the entry ``name``; a user who
+            says ``name`` means its parts, too.
+        opt_in: runs only on request, once, after the default passes have reached their fixpoint.
+        exact: changes results by rounding only; a pass that is not exact is always `opt_in`.
+        anchors: operators of the ONNX domain at which a match starts; empty: every node.
+        needs: operators of which the graph must have at least one for a match; empty: none needed.
     """
 
     name: ClassVar[str]
@@ -61,13 +61,13 @@ class Pass:
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
         """Rewrite the match that starts at `node`.
 
-        All conditions are checked before the first edit.
+        Check all conditions before the first edit.
 
         Returns:
-            What was done, in a few words; None when `node` does not look like the pattern.
+            What was done, in a few words; None if `node` does not look like the pattern.
 
         Raises:
-            Declined: `node` looks like the pattern, and must stay; says why.
+            Declined: `node` looks like the pattern but must stay; the message says why.
         """
         raise NotImplementedError
 
@@ -84,7 +84,7 @@ class Pass:
 
     @classmethod
     def describe(cls) -> PassDescription:
-        """Take the docstring of this pass apart."""
+        """Split the docstring of this pass into its parts."""
         paragraphs = (inspect.getdoc(cls) or "").split("\n\n")
         fields = dict.fromkeys(("pattern", "conditions", "effect", "source"), "")
         for line in "\n".join(paragraphs[1:]).splitlines():

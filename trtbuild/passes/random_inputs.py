@@ -1,4 +1,4 @@
-"""Random inputs for a network, such as it can be run on."""
+"""Random inputs on which a network can be run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PASSES_ON = frozenset(
 """Operators whose outputs hold the integers of their first inputs."""
 
 _INDEXING = {"Gather": 0, "GatherElements": 0, "ScatterElements": 0}
-"""Operators that take places as their second operand, and the default of their axis."""
+"""Operators whose second operand is an index, and their default axis."""
 
 
 def draw_feeds(
@@ -40,10 +40,10 @@ def draw_feeds(
     Args:
         model: the network.
         sizes: size of each symbolic dim; the key is its name, or ``input[axis]`` where it has none. A dim
-            that only an initialiser has may be missing: it is as it is stored.
+            that only an initializer has may be missing: then the stored size is used.
         integers: lowest and highest value of integer inputs.
         random: source of the values.
-        override: whether initialisers that are inputs are given other values too.
+        override: whether inputs that are also initializers get random values too.
     """
     feeds: dict[str, NDArray[Any]] = {}
     for value in model.graph.inputs:
@@ -67,7 +67,7 @@ def _shape(value: ir.Value, sizes: Mapping[str, int]) -> list[int]:
 
 
 def _place_limits(value: ir.Value) -> tuple[int, int] | None:
-    """Lowest and highest value of an integer input that is used as places in tensors of known size."""
+    """Lowest and highest value of an integer input that indexes tensors of known size, else None."""
     sizes, seen, waiting = [], set(), [value]
     while waiting:
         one = waiting.pop()

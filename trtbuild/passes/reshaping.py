@@ -1,4 +1,4 @@
-"""Operators that only give the same elements, in the same order, other dims."""
+"""Operators that change only the dims of a tensor, not its elements or their order."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def equal_ancestor(node: ir.Node) -> ir.Value | None:
-    """Return a tensor that a chain of reshapes ending in `node` starts from and comes back to."""
+    """Return a tensor in the chain of reshapes in front of `node` that has the dims of its output."""
     wanted = dims(node.outputs[0])
     current: ir.Node | None = node
     while current is not None:
@@ -41,7 +41,7 @@ def equal_ancestor(node: ir.Node) -> ir.Value | None:
 
 
 def keeps_dims(node: ir.Node) -> bool:
-    """Return whether a Reshape, Flatten, Squeeze or Unsqueeze gives its input the dims it has."""
+    """Return whether a Reshape, Flatten, Squeeze or Unsqueeze does not change the dims."""
     source = node.inputs[0]
     if same_dims(dims(source), dims(node.outputs[0])):
         return True
@@ -58,9 +58,9 @@ def keeps_dims(node: ir.Node) -> bool:
 
 
 def reshape_target(source: Dims | None, result: Dims | None) -> tuple[int, ...] | None:
-    """Return the target of a Reshape from `source` to `result`; None where one cannot say it.
+    """Return the constant target of a Reshape from `source` to `result`; None where there is none.
 
-    A symbolic dim is copied by 0 where the source has it in the same place; one other may be -1.
+    A symbolic dim is written as 0 where the source has it in the same place; one other may be -1.
     """
     if source is None or result is None or 0 in result:
         return None
@@ -83,13 +83,13 @@ def add_reshape(
     before: ir.Node,
     like: ir.Value | None = None,
 ) -> ir.Value:
-    """Insert a Reshape of `source` to the constant `target`; its dims are those of `like`."""
+    """Insert a Reshape of `source` to the constant `target`; its output has the dims of `like`."""
     operand = edit.constant(np.array(target, np.int64), near=before, hint=f"{source.name}_shape")
     return edit.add("Reshape", [source, operand], before=before, like=like)
 
 
 def leading_ones(node: ir.Node) -> bool:
-    """Return whether a reshape only puts dims of 1 in front of those its input has."""
+    """Return whether a reshape only inserts dims of 1 in front of the dims of its input."""
     have, got = rank(node.inputs[0]), rank(node.outputs[0])
     if have is None or got is None or got <= have:
         return False

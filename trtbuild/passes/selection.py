@@ -1,4 +1,4 @@
-"""Which passes run: the defaults, what the user switches, and passes of other packages."""
+"""Selects the passes to run: defaults, the user's switches, and passes of other packages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
     """Return every pass: those of trtbuild, those of installed packages, and `extra`.
 
     Raises:
-        OptionError: an entry point cannot be loaded, or two passes have one name.
+        OptionError: an entry point cannot be loaded, or two passes have the same name.
     """
     found = load_installed(PASS, OptionError)
     passes = [*shipped_passes(), *(_made(what, name) for name, what in found.items()), *extra]
@@ -36,7 +36,7 @@ def all_passes(extra: Iterable[Pass] = ()) -> list[Pass]:
 
 
 def _made(what: Any, name: str) -> Pass:
-    """A pass of a class or an object that the user named."""
+    """The pass that a user's class or object gives."""
     with foreign_code(OptionError, f"the graph pass '{name}' cannot be made: "):
         made = what() if isinstance(what, type) else what
     if not isinstance(made, Pass):
@@ -45,7 +45,7 @@ def _made(what: Any, name: str) -> Pass:
 
 
 def _called(item: Pass) -> set[str]:
-    """Return every name by which a user may mean `item`."""
+    """Return every name of `item`, here and in other tools."""
     return {item.name, *aliases_of(item.name).values()}
 
 
@@ -58,8 +58,8 @@ def select(
 ) -> tuple[list[Pass], list[Pass]]:
     """Return the passes that run to the fixpoint, and the opt-in passes that run once.
 
-    A pass is meant by its name and by those of `catalogue`; a name means its parts, too:
-    ``TransformOnnxPad`` means ``TransformOnnxPad.opset`` as well.
+    A pass has its own name and those of `catalogue`. A name includes its parts: ``TransformOnnxPad`` means
+    ``TransformOnnxPad.opset`` as well.
 
     Args:
         passes: all passes.
@@ -68,7 +68,7 @@ def select(
         only: run these and no others, opt-in or not; empty: all defaults.
 
     Raises:
-        OptionError: a name is not known.
+        OptionError: a name is unknown.
     """
     on, off, sole = (_expand(passes, names) for names in (enable, disable, only))
     wanted = (
@@ -81,10 +81,10 @@ def select(
 
 
 def chosen_passes(options: OptimizeOptions) -> tuple[list[Pass], list[Pass]]:
-    """Return what `select` does for options, which may name passes of the user's own as ``module:class``.
+    """Return what `select` does for options, which may name the user's own passes as ``module:class``.
 
     Raises:
-        OptionError: a pass is not known, or cannot be imported; or see `all_passes`.
+        OptionError: a pass is unknown, or cannot be imported; see also `all_passes`.
     """
     own = {
         name: _made(load(PASS, name, OptionError), name)
@@ -104,16 +104,16 @@ def chosen_passes(options: OptimizeOptions) -> tuple[list[Pass], list[Pass]]:
 
 
 def check_passes(options: OptimizeOptions) -> None:
-    """Check that every pass that `options` name is there.
+    """Check that every pass that `options` name exists.
 
     Raises:
-        OptionError: one is not; or see `all_passes`.
+        OptionError: one does not; see also `all_passes`.
     """
     chosen_passes(options)
 
 
 def _expand(passes: Sequence[Pass], names: Iterable[str]) -> set[str]:
-    """Return our names of the passes that are meant by `names`."""
+    """Return the names here of the passes that `names` mean."""
     called = {word: item.name for item in passes for word in _called(item)}
     found: set[str] = set()
     for name in names:

@@ -1,7 +1,7 @@
-"""Float weights as int8 with one symmetric scale per slice of an axis.
+"""Quantizes float weights to int8, with one symmetric scale per slice of an axis.
 
-``scale = max |w| / 127`` over the slice, ``q = round(w / scale)`` to the nearest even: the form that
-TensorRT takes for weights. A slice of zeros gets scale 1.
+``scale = max |w| / 127`` over the slice, ``q = round(w / scale)`` to the nearest even: TensorRT's form
+for weights. A slice of zeros gets scale 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def quantize_rows(
     """Insert a DequantizeLinear of `content` in int8, with one scale per slice of `axis`.
 
     Raises:
-        Declined: the opset has no scales of the type of the weights, or none along an axis.
+        Declined: the opset has no scales of the weights' type, or no per-channel scales.
     """
     if edit.opset < (_FIRST_OPSET if content.dtype == np.float32 else _FIRST_HALF_OPSET):
         raise Declined(f"opset {edit.opset} has no scales of {content.dtype} along an axis")

@@ -1,20 +1,20 @@
-"""The safety net: an optimised network against its original, on random inputs, in ONNX Runtime.
+"""Compares an optimized network with its original, on random inputs, in ONNX Runtime.
 
-All graph optimisation of the runtime is off, on one thread, in a process of its own: random inputs may
-make a kernel divide by zero, or a loop go on for ever. Large weights are mapped there, too.
+The runtime's own graph optimization is off, it uses one thread, and it runs in a process of its own: random
+inputs may make a kernel divide by zero, or a loop run for ever. That process maps large weights.
 
-A small network is run on two sizes of its symbolic dims. One whose runs cost more than
-`_FEW_OPERATIONS` is run once, and its result once; where no pass has changed it, it is not run at all.
-Nor is one with many nodes.
+A small network is run at two sizes of its symbolic dims. One whose runs cost more than `_FEW_OPERATIONS` is
+run once, and its result once; if no pass has changed it, it is not run at all. Nor is an unchanged
+network with many nodes.
 
 Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
-the coarsest float type inside the network, grown by the sums behind an output; ``1024 * eps`` (float32:
-1.2e-4) of the element plus as much of the largest element leaves room for deep networks and is far
-below what any wrong rewrite makes. Half floats keep fewer bits in reserve: ``32 * eps``. Where a
-rounding operator (QuantizeLinear, ArgMax, Cast to integers ...) turns a last bit into a step, a few
-elements may be a step off, and the whole must still agree to 5 % in the L2 norm.
+the coarsest float type inside the network, amplified by the sums behind an output. ``1024 * eps`` (float32:
+1.2e-4) of the element plus as much of the largest element is enough for deep networks and far
+below the error of any wrong rewrite. float16 has fewer spare bits: ``32 * eps``. Where a
+rounding operator (QuantizeLinear, ArgMax, Cast to integers ...) turns a difference in the last bit into a
+step, a few elements may be a step off, and the whole must still agree to 5 % in the L2 norm.
 
-A pass that is meant to change numbers (int8 weights) is judged coarsely, by the L2 norm alone.
+A pass that is meant to change numbers (int8 weights) is judged by the L2 norm alone, to 10 %.
 """
 
 from __future__ import annotations
@@ -47,38 +47,39 @@ if TYPE_CHECKING:
 __all__ = ["Reference", "find_reference", "processor_seconds", "runs_once"]
 
 _ENOUGH = 2
-"""Choices of symbolic sizes that are compared: of 1, where axes look alike and sums are of one, and another.
+"""How many choices of symbolic sizes are compared: all 1, where axes look alike and sums have one term, and
+another one.
 
-What a pass writes down for a size is right at that one alone, so a third would only find again what the
-second has."""
+A size that a pass writes down by mistake is correct for one choice only, so a third choice would find nothing
+that the second does not."""
 
 _DRAWS = 2
-"""Inputs per choice where initialisers are inputs, too, which the second one overrides; else one will do."""
+"""Inputs per choice if initializers are inputs, which the second draw overrides; else one is enough."""
 
 _FEW_OPERATIONS = 1e9
-"""Multiply-accumulates that two runs at all sizes may take together, some 50 ms; else it is run at one."""
+"""Multiply-accumulates of the runs at all sizes, about 50 ms; a network with more is run at one size."""
 
 _MACS_PER_PARAMETER = 20
-"""What bringing a weight from memory takes of the time of a run, in multiply-accumulates."""
+"""Time to load a weight from memory, in multiply-accumulates."""
 
 _STEPPING = frozenset(
     {"ArgMax", "ArgMin", "Ceil", "Floor", "NonMaxSuppression", "QuantizeLinear", "Round", "TopK"}
 )
 
 _PATIENCE = 3.0
-"""A result may take so much longer than the original before it is blamed for that."""
+"""A result that takes this many times as long as the original is blamed for it."""
 
 _SIZES = ((1, 1), (3, 5), (2, 8), (2, 32), (1, 64), (1, 224))
-"""Size of a leading symbolic dim, and of all others; later pairs: for networks that need room."""
+"""Size of a leading symbolic dim, and of all others; later pairs are for networks that need larger ones."""
 
 _ONE_RUN_SIZES = ((2, 8), (3, 5), (1, 1), *_SIZES[3:])
-"""The same for a network that is run once: first what tells most."""
+"""The same for a network that is run once: the most informative pair first."""
 
 _INTEGERS = ((-100, 100), (0, 8), (0, 1), (1, 1))
-"""Ranges for integer inputs; later ones are for networks that use them as places or counts."""
+"""Ranges for integer inputs; later ones are for networks that use them as indices or counts."""
 
 _SINGLE_EPS = 2.0**-23
-"""Of float32; what is coarser keeps fewer bits in reserve."""
+"""Machine epsilon of float32; coarser types have fewer spare bits."""
 
 _FEW = 0.02
 """Share of elements that a rounding operator may leave a step off."""
@@ -87,7 +88,7 @@ _STEPS_NORM = 0.05
 """Relative L2 distance that rounding to other steps makes at most."""
 
 _COARSE_NORM = 0.1
-"""Relative L2 distance that int8 weights of 7 bits stay far below, and a wrong layer far above."""
+"""Relative L2 distance: 7-bit weights in int8 stay far below it, a wrong layer is far above."""
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,17 @@ class _Sample:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the original network answers to some random inputs.
+    """The original network's results for some random inputs.
 
     Attributes:
-        isolated: where networks are run.
-        samples: inputs and answers; empty where the original could not be run.
+        isolated: the process in which networks are run.
+        samples: inputs and results; empty where the original could not be run.
         problem: why it could not.
-        steps: whether the network rounds on its way.
-        eps: of the coarsest float type inside.
+        steps: whether the network contains rounding operators.
+        eps: machine epsilon of the coarsest float type inside.
         is_random: whether it draws random numbers itself, so that values cannot be compared.
-        valid: whether ONNX's checker takes the original, and so has a say on the result.
-        opens: whether ONNX Runtime takes the original, and so must take the result.
+        valid: whether ONNX's checker accepts the original; only then it has to accept the result.
+        opens: whether ONNX Runtime opens the original; then it has to open the result.
     """
 
     isolated: IsolatedProcess = field(repr=False)
@@ -136,11 +137,11 @@ class Reference:
 
         Args:
             model: the result.
-            coarse: a pass that is meant to change numbers has run, such as one that makes int8
-                weights; outputs need to agree to 10 % in the L2 norm only.
+            coarse: a pass that is meant to change numbers has run, for example to int8 weights; outputs
+                need to agree to 10 % in the L2 norm only.
 
         Returns:
-            What is wrong; None if nothing is.
+            What is wrong; None if the results agree.
         """
         detached = without_weights(model)
         problem = _invalid(detached) if self.valid else None
@@ -177,16 +178,16 @@ def _invalid(detached: WithoutWeights) -> str | None:
 
 
 def processor_seconds(size: GraphStats) -> float:
-    """Return how long the runs of a network may take together, generously, on one slow thread.
+    """Return a generous limit on the time of a network's runs together, on one slow thread.
 
-    Where the multiply-accumulates are not known, 200 for each parameter are assumed, as of a deep
+    Where the multiply-accumulates are unknown, 200 for each parameter are assumed, as in a deep
     convolutional network (ResNet-50: 160).
     """
     return 6.0 + max(size.macs, 200 * size.parameters) / 5e8 + size.parameter_bytes / 5e7
 
 
 def runs_once(model: ir.Model, size: GraphStats) -> bool:
-    """Return whether `model`, of this `size`, is run on one input only, for what a run of it costs.
+    """Return whether `model`, of this `size`, is run on one input only because a run costs too much.
 
     Dims must have been inferred.
     """
@@ -211,12 +212,12 @@ def find_reference(
     """Run `model` on random inputs, at several sizes of its symbolic dims.
 
     Args:
-        model: the original; nothing of its weights is read, so that another thread may do so meanwhile.
-        detached: a copy of it, serialised.
-        isolated: where networks are run.
+        model: the original; its weights are not read here, so another thread may do so.
+        detached: a serialized copy of it.
+        isolated: the process in which networks are run.
         once: run it at one size only.
         seed: of the random inputs.
-        sizes: choices of symbolic dims to use instead of our own.
+        sizes: choices of symbolic dims that replace the built-in ones.
     """
     nodes = list(all_nodes(model.graph))
     samples: list[_Sample] = []
@@ -255,14 +256,14 @@ def _coarsest_eps(model: ir.Model, nodes: Sequence[ir.Node]) -> float:
     kinds = {value.dtype for value in values}
     kinds |= {ir.DataType(attribute(node, "to", 1)) for node in nodes if node.op_type == "Cast"}
     floats = [k.numpy() for k in kinds if k is not None and k.is_floating_point()]
-    wide = [dtype for dtype in floats if dtype.itemsize >= 2]  # FP8 is a step, not a precision
+    wide = [dtype for dtype in floats if dtype.itemsize >= 2]  # FP8 is a quantization step
     return max((float(ml_dtypes.finfo(dtype).eps) for dtype in wide), default=0.0)
 
 
 def _first_that_runs(
     model: ir.Model, session: IsolatedSession, group: Sequence[_Binding], draws: int, seed: int
 ) -> tuple[list[_Sample], str, bool]:
-    """Samples of the first binding that runs, why others did not, and whether to go on at all."""
+    """Samples of the first binding that runs, why the others did not, and whether to try more groups."""
     reason = ""
     for binding in group:
         try:
@@ -298,7 +299,7 @@ def _run(session: IsolatedSession, feeds: Mapping[str, NDArray[Any]]) -> list[An
 
 @dataclass(frozen=True)
 class _Binding:
-    """A choice of what the network leaves open.
+    """A choice of symbolic sizes and of a range for integers.
 
     Attributes:
         sizes: size of each symbolic dim; the key is its name, or ``input[axis]`` where it has none.
@@ -317,11 +318,11 @@ class _Binding:
 def _bindings(
     model: ir.Model, given: Sequence[Mapping[str, int]], guesses: Sequence[tuple[int, int]]
 ) -> Iterator[list[_Binding]]:
-    """Return groups of choices; the first choice of a group that the network takes is enough.
+    """Return groups of choices; of a group, the first choice that runs is used.
 
     Args:
         model: the network.
-        given: sizes of symbolic dims that the user knows to be right; replaces our guesses.
+        given: sizes of symbolic dims that the user knows to be right; they replace `guesses`.
         guesses: size of a leading symbolic dim, and of all others.
     """
     open_dims = _open_dims(model)
@@ -345,7 +346,7 @@ def _fed(model: ir.Model) -> list[ir.Value]:
 
 
 def _open_dims(model: ir.Model) -> dict[str, bool]:
-    """Return symbolic dim -> whether it leads an input."""
+    """Return symbolic dim -> whether it is the first dim of an input."""
     answer: dict[str, bool] = {}
     for value in _fed(model):
         for axis, dim in enumerate(dims(value) or ()):
@@ -377,10 +378,10 @@ def _values_differ(wanted: Any, got: Any, *, eps: float, steps: bool, coarse: bo
     """Say how two results of one kind differ; None if they agree.
 
     Args:
-        wanted: what the original answers.
-        got: what is judged.
-        eps: of the coarsest float type inside the network.
-        steps: the network rounds on its way.
+        wanted: the original's result.
+        got: the result to be judged.
+        eps: machine epsilon of the coarsest float type inside the network.
+        steps: the network contains rounding operators.
         coarse: a pass has run that is meant to change numbers.
     """
     if isinstance(wanted, list):
@@ -409,7 +410,7 @@ def _near(
 
 
 def _relative_tolerance(dtype: np.dtype[Any], inner: float) -> float:
-    """Of an output of `dtype`, behind types whose coarsest epsilon is `inner`."""
+    """Relative tolerance of an output of `dtype`; `inner` is the coarsest epsilon inside the network."""
     if dtype.kind in "biu":
         return 0.0
     eps = max(inner, float(ml_dtypes.finfo(dtype).eps))

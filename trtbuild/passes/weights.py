@@ -30,7 +30,7 @@ class Weight:
         value: the operand of the layer.
         dequantize: the DequantizeLinear that makes it; None for plain floats.
         shape: its dims.
-        float_dtype: type of the weight as the layer sees it.
+        float_dtype: type of the weight as the layer reads it.
     """
 
     value: ir.Value
@@ -40,10 +40,10 @@ class Weight:
 
 
 def read_weight(value: ir.Value | None) -> Weight:
-    """Return what lies behind a weight operand, without reading its data.
+    """Return what a weight operand consists of, without reading its data.
 
     Raises:
-        Declined: it is not constant, or neither float nor dequantised integers.
+        Declined: it is not constant, or neither float nor dequantized integers.
     """
     dequantize = maker(value, "DequantizeLinear")
     held = value if dequantize is None else dequantize.inputs[0]
@@ -62,8 +62,8 @@ def scale_weight(
 ) -> ir.Value:
     """Make a copy of operand `place` of `layer` times `factors`, which broadcast against it.
 
-    Integers stay integers: the factors go into their scales, which stay positive, and a negative
-    factor turns the integers over.
+    Integers stay integers: their scales take the factors and stay positive; for a negative factor the
+    integers are negated.
 
     Raises:
         Declined: the product cannot be represented.
@@ -109,7 +109,7 @@ def _scale_integers(
 def _scales(
     scale: NDArray[Any], factors: NDArray[np.float64], axis: int | None, shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """Multiply scales by factors: one number, or one for each slice of `axis`."""
+    """Multiply scales by factors; the result has one number, or one for each slice of `axis`."""
     if axis is None:
         return np.asarray(scale.astype(np.float64) * factors.reshape(-1)[0])
     slices = [shape[axis] if place == axis else 1 for place in range(len(shape))]
@@ -119,7 +119,7 @@ def _scales(
 def _factor_axis(
     factors: NDArray[np.float64], dequantize: ir.Node, scale: NDArray[Any], ndim: int
 ) -> int | None:
-    """Return the one axis along which scale times factors varies; None where it does not."""
+    """Return the one axis along which scale times factors varies; None where it does not vary."""
     if attribute(dequantize, "block_size", 0):
         raise Declined("the integer weights are scaled in blocks")
     varying = {place for place, size in enumerate(factors.shape) if size != 1}
@@ -148,7 +148,7 @@ def rounded(content: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Round to `dtype`.
 
     Raises:
-        Declined: a value is not finite there.
+        Declined: a value is not finite in `dtype`.
     """
     with np.errstate(over="ignore"):
         result = np.ascontiguousarray(content).astype(dtype)

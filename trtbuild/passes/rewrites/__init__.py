@@ -1,1 +1,1 @@
-"""The passes of the catalogue: one file each, or one for a tight family."""
+"""The passes of the catalogue: one file per pass or per group of related passes."""

@@ -1,4 +1,4 @@
-"""Attention as one operator, written out as the products and the Softmax that compilers know."""
+"""Writes Attention as the products and the Softmax that compilers know."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 __all__ = ["WriteOutAttention"]
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-"""What compilers have kernels for."""
+"""The types for which compilers have kernels."""
 
 
 class WriteOutAttention(Pass):
     """Write Attention as two products with a Softmax between them, as exporters do before opset 23.
 
-    Compilers make one kernel of those, in INT8 where all four tensors go through Q/DQ. Of the operator
-    TensorRT for RTX 1.7 makes two float products, builds most forms in FP16 alone, and dies of some.
+    Compilers fuse these into one kernel, in INT8 if all four tensors go through Q/DQ. For the operator
+    itself, TensorRT for RTX 1.7 makes two float products, builds most forms in FP16 only, and crashes on
+    some.
 
     Pattern: ``Attention(Q, K, V)``, with a mask or causal.
-    Conditions: Q, K and V are of one type of 32 or 16 bits and have four axes, or three with the heads side
-        by side in the last; the size of a head is known; the mask is of booleans or of that type, and as long
-        as K; no past, window, soft cap or type of its own for Softmax; nobody reads a further output.
-    Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``, in FP16 with ``(scale Q) K^T``, which stays in range;
-        heads of K and V that several heads of Q share are repeated, and what causal queries do not see is
-        computed where a length is not known. A query that sees no key gets zeros, behind the products, so
-        that these stay the ones that compilers know.
+    Conditions: Q, K and V have the same type of 32 or 16 bits, and four axes, or three with the heads side
+        by side in the last; the size of a head is known; the mask is boolean or of that type, and as long
+        as K; no past, window, soft cap or type set for Softmax; no further output is read.
+    Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``, in FP16 with ``(scale Q) K^T``, which does not
+        overflow; heads of K and V that several heads of Q share are repeated; the causal mask is computed at
+        run time if a length is unknown. A query that sees no key gets zeros, behind the products, so that
+        compilers still recognize the products.
     Source: ONNX, operator Attention, version 23.
     """
 
@@ -83,9 +84,9 @@ class _Heads:
     """The heads of Q, K and V.
 
     Attributes:
-        counts: how many each has; a head of K and V may serve several of Q.
-        sizes: of one head of each.
-        side_by_side: whether they share the last of three axes, in place of an axis of their own.
+        counts: how many heads each has; several heads of Q may share one of K and V.
+        sizes: size of one head of each.
+        side_by_side: whether the heads share the last of three axes instead of having their own axis.
     """
 
     counts: tuple[int, int, int]
@@ -94,7 +95,7 @@ class _Heads:
 
 
 def _require_plain(node: ir.Node) -> None:
-    """Raise Declined for what is more than softmax(Q K^T) V with a mask."""
+    """Raise Declined for anything but softmax(Q K^T) V with a mask."""
     if any(input_at(node, place) is not None for place in range(4, len(node.inputs))):
         raise Declined("it has a past, or lengths of its own")
     if any(output.uses() or output.is_graph_output() for output in node.outputs[1:]):
@@ -135,7 +136,7 @@ def _heads(node: ir.Node) -> _Heads:
 
 
 def _by_head(node: ir.Node, place: int, heads: _Heads, edit: Editor) -> ir.Value:
-    """Return Q, K or V with four axes, and as many heads as Q has."""
+    """Return Q, K or V with four axes and as many heads as Q has."""
     value = node.inputs[place]
     assert value is not None
     count, size, wanted = heads.counts[place], heads.sizes[place], heads.counts[0]
@@ -165,7 +166,7 @@ def _as_type_of(value: ir.Value | None, number: float) -> np.ndarray:
 
 
 def _require_known_mask(node: ir.Node) -> None:
-    """Raise Declined where the mask is not known to be as long as K. K has three axes or four."""
+    """Raise Declined unless the mask is known to be as long as K, which has three or four axes."""
     mask = input_at(node, 3)
     if mask is None:
         return
@@ -176,12 +177,12 @@ def _require_known_mask(node: ir.Node) -> None:
 
 
 def _addends(node: ir.Node, query: ir.Value, key: ir.Value, edit: Editor) -> list[ir.Value]:
-    """Return what is added to the scores: minus infinity, or nearly, where a query does not see a key."""
+    """Return the masks to add to the scores: (almost) minus infinity where a query does not see a key."""
     found, mask = [], input_at(node, 3)
     if attribute(node, "is_causal", 0):
         found.append(_unseen(node, (query, key), _as_type_of(query, -math.inf), edit))
     if mask is not None and mask.dtype == ir.DataType.BOOL:
-        # the least number: no NaN comes of a query that sees nothing
+        # the least finite number: a query that sees nothing gives no NaN
         sees, hides = (
             edit.constant(one, near=node, hint=f"{label(node)}_{hint}")
             for one, hint in ((_as_type_of(query, 0.0), "sees"), (_least(query), "hides"))
@@ -193,13 +194,13 @@ def _addends(node: ir.Node, query: ir.Value, key: ir.Value, edit: Editor) -> lis
 def _unseen(
     node: ir.Node, given: tuple[ir.Value, ir.Value], far: np.ndarray, edit: Editor
 ) -> ir.Value:
-    """Return minus infinity where a key is behind its query, else zero: queries by keys."""
+    """Return the causal mask, queries by keys: minus infinity where a key is behind its query, else zero."""
     hint = f"{label(node)}_causal"
     match [(dims(one) or (None, None))[-2] for one in given]:
         case [int() as queries, int() as keys]:
             triangle = np.triu(np.full((queries, keys), far), 1)
             return edit.constant(triangle, near=node, hint=hint)
-    # of Q and K themselves: compilers know attention by scores that nothing else reads
+    # from Q and K, not from the scores: compilers recognize attention only if nothing else reads the scores
     lengths = [edit.add("Shape", [one], {"start": 2, "end": 3}, before=node) for one in given]
     shape = edit.add("Concat", lengths, {"axis": 0}, before=node)
     value = ir.Tensor(far.reshape(1), name=hint)
@@ -215,7 +216,7 @@ def _least(value: ir.Value) -> np.ndarray:
 
 
 def _may_hide_all(node: ir.Node, query: ir.Value) -> bool:
-    """Whether a query may see no key: the mask is not known, or does that."""
+    """Whether some query may see no key, because of the mask or since the mask is unknown."""
     mask = input_at(node, 3)
     if mask is None:
         return False
@@ -234,7 +235,7 @@ def _may_hide_all(node: ir.Node, query: ir.Value) -> bool:
 def _zero_where_all_is_hidden(
     node: ir.Node, product: ir.Value, addends: list[ir.Value], edit: Editor
 ) -> ir.Value:
-    """Return `product` with zeros for the queries that see no key, as the standard has it."""
+    """Return `product` with zeros for the queries that see no key, as the ONNX standard says."""
     total, *others = addends
     for other in others:
         total = edit.add("Add", [total, other], before=node)

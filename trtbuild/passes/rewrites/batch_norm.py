@@ -1,4 +1,4 @@
-"""BatchNormalization folded into a layer with constant weights, taking in constants, or written out."""
+"""Folds BatchNormalization into a layer with constant weights, folds constants into it, or expands it."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def batch_norm_affine(node: ir.Node) -> Affine:
 
 
 def fold_into(layer: ir.Node, node: ir.Node, edit: Editor) -> None:
-    """Fold a BatchNormalization into the layer in front of it, whose result takes its place.
+    """Fold a BatchNormalization into the layer in front of it, and drop it.
 
     Raises:
-        Declined: it cannot be read, or its statistics do not fit the layer's channels.
+        Declined: it is not constant, or its statistics do not fit the layer's channels.
     """
     affine = batch_norm_affine(node)
     _, channels = layer_channels(layer)
@@ -72,10 +72,10 @@ class FoldBatchNormIntoConv(Pass):
     """Fold BatchNormalization into the convolution in front of it.
 
     Pattern: ``Conv | ConvTranspose -> BatchNormalization``, any rank, any groups.
-    Conditions: inference mode; constant weights, bias and statistics; nobody else sees the
-        convolution's output. BN in front of a padded Conv is another matter and stays.
+    Conditions: inference mode; constant weights, bias and statistics; the convolution's output has no
+        other reader. A BN in front of a padded Conv cannot be folded and stays.
     Effect: ``W' = W * scale``, ``b' = b * scale + shift`` in the type of the weights; int8 weights
-        behind a DequantizeLinear keep their integers and take the factor in their scales.
+        behind a DequantizeLinear keep their integers, and their scales take the factor.
     Source: MNN ``MergeBNToConvolution``; Jacob et al. 2018, section 3.2.
     """
 
@@ -91,8 +91,8 @@ class FoldBatchNormIntoGemm(Pass):
     """Fold BatchNormalization into the matrix product in front of it.
 
     Pattern: ``Gemm -> BatchNormalization`` (transB, alpha, beta, scalar or row C).
-    Conditions: as for convolutions; C is a row. Behind a MatMul of rank 3 the channel axis is
-        another one: stays.
+    Conditions: as for convolutions; C is a row. Behind a MatMul of rank 3 the channels are on another
+        axis: not folded.
     Effect: ``B' = B * scale``, ``C' = beta * C * scale + shift``.
     Source: NCNN ``fuse_innerproduct_batchnorm``.
     """
@@ -106,11 +106,11 @@ class FoldBatchNormIntoGemm(Pass):
 
 
 class FoldScaleShiftIntoBatchNorm(Pass):
-    """Fold constants behind a BatchNormalization into its scale and shift.
+    """Fold a constant Mul, Div, Add or Sub behind a BatchNormalization into its scale and shift.
 
     Pattern: ``BatchNormalization -> Mul | Div | Add | Sub`` of a constant.
     Conditions: inference mode; constant scale and shift; a scalar or one value per channel (``[C]``
-        lies along the width); nobody else sees the tensor between.
+        lies along the width); the tensor between has no other reader.
     Effect: ``gamma' = gamma * scale``, ``beta' = beta * scale + shift``.
     Source: NCNN ``fuse_batchnorm_scale``.
     """
@@ -143,10 +143,10 @@ class FoldScaleShiftIntoBatchNorm(Pass):
 
 
 class ConvertBatchNormToMulAdd(Pass):
-    """Write a BatchNormalization that stands alone as Mul and Add.
+    """Write a BatchNormalization that could not be folded as Mul and Add.
 
-    Pattern: BatchNormalization that no layer took in.
-    Conditions: inference mode, constant statistics, known rank. Changes the form: on request.
+    Pattern: BatchNormalization.
+    Conditions: inference mode, constant statistics, known rank. Changes the form of the graph: on request.
     Effect: ``x * scale + shift`` with ``[C, 1, ..]`` constants.
     Source: MNN ``TransformBatchNormal``.
     """

@@ -1,4 +1,4 @@
-"""If with a constant condition."""
+"""Inlines an If with a constant condition."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["InlineConstantBranch"]
 
 
 class InlineConstantBranch(Pass):
-    """Put the taken branch of an If in its place.
+    """Replace an If with a constant condition by the branch that is taken.
 
     Pattern: If whose condition is constant.
-    Conditions: none; names of the branch are made unique, and an output that needs a node of its own
-        gets an Identity.
-    Effect: the nodes and initialisers of the branch in the graph around it.
+    Conditions: none; names of the branch are made unique, and an output that needs its own node gets an
+        Identity.
+    Effect: the nodes and initializers of the branch are in the graph around it.
     Source: MNN ``ConstantFolding``.
     """
 
@@ -52,7 +52,7 @@ class InlineConstantBranch(Pass):
 
 
 def _move_constants(branch: ir.Graph, node: ir.Node, edit: Editor) -> dict[ir.Value, ir.Value]:
-    """Make the initialisers of `branch` those of the graph around; answer old -> new."""
+    """Move the initializers of `branch` into the graph around it; return old -> new."""
     moved: dict[ir.Value, ir.Value] = {}
     for name, value in list(branch.initializers.items()):
         tensor = value.const_value

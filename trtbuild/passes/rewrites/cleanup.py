@@ -1,4 +1,4 @@
-"""Names, unread values and constants in one form, off which every later condition can be read."""
+"""Makes names unique, removes unread values, and gives constants one form, for all later passes."""
 
 from __future__ import annotations
 
@@ -23,36 +23,36 @@ __all__ = ["MakeNamesUnique", "RemoveUnread", "SimplifyConstants"]
 
 
 class MakeNamesUnique(Pass):
-    """Give every tensor a name of its own.
+    """Give every tensor a unique name.
 
-    Pattern: one name for two tensors, in sibling bodies or in a body and around it.
-    Conditions: names of the interface stay.
-    Effect: the later one gets a number behind its name, so that inlining and moving nodes is safe.
+    Pattern: one name for two tensors, in sibling bodies, or in a body and the graph around it.
+    Conditions: names of inputs and outputs stay.
+    Effect: the later tensor gets a number behind its name, so that inlining and moving nodes is safe.
     Source: MNN ``RemoveInplace``; ONNX is in single assignment form, so nothing is in place.
     """
 
     name = "make_names_unique"
 
     def run(self, edit: Editor) -> None:
-        """Rename what clashes."""
+        """Rename tensors whose names clash."""
         for old, new in rename_clashes(edit.model, edit.names):
             edit.note(old, "tensor", f"is called '{new}' now")
 
 
 class RemoveUnread(Pass):
-    """Remove initialisers, constants and branches that nobody reads.
+    """Remove initializers, constants and branches that nothing reads.
 
-    Pattern: a node none of whose outputs is read; an initialiser without reader.
-    Conditions: no graph output; no graph input (overridable initialisers included); bodies of If,
+    Pattern: a node none of whose outputs is read; an initializer without reader.
+    Conditions: no graph output; no graph input (overridable initializers included); bodies of If,
         Loop and Scan count as readers.
-    Effect: it is gone, and so is whatever was there only for it.
+    Effect: it is removed, and so is all that only it needed.
     Source: NCNN ``eliminate_orphaned_memorydata``; dead code elimination.
     """
 
     name = "remove_unread"
 
     def run(self, edit: Editor) -> None:
-        """Walk each graph from its end to its start, then look at the initialisers."""
+        """Walk each graph from its end to its start, then check the initializers."""
         self._remove_nodes(edit.model.graph, edit)
         for name in drop_unread_initializers(edit.model):
             edit.note(name, "initialiser", "nobody reads it")
@@ -70,13 +70,13 @@ class RemoveUnread(Pass):
 
 
 class SimplifyConstants(Pass):
-    """Make Constant nodes initialisers, and operands of equal values scalars.
+    """Turn Constant nodes into initializers, and operands of equal values into scalars.
 
-    Pattern: a Constant node; a constant operand, of an operator that broadcasts, whose elements are
+    Pattern: a Constant node; a constant operand of a broadcasting operator whose elements are
         all equal.
     Conditions: not a graph output; the elements are equal bit for bit, and the result has the same
         dims with a scalar.
-    Effect: an initialiser of the same graph; a scalar for that operator, other readers keep the tensor.
+    Effect: an initializer of the same graph; a scalar for that operator, while other readers keep the tensor.
     Source: NCNN ``fuse_memorydata_binaryop``; ONNX's binary operators have no scalar attribute.
     """
 
@@ -84,7 +84,7 @@ class SimplifyConstants(Pass):
     anchors = BROADCASTING | {"Constant"}
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Lift a Constant, or shrink the operands of an operator that broadcasts."""
+        """Lift a Constant, or shrink the operands of a broadcasting operator."""
         if node.op_type == "Constant":
             return _lift(node, edit)
         shrunk = [place for place in range(len(node.inputs)) if _shrink(node, place, edit)]

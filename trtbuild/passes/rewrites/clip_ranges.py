@@ -1,4 +1,4 @@
-"""Relu, Clip, and Min and Max with a constant, as what they are: clamping to an interval."""
+"""Merges operators that clamp: Relu, Clip, and Min and Max with a constant."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Clamp:
     high: float
 
     def then(self, later: _Clamp) -> _Clamp:
-        """Return both, one behind the other: a clamp to the image of the first interval."""
+        """Return this clamp followed by `later` as one clamp, to the image of the first interval."""
         low, high = (min(max(end, later.low), later.high) for end in (self.low, self.high))
         return _Clamp(self.source, low, high)
 
@@ -43,7 +43,7 @@ def _read(node: ir.Node | None) -> _Clamp | None:
     """Read a node as a clamp of one float tensor.
 
     Raises:
-        Declined: its bounds are not constant, or cross, or make the tensor larger.
+        Declined: its bounds are not constant, or cross, or its constant makes the tensor larger.
     """
     if node is None or node.inputs[0] is None:
         return None
@@ -77,7 +77,7 @@ def _read_extremum(node: ir.Node) -> _Clamp | None:
 
 
 def _write(clamp: _Clamp, node: ir.Node, edit: Editor) -> None:
-    """Put one Relu or Clip in the place of `node`."""
+    """Replace `node` by one Relu or Clip."""
     output = node.outputs[0]
     if (clamp.low, clamp.high) == (0.0, math.inf):
         result = edit.add("Relu", [clamp.source], before=node, like=output)
@@ -104,12 +104,12 @@ def _finite(bound: float) -> float | None:
 
 
 class MergeRelus(Pass):
-    """Write what clamps at zero from below as Relu, once.
+    """Write Max with zero as Relu, and merge consecutive Relus.
 
     Pattern: ``Relu -> Relu``; ``Max(x, 0)``.
     Conditions: floats; the zero is constant and does not make the result larger; Max with another
-        constant is no Relu.
-    Effect: one Relu, which TensorRT fuses with the convolution that it now follows. No FusedConv.
+        constant is not a Relu.
+    Effect: one Relu, which TensorRT fuses with the convolution in front of it. No FusedConv is made.
     Source: MNN ``MergeReluToConvolution``.
     """
 
@@ -117,7 +117,7 @@ class MergeRelus(Pass):
     anchors = frozenset({"Max", "Relu"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Turn a Max into a Relu, or leave out a second Relu."""
+        """Turn a Max into a Relu, or drop a second Relu."""
         if node.op_type == "Relu":
             if maker(node.inputs[0], "Relu") is None or node.inputs[0] is None:
                 return None
@@ -131,10 +131,10 @@ class MergeRelus(Pass):
 
 
 class MergeClips(Pass):
-    """Make one Clip of a chain of clamps.
+    """Merge a chain of clamps into one Clip.
 
     Pattern: Relu, Clip, and Min or Max with a constant, one behind the other.
-    Conditions: floats; constant bounds that do not cross; nobody else sees the tensor between.
+    Conditions: floats; constant bounds that do not cross; the tensor between has no other reader.
     Effect: one Clip (or Relu) to the image of the first interval under the second clamp, so
         ``Clip(0, 6) -> Clip(7, 9)`` is 7 everywhere and not ``Clip(7, 6)``.
     Source: MNN ``MergeRelu6ToConvolution``.
@@ -144,7 +144,7 @@ class MergeClips(Pass):
     anchors = frozenset(_CLAMPS)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Join `node` with the clamp in front of it."""
+        """Merge `node` with the clamp in front of it."""
         if not any(maker(value, *_CLAMPS) for value in node.inputs):
             return None
         second = _read(node)

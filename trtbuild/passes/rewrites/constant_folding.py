@@ -1,4 +1,4 @@
-"""Arithmetic on constants, done once instead of at every run."""
+"""Computes arithmetic on constants once instead of in every run."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 __all__ = ["FoldConstants"]
 
 _LARGEST_GROWTH = 1 << 20
-"""Bytes that a result may have beyond the constants it comes from. TensorRT expands for itself."""
+"""Bytes by which a result may exceed the constants it is made from. TensorRT expands constants itself."""
 
 _NOT_FOLDED = frozenset({"Constant", "DequantizeLinear", "DynamicQuantizeLinear"})
 
 _SIZE_FROM_DATA = frozenset(
     {"ConstantOfShape", "Expand", "OneHot", "Pad", "Range", "Resize", "Tile", "Upsample"}
 )
-"""Operators whose result may be huge though their operands are small."""
+"""Operators whose result may be huge although their operands are small."""
 
 _SUPPORTED = frozenset("biuf")
 """NumPy kinds that ONNX Runtime takes as arrays: bool, integers, floats."""
 
 
 class FoldConstants(Pass):
-    """Compute what depends on constants only.
+    """Compute nodes that depend on constants only.
 
     Pattern: a node all of whose operands are constants.
     Conditions: not random; no DequantizeLinear (int8 weights are INT8 information); no overridable
-        initialiser; the result is at most 1 MiB larger than the constants it comes from; no whole number is
-        divided by 0 or -1, which the processor may answer by a signal.
-    Effect: an initialiser that ONNX Runtime computed; large Transposes and Reshapes stay views of
+        initializer; the result is at most 1 MiB larger than the constants it comes from; no integer
+        division by 0 or -1, which may end the process by a signal.
+    Effect: an initializer that ONNX Runtime computed; large Transposes and Reshapes stay views of
         the mapped weights.
     Source: MNN ``ConstantFolding``.
     """
@@ -53,7 +53,7 @@ class FoldConstants(Pass):
     name = "fold_constants"
 
     def run(self, edit: Editor) -> None:
-        """Fold graph by graph, each in topological order, many nodes in one run."""
+        """Fold graph by graph, each in topological order, many nodes in one run of ONNX Runtime."""
         for graph in all_graphs(edit.model.graph):
             batch = _Batch(graph, edit)
             for node in graph:
@@ -63,7 +63,7 @@ class FoldConstants(Pass):
 
 @dataclass
 class _Batch:
-    """Nodes of one graph that wait to be evaluated together."""
+    """Nodes of one graph that will be evaluated together."""
 
     graph: ir.Graph
     edit: Editor
@@ -71,7 +71,7 @@ class _Batch:
     made: set[ir.Value] = field(default_factory=set)
 
     def offer(self, node: ir.Node) -> None:
-        """Take `node` in if it can be folded."""
+        """Add `node` if it can be folded."""
         for value in node.inputs:
             if value is not None and value not in self.made and constant_tensor(value) is None:
                 return
@@ -93,7 +93,7 @@ class _Batch:
         self.made.update(node.outputs)
 
     def flush(self) -> None:
-        """Evaluate what waits; where the whole cannot be evaluated, node by node."""
+        """Evaluate the nodes of the batch together, or one by one if that fails."""
         nodes, self.nodes, self.made = list(self.nodes), {}, set()
         if not nodes:
             return
@@ -149,7 +149,7 @@ def _foldable(node: ir.Node) -> bool:
 
 
 def _too_large(node: ir.Node) -> str:
-    """Say why the result of `node` must not be written out; empty if it may."""
+    """Say why the result of `node` is too large to fold; empty if it is not."""
     given = sum(
         tensor.nbytes for value in node.inputs if (tensor := constant_tensor(value)) is not None
     )
@@ -168,11 +168,11 @@ def _divides_integers(node: ir.Node) -> bool:
 
 
 def _deadly(node: ir.Node) -> str:
-    """Say why the processor would end the process that computes `node` (SIGFPE); empty where it would not."""
+    """Say why computing `node` could end the process (SIGFPE); empty if it cannot."""
     divisor = array(node.inputs[1]) if _divides_integers(node) else None
     if divisor is None or divisor.dtype.kind not in "iu":
         return ""
-    # -1, for the least number of a type has no counterpart above zero
+    # -1: the least number of an integer type has no positive counterpart
     return "it divides by 0 or -1, as whole numbers" if np.isin(divisor, (0, -1)).any() else ""
 
 

@@ -1,4 +1,4 @@
-"""Quantised convolutions over sequences, which run as convolutions over images of height 1."""
+"""Quantized convolutions over sequences, run as convolutions over images of height 1."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
 class SinkSqueezeBelowQdq(Pass):
-    """Move the Squeeze behind a convolution past its activation and quantisation.
+    """Move the Squeeze behind a convolution past its activation and quantization.
 
     Pattern: ``Conv -> Squeeze ->`` elementwise operators with constants, Q and DQ.
-    Conditions: constant axes; nobody else sees what is between. Constants broadcast against the
-        squeezed tensor and get the axis back; so does the axis of scales per channel.
+    Conditions: constant axes; no tensor between has another reader. Constants that broadcast against the
+        squeezed tensor get the axis back; so does the axis of per-channel scales.
     Effect: ``Conv -> activation -> Q`` are neighbours, and the Squeeze meets the next Unsqueeze.
     Source: MNN ``Conv1dQuantToConv2dQuant``.
     """
@@ -82,7 +82,7 @@ def _from_convolution(value: ir.Value) -> bool:
 
 
 def _widened(axis: int, gone: list[int]) -> int:
-    """Return where an axis of the squeezed tensor lies in front of the Squeeze."""
+    """Return which axis in front of the Squeeze an axis of the squeezed tensor is."""
     for place in gone:
         if place <= axis:
             axis += 1
@@ -116,11 +116,11 @@ def _widen_constant(node: ir.Node, place: int, gone: list[int], count: int, edit
 
 
 class ConvertQuantizedConv1dToConv2d(Pass):
-    """Write a quantised convolution over a sequence as one over an image of height 1.
+    """Write a quantized convolution over a sequence as one over an image of height 1.
 
-    Pattern: ``DequantizeLinear -> Conv`` of rank 3 with quantised weights.
-    Conditions: constant weights behind a DequantizeLinear of their own axis 0, or of one scale.
-    Effect: ``[N, C, L] -> [N, C, 1, L]`` in front of the quantisation, Conv2d, Squeeze behind.
+    Pattern: ``DequantizeLinear -> Conv`` of rank 3 with quantized weights.
+    Conditions: constant weights behind a DequantizeLinear with axis 0 or with one scale.
+    Effect: Unsqueeze ``[N, C, L] -> [N, C, 1, L]`` in front of the quantization, Conv2d, and Squeeze behind.
     Source: MNN ``Conv1dQuantToConv2dQuant``.
     """
 
@@ -158,7 +158,7 @@ def _one_scale(node: ir.Node) -> bool:
 
 
 def _widen_input(node: ir.Node, feeding: ir.Node, edit: Editor) -> None:
-    """Unsqueeze in front of the quantisation where nobody else reads it, else behind it."""
+    """Insert the Unsqueeze in front of the quantization if that has no other reader, else behind it."""
     quantize = maker(feeding.inputs[0], "QuantizeLinear")
     alone = sole_node(feeding.outputs[0], "Conv") is node
     if (

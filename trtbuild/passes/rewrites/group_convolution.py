@@ -1,4 +1,4 @@
-"""Grouped convolutions taken apart, for engines without groups."""
+"""Splits grouped convolutions, for engines without groups."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SplitGroupedConv(Pass):
 
     Pattern: Conv with more than one group.
     Conditions: constant weights and bias. TensorRT runs groups natively: on request.
-    Effect: ``Split -> Conv each -> Concat``.
+    Effect: ``Split -> one Conv per group -> Concat``.
     Source: MNN ``TransformGroupConvolution``.
     """
 

@@ -1,4 +1,4 @@
-"""Operators that hand their input on."""
+"""Removes operators that return their input unchanged."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ __all__ = ["RemoveDropout", "RemoveIdentity"]
 
 
 class RemoveIdentity(Pass):
-    """Remove operators that hand their input on unchanged.
+    """Remove operators that return their input unchanged.
 
-    Pattern: Identity; Cast to the type the tensor has; Concat, Split, Sum, Max, Min or Mean of one
-        tensor; a pair of Casts that comes back exactly (int32 -> int64 -> int32); SequenceAt of a
-        SequenceConstruct at a constant place.
-    Conditions: an output keeps a node that makes it; an intermediate type holds every value of the
+    Pattern: Identity; Cast to the type that the tensor has; Concat, Split, Sum, Max, Min or Mean of one
+        tensor; a pair of Casts that restores every value (int32 -> int64 -> int32); SequenceAt of a
+        SequenceConstruct at a constant position.
+    Conditions: an output keeps a node that makes it; an intermediate type can hold every value of the
         first one.
     Effect: readers read the input.
-    Source: MNN ``RemoveUnusefulOp``. MNN also drops a lone int32 <-> int64 Cast, having no int64;
-        in ONNX that changes types, so it stays.
+    Source: MNN ``RemoveUnusefulOp``. MNN, which has no int64, also drops a lone int32 <-> int64 Cast; in ONNX
+        that changes types, so it stays.
     """
 
     name = "remove_identity"
@@ -38,7 +38,7 @@ class RemoveIdentity(Pass):
     )
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Bypass `node` if it hands its input on."""
+        """Bypass `node` if it returns its input."""
         source = _handed_on(node)
         if source is None:
             return None
@@ -77,7 +77,7 @@ def _exact_cast(node: ir.Node) -> ir.Value | None:
 
 
 def _holds(wide: ir.DataType, narrow: ir.DataType) -> bool:
-    """Whether every value of `narrow`, NaNs and infinities included, survives in `wide`."""
+    """Whether `wide` can hold every value of `narrow`, including NaNs and infinities."""
     if narrow == ir.DataType.BOOL:
         return wide.is_integer() or wide.is_floating_point()
     try:
@@ -102,8 +102,8 @@ class RemoveDropout(Pass):
     """Remove Dropout at inference.
 
     Pattern: Dropout without ``training_mode``, or with constant false.
-    Conditions: none; a mask that is read is bool.
-    Effect: readers read the input; a mask that is read is true everywhere.
+    Conditions: a mask that is read is bool.
+    Effect: readers read the input; a mask that is read becomes all true.
     Source: MNN ``RemoveDropout``.
     """
 

@@ -1,4 +1,4 @@
-"""Convolutions that are quantised already, or almost: BN, integer weights, QLinearConv."""
+"""Convolutions that are (almost) quantized: folds BN, quantizes weights, converts QLinearConv."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class FoldBatchNormIntoInt8Conv(Pass):
     """Fold BatchNormalization behind a convolution with int8 weights into their scales.
 
     Pattern: ``DequantizeLinear(int8 W) -> Conv -> BatchNormalization``.
-    Conditions: nobody else sees the convolution's output, no Q-DQ in between; a reader that shares the
-        weights keeps them.
-    Effect: the integers stay, but for the sign of channels with a negative factor; scales take the
-        factor and stay positive; the bias takes the shift. ``DQ -> Conv -> Relu -> Q`` is in one
-        piece.
+    Conditions: the convolution's output has no other reader, and no Q/DQ behind it; another layer that
+        shares the weights keeps them.
+    Effect: the integers stay, except the sign in channels with a negative factor; the scales take the
+        factor and stay positive; the bias takes the shift. ``DQ -> Conv -> Relu -> Q`` becomes
+        contiguous.
     Source: MNN ``ConvBNReluFuseToConvInt8``.
     """
 
@@ -55,10 +55,10 @@ class FoldBatchNormIntoInt8Conv(Pass):
 
 
 class QuantizeConvWeights(Pass):
-    """Quantise the float weights of a convolution whose input and output are quantised.
+    """Quantize the float weights of a convolution whose input and output are quantized.
 
     Pattern: ``DequantizeLinear -> Conv(float W) (-> activation) -> QuantizeLinear``.
-    Conditions: constant weights; opset 13 or newer (19 for half floats). Changes numbers: on
+    Conditions: constant weights; opset 13 or newer (19 for float16). Changes numbers: on
         request.
     Effect: int8 weights with one symmetric scale per output channel behind a DequantizeLinear.
     Source: MNN ``ConvBNReluFuseToConvInt8``.
@@ -82,7 +82,7 @@ class QuantizeConvWeights(Pass):
 
 
 def _meets_quantizer(node: ir.Node) -> bool:
-    """Whether the output of `node` is quantised, behind at most one more operator."""
+    """Whether the output of `node` is quantized, with at most one operator in between."""
     users = node.outputs[0].consumers()
     if any(user.op_type == "QuantizeLinear" for user in users):
         return True
@@ -93,11 +93,11 @@ def _meets_quantizer(node: ir.Node) -> bool:
 
 
 class ConvertQlinearConvToQdq(Pass):
-    """Write QLinearConv in the form that TensorRT reads.
+    """Write QLinearConv in the Q/DQ form that TensorRT reads.
 
     Pattern: QLinearConv.
-    Conditions: constant scales of input and weights where there is a bias, which is in their product;
-        opset 13 or newer where weights have a scale per channel.
+    Conditions: if there is a bias, the scales of input and weights are constant, since their product is the
+        bias' scale; opset 13 or newer for weights with per-channel scales.
     Effect: ``DequantizeLinear -> Conv -> QuantizeLinear`` with a float bias.
     Source: MNN ``ConvBNReluFuseToConvInt8``; TensorRT's parser reads Q/DQ only.
     """
@@ -107,7 +107,7 @@ class ConvertQlinearConvToQdq(Pass):
     anchors = frozenset({"QLinearConv"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Replace `node` by the operators that it stands for."""
+        """Replace `node` by DequantizeLinears, a Conv and a QuantizeLinear."""
         x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = node.inputs[:8]
         if edit.opset < 13 and rank(w_scale) != 0:
             raise Declined("scales per channel came with opset 13")

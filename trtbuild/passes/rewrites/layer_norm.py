@@ -1,4 +1,4 @@
-"""The arithmetic that exporters write for layer normalisation, as the one operator it is.
+"""Fuses the operators that exporters write for layer normalization into LayerNormalization.
 
 mean = ReduceMean(x)        over the trailing axes, dims kept
 d    = x - mean
@@ -37,7 +37,7 @@ _FIRST_OPSET = 17
 
 @dataclass(frozen=True)
 class _Core:
-    """``(x - mean) / sqrt(var + eps)`` and the nodes that make it up."""
+    """``(x - mean) / sqrt(var + eps)`` and its nodes."""
 
     source: ir.Value
     axis: int
@@ -46,13 +46,13 @@ class _Core:
 
 
 class FuseLayerNorm(Pass):
-    """Write a decomposed layer normalisation as LayerNormalization.
+    """Write a decomposed layer normalization as LayerNormalization.
 
-    Pattern: ``(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps)``, then perhaps ``* scale``, and
+    Pattern: ``(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps)``, then optionally ``* scale`` and
         ``+ shift``, as PyTorch and TensorFlow export it.
     Conditions: opset 17 or newer; both means over the same trailing axes; eps is a constant inside the
-        root; scale and shift are constants over those axes; nobody else sees what is between. The
-        channel axis of NCHW, RMS normalisation, and the variance of another tensor stay.
+        root; scale and shift are constants over those axes; no tensor between has another reader.
+        Normalization over the channels of NCHW, RMS normalization, and the variance of another tensor stay.
     Effect: one LayerNormalization.
     Source: MNN ``FuseLayerNorm``; Ba et al. 2016.
     """
@@ -62,7 +62,7 @@ class FuseLayerNorm(Pass):
     needs = frozenset({"ReduceMean"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Replace the normalisation whose division is `node`, with its scale and shift."""
+        """Replace the normalization whose division is `node`, with its scale and shift."""
         centred, root = _quotient(node)
         if centred is None or root is None:
             return None
@@ -91,7 +91,7 @@ class FuseLayerNorm(Pass):
 
 
 def _quotient(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
-    """Return the Sub that is divided, and the variance plus epsilon under the root."""
+    """Return the Sub that is the dividend, and the variance plus epsilon under the root."""
     if node.op_type == "Div":
         return maker(node.inputs[0], "Sub"), _under_root(node.inputs[1])
     for place in (0, 1):
@@ -151,7 +151,7 @@ def _squares(square: ir.Node, value: ir.Value) -> bool:
 
 
 def _path(node: ir.Node, addition: ir.Node) -> set[ir.Node]:
-    """Return the nodes between the Add of epsilon and the division: root, inverse."""
+    """Return the nodes from the Add of epsilon to the division: root, inverse."""
     found: set[ir.Node] = {addition}
     waiting = [value.producer() for value in node.inputs if value is not None]
     while waiting:
@@ -164,7 +164,7 @@ def _path(node: ir.Node, addition: ir.Node) -> set[ir.Node]:
 
 
 def _trailing_axis(mean: ir.Node) -> int | None:
-    """Return -k for a mean, with dims kept, over exactly the last k axes."""
+    """Return -k for a mean over exactly the last k axes, with dims kept; else None."""
     written, count = axes(mean), rank(mean.inputs[0])
     if not written or not attribute(mean, "keepdims", 1):
         return None
@@ -183,7 +183,7 @@ def _require_unseen(core: _Core, last: ir.Node) -> None:
 
 
 def _trailing(core: _Core) -> tuple[int, ...]:
-    """Return the dims normalised over where only those are known."""
+    """Return the dims of the normalized axes if only those are known."""
     shape = core.source.shape
     known = [] if shape is None else list(shape.dims[core.axis :])
     sizes = tuple(dim for dim in known if isinstance(dim, int))
@@ -195,7 +195,7 @@ def _trailing(core: _Core) -> tuple[int, ...]:
 def _scale_and_shift(
     node: ir.Node, shape: tuple[int, ...]
 ) -> tuple[ir.Node, NDArray[Any] | None, NDArray[Any] | None]:
-    """Return the last node of the pattern, and the scale and shift that it takes in."""
+    """Return the last node of the pattern, and the scale and shift that follow the division."""
     last, scale, shift = node, None, None
     following = sole_node(last.outputs[0], "Mul")
     if following is not None:
@@ -209,7 +209,7 @@ def _scale_and_shift(
 
 
 def _over_axes(node: ir.Node, shape: tuple[int, ...]) -> NDArray[Any] | None:
-    """Read a constant operand that varies over the normalised axes only."""
+    """Read a constant operand that varies over the normalized axes only."""
     operands = split_operands(node)
     content = None if operands is None else array(operands[1])
     if content is None or (content.ndim < len(shape) and content.size != 1):

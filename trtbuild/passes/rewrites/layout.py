@@ -1,8 +1,8 @@
-"""Transposes that sink behind the operators that work on any layout, until they meet and cancel.
+"""Moves Transposes behind operators that work in any layout, until they meet others and cancel.
 
-A Transpose on an operand, ``op(T(x))``, is ``T(op'(x))`` where the constants and the axis of ``op'``
-are permuted back: axis ``a`` behind ``T`` is axis ``perm[a]`` in front of it, and a constant that
-broadcasts against ``T(x)`` is padded to its rank and transposed by the inverse permutation.
+``op(T(x))`` equals ``T(op'(x))``, where the constants and the axis of ``op'`` are permuted back: axis ``a``
+behind the Transpose ``T`` is axis ``perm[a]`` in front of it. A constant that broadcasts against ``T(x)`` is
+padded to its rank and transposed by the inverse permutation.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class _Sink:
 
     Attributes:
         perm: its permutation.
-        sources: place of an operand -> the tensor in front of its Transpose.
-        constants: places of constants to permute back.
+        sources: operand index -> the tensor in front of its Transpose.
+        constants: indices of the constant operands to permute back.
     """
 
     perm: tuple[int, ...]
@@ -56,7 +56,7 @@ def _sink_of(node: ir.Node) -> _Sink | None:
     """Read the Transposes in front of `node`; None if there is none.
 
     Raises:
-        Declined: one cannot move.
+        Declined: one of them cannot move.
     """
     places = range(len(node.inputs)) if node.op_type in _DATA_OPERANDS else range(1)
     computed = [place for place in places if not is_constant(node.inputs[place])]
@@ -110,13 +110,13 @@ def _sink(node: ir.Node, sink: _Sink, edit: Editor) -> str:
 
 
 class SinkTranspose(Pass):
-    """Run operators that work on any layout in front of the Transposes of their operands.
+    """Move Transposes of operands behind operators that work in any layout.
 
     Pattern: an elementwise operator, Concat or Softmax all of whose computed operands come from
         Transposes with one permutation.
-    Conditions: nobody else reads the transposed tensors; axis and constants are permuted along;
-        Softmax of opset 13 or newer (before, it flattened). Reshape and reductions stop it.
-    Effect: the operator in the layout in front, one Transpose behind it.
+    Conditions: the transposed tensors have no other reader; axis and constants are permuted along;
+        Softmax of opset 13 or newer (before, it flattens). Reshapes and reductions stop it.
+    Effect: the operator works in the layout in front, with one Transpose behind it.
     Source: MNN ``TurnCompabilityOpAsNC4HW4``.
     """
 
@@ -137,15 +137,15 @@ class SinkTranspose(Pass):
 
 
 class SinkTransposeBelowQdq(Pass):
-    """Let the Transposes around quantisation meet.
+    """Move a Transpose behind a Q/DQ pair, next to the Transpose that follows.
 
     Pattern: ``Transpose -> QuantizeLinear -> DequantizeLinear -> Transpose``.
-    Conditions: one scale for the whole tensor; nobody else sees what is between. The Transposes at
-        the interface stay.
-    Effect: the pair works on the layout in front, and the Transposes stand behind each other, where
-        they compose or cancel.
-    Source: MNN ``AddTensorFormatConverter``; layouts are the engine's choice in TensorRT, so what is
-        left of the task is that Transposes around NCHW islands cancel.
+    Conditions: one scale for the whole tensor; no tensor between has another reader. Transposes at
+        inputs and outputs stay.
+    Effect: the pair works in the layout in front, and the two Transposes are neighbours, which
+        compose or cancel.
+    Source: MNN ``AddTensorFormatConverter``; TensorRT chooses layouts itself, so only the cancelling of
+        Transposes around NCHW islands remains of it.
     """
 
     name = "sink_transpose_below_qdq"
@@ -181,10 +181,10 @@ def _single(node: ir.Node) -> bool:
 
 
 class SinkTransposeBelowAdd(Pass):
-    """Add first, transpose once.
+    """Move the Transposes of both summands behind the Add.
 
     Pattern: ``Transpose(a) + Transpose(b)`` with one permutation, also behind DequantizeLinear.
-    Conditions: nobody else reads the transposed tensors; different permutations stay.
+    Conditions: the transposed tensors have no other reader; both permutations are the same.
     Effect: ``Transpose(a + b)``; ``DequantizeLinear -> Add`` become neighbours.
     Source: MNN ``BinaryAddToEltWise``.
     """
@@ -202,11 +202,11 @@ class SinkTransposeBelowAdd(Pass):
 
 
 class SinkTransposeBelowActivation(Pass):
-    """Bring an activation next to its convolution.
+    """Move the Transpose between a convolution and its activation behind the activation.
 
     Pattern: ``Conv -> Transpose -> activation``.
-    Conditions: nobody else sees the convolution's output. Identity and Dropout between them go by
-        their own passes.
+    Conditions: the transposed tensor has no other reader. Other passes remove an Identity or Dropout
+        between them.
     Effect: ``Conv -> activation -> Transpose``, which TensorRT fuses; no contrib operator.
     Source: ONNX Runtime ``Conv Activate Fusion``.
     """

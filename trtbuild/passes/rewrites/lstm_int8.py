@@ -22,7 +22,7 @@ class QuantizeLstmWeights(Pass):
     """Keep the weights of an LSTM in int8.
 
     Pattern: LSTM.
-    Conditions: W and R are constant floats; opset 13 or newer (19 for half floats). Changes numbers:
+    Conditions: W and R are constant floats; opset 13 or newer (19 for float16). Changes numbers:
         on request.
     Effect: W and R in int8 with one symmetric scale per output row (shared by the two directions)
         behind a DequantizeLinear; activations stay float.
@@ -35,7 +35,7 @@ class QuantizeLstmWeights(Pass):
     anchors = frozenset({"LSTM"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Quantise W and R of `node`."""
+        """Quantize W and R of `node`."""
         if any(maker(node.inputs[place], "DequantizeLinear") for place in (1, 2)):
             return None
         contents = [array(node.inputs[place]) for place in (1, 2)]

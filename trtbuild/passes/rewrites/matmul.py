@@ -1,7 +1,7 @@
-"""Matrix products whose addends and transposes a Gemm takes in.
+"""Writes matrix products as Gemm, which absorbs an added row and Transposes.
 
 ``Gemm`` is ``alpha * A' · B' + beta * C`` over matrices, where ``'`` transposes if transA or transB is
-set. A product of higher rank has no operator of ONNX but MatMul.
+set. For products of higher rank ONNX has only MatMul.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["FuseMatmulAdd", "FuseTransposeIntoGemm", "is_matrix_product"]
 
 
 def is_matrix_product(node: ir.Node) -> bool:
-    """Return whether a MatMul multiplies two matrices of floats, so that a Gemm can say it."""
+    """Return whether a MatMul multiplies two matrices of floats, so that a Gemm can replace it."""
     left, right = node.inputs[0], node.inputs[1]
     floats = all(
         value is not None and value.dtype is not None and value.dtype.is_floating_point()
@@ -36,11 +36,11 @@ def is_matrix_product(node: ir.Node) -> bool:
 
 
 class FuseMatmulAdd(Pass):
-    """Write a matrix product and a constant row behind it as one Gemm.
+    """Write a matrix product and a constant row that is added to it as one Gemm.
 
     Pattern: ``MatMul -> Add`` of a constant, on either side.
-    Conditions: both factors are matrices of floats; the constant is a scalar, ``[N]`` or ``[1, N]``;
-        more rows or a higher rank would make the result larger; nobody else sees the product.
+    Conditions: both factors are matrices of floats; the constant is a scalar, ``[N]`` or ``[1, N]`` (more
+        rows or a higher rank would make the result larger); the product has no other reader.
     Effect: ``Gemm(A, B, c)``.
     Source: ONNX Runtime ``Matmul Add Fusion``.
     """
@@ -72,12 +72,12 @@ class FuseMatmulAdd(Pass):
 
 
 class FuseTransposeIntoGemm(Pass):
-    """Let a Gemm transpose its factors.
+    """Let a Gemm transpose its factors instead of a Transpose.
 
     Pattern: ``Transpose`` in front of a MatMul of matrices, or of a Gemm.
-    Conditions: rank 2. A transposed constant is folded elsewhere; a batched product, and a Transpose
-        of batch dims, have no ONNX operator and stay.
-    Effect: a Gemm with transA or transB turned over.
+    Conditions: rank 2. Another pass folds a transposed constant; ONNX has no operator for a batched product
+        with transposed factors or for a Transpose of batch dims, so these stay.
+    Effect: a Gemm with transA or transB inverted.
     Source: ONNX Runtime ``Matmul Transpose Fusion``.
     """
 
@@ -86,7 +86,7 @@ class FuseTransposeIntoGemm(Pass):
     needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Read around the Transposes in front of `node`."""
+        """Bypass the Transposes in front of `node`."""
         turned = [_transposed(node, place) for place in (0, 1)]
         if not any(turned):
             return None
@@ -108,7 +108,7 @@ class FuseTransposeIntoGemm(Pass):
 
 
 def _transposed(node: ir.Node, place: int) -> ir.Value | None:
-    """Return what is in front of a Transpose of a matrix."""
+    """Return the tensor in front of a Transpose of a matrix, or None."""
     transpose = maker(node.inputs[place], "Transpose")
     if transpose is None:
         return None

@@ -1,4 +1,4 @@
-"""Constant factors in front of and behind matrix products."""
+"""Folds constant factors in front of and behind matrix products into them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FoldScaleIntoMatmul(Pass):
     """Fold a constant factor in front of or behind a matrix product into it.
 
     Pattern: Mul or Div by a constant in front of or behind MatMul or Gemm.
-    Conditions: nobody else sees the tensor between. With a constant matrix: a scalar, a factor per
+    Conditions: the tensor between has no other reader. With a constant matrix: a scalar, a factor per
         column behind it, or a factor per summed element in front of it. With two activations: a
         scalar, and matrices. ``c / MatMul``, a factor per row of the result, and a batched product of
         activations stay.
@@ -45,7 +45,7 @@ class FoldScaleIntoMatmul(Pass):
     needs = frozenset(_PRODUCTS)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Fold the factor that `node` is, or one in front of the product that `node` is."""
+        """Fold `node` if it is a factor, or a factor in front of it if it is a product."""
         if node.op_type in {"Div", "Mul"}:
             return _fold_behind(node, edit)
         return _fold_in_front(node, 0, edit) or _fold_in_front(node, 1, edit)
@@ -123,7 +123,7 @@ def _is_weight(value: ir.Value | None) -> bool:
 
 
 def _along_sum(node: ir.Node, place: int, factors: Factors) -> Factors:
-    """Arrange factors of the other operand along the axis of this one that is summed over."""
+    """Reshape the other operand's factors to lie along the summed axis of this operand."""
     depth = rank(node.inputs[place]) or 2
     if factors.size == 1:
         return factors.reshape((1,) * depth)
@@ -134,7 +134,7 @@ def _along_sum(node: ir.Node, place: int, factors: Factors) -> Factors:
 
 
 def _scale_gemm(gemm: ir.Node, factors: Factors, edit: Editor) -> None:
-    """Multiply ``alpha * A · B + beta * C``."""
+    """Multiply ``alpha * A · B + beta * C`` by `factors`."""
     if _is_weight(gemm.inputs[1]):
         fold_affine(gemm, Affine(scale=factors), edit)
         return

@@ -1,4 +1,4 @@
-"""Operators that happen to return their input, and Expands that make nothing larger."""
+"""Removes operators that return their input, and Expands that do not enlarge anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["RemoveExpandBeforeBinary", "RemoveNoop", "RemoveNoopExpand"]
 
 
 _NEUTRAL: dict[str, tuple[Any, bool]] = {
-    # operator: (constant that changes nothing, whether it may stand on the left)
+    # operator: (constant that changes nothing, whether it may be the left operand)
     "Add": (0, True),
     "And": (True, True),
     "Div": (1, False),
@@ -43,10 +43,10 @@ class RemoveNoop(Pass):
     """Remove operators whose constants or dims make them return their input.
 
     Pattern: ``x + 0``, ``x - 0``, ``x * 1``, ``x / 1``, ``x ** 1``; Pad by nothing, Tile by one;
-        Reshape, Flatten, Squeeze or Unsqueeze to the dims that are there; Clip to everything; a
+        Reshape, Flatten, Squeeze or Unsqueeze to the present dims; Clip to the whole range of the type; a
         reduction over no axes or over axes of size 1.
-    Conditions: constants hold exactly that value (1e-9 is no zero) and do not make the result larger
-        or of another rank; ``0 - x`` and ``1 / x`` compute something.
+    Conditions: constants have exactly that value (1e-9 is not zero) and do not change the dims or rank of the
+        result; ``0 - x`` and ``1 / x`` stay.
     Effect: readers read the input.
     Source: NCNN ``eliminate_noop``.
     """
@@ -83,7 +83,7 @@ def _returned(node: ir.Node) -> ir.Value | None:
 
 
 def _neutral_operand(node: ir.Node) -> ir.Value | None:
-    """Return the other operand where one is the constant that changes nothing."""
+    """Return the other operand if one is the constant that changes nothing."""
     neutral, commutes = _NEUTRAL[node.op_type]
     places = ((0, 1), (1, 0)) if commutes else ((0, 1),)
     for place, other in places:
@@ -123,11 +123,11 @@ def _reduces_nothing(node: ir.Node) -> bool:
 
 
 class RemoveNoopExpand(Pass):
-    """Remove an Expand that makes nothing larger.
+    """Remove an Expand that does not enlarge anything.
 
     Pattern: Expand to the shape that the tensor has, to ones, or to its own Shape.
-    Conditions: the target has no more dims than the tensor; a symbolic dim may be 1, so a literal in
-        its place stays.
+    Conditions: the target has no more dims than the tensor; since a symbolic dim may be 1, an Expand with a
+        number in its place stays.
     Effect: readers read the input.
     Source: ONNX Runtime ``Expand Elimination``.
     """
@@ -136,7 +136,7 @@ class RemoveNoopExpand(Pass):
     anchors = frozenset({"Expand"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Bypass `node` if it makes nothing larger."""
+        """Bypass `node` if it does not enlarge its input."""
         source = node.inputs[0]
         if source is None:
             return None
@@ -157,13 +157,13 @@ def _keeps(source: ir.Value, node: ir.Node) -> bool:
 
 
 class RemoveExpandBeforeBinary(Pass):
-    """Let an operator broadcast by itself instead of expanding its operand first.
+    """Let an operator broadcast its operand instead of an Expand in front of it.
 
     Pattern: ``Expand`` in front of an operator that broadcasts.
     Conditions: the result has the same dims without the Expand.
     Effect: the operator reads the small tensor.
-    Source: MNN ``TurnBinaryToElementwise`` makes one form of binary operators; ONNX has one, so the
-        nearest task is taken.
+    Source: MNN ``TurnBinaryToElementwise`` gives binary operators one form. ONNX has only one, so this
+        pass does what comes nearest.
     """
 
     name = "remove_expand_before_binary"
@@ -171,7 +171,7 @@ class RemoveExpandBeforeBinary(Pass):
     needs = frozenset({"Expand"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Read around each Expand that is not needed."""
+        """Bypass each Expand that is not needed."""
         done = []
         for place, operand in enumerate(node.inputs):
             expand = maker(operand, "Expand")

@@ -1,4 +1,4 @@
-"""One form for what ONNX can write in two."""
+"""Rewrites operators that ONNX can write in two forms into one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class ConvertSumToAdd(Pass):
     """Write the Sum of two tensors as Add.
 
     Pattern: Sum of two operands.
-    Conditions: exactly two; Mean divides, and more operands stay a Sum.
-    Effect: Add, the one form that later passes look for.
+    Conditions: exactly two; Mean, which divides, and Sums of more operands stay.
+    Effect: Add, the only form that later passes look for.
     Source: MNN ``ConvertBinaryToElementwise`` goes the other way, to Eltwise.
     """
 

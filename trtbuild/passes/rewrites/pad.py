@@ -1,4 +1,4 @@
-"""Pads of zeros in front of a convolution, and Pads of old opsets."""
+"""Folds zero Pads into convolutions, and converts Pads of old opsets."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class FusePadIntoConv(Pass):
 
     Pattern: ``Pad -> Conv``.
     Conditions: constant mode, value zero, constant widths that are not negative and lie on spatial
-        axes only; the Conv has explicit pads; nobody else sees the padded tensor. A MaxPool pads with
-        minus infinity, so a Pad in front of it stays.
+        axes only; the Conv has explicit pads or none; the padded tensor has no other reader. A MaxPool pads
+        with minus infinity, so a Pad in front of it stays.
     Effect: ``pads' = pads + widths``.
     Source: MNN ``TransformOnnxPad``.
     """
@@ -38,7 +38,7 @@ class FusePadIntoConv(Pass):
     needs = frozenset({"Pad"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Take the Pad in front of `node` into it."""
+        """Fold the Pad in front of `node` into it."""
         pad = maker(node.inputs[0], "Pad")
         if pad is None or pad.inputs[0] is None or node.inputs[0] is None:
             return None
@@ -84,11 +84,11 @@ def _widths(pad: ir.Node, count: int) -> tuple[list[int], list[int]]:
 
 
 class RaisePadOpset(Pass):
-    """Raise the opset of a network so that Pad takes its widths as an operand.
+    """Raise the opset of a network so that the widths of Pad are an input.
 
     Pattern: a Pad of opset 10 or older, whose widths are attributes.
-    Conditions: ONNX's converter knows all operators of the network.
-    Effect: the whole network at opset 13, the first with per-channel quantisation.
+    Conditions: ONNX's converter can convert all operators of the network.
+    Effect: the whole network at opset 13, the first with per-channel quantization.
     Source: MNN ``TransformOnnxPad``.
     """
 
@@ -97,7 +97,7 @@ class RaisePadOpset(Pass):
     anchors = frozenset({"Pad"})
 
     def run(self, edit: Editor) -> None:
-        """Convert the network if one of its Pads is old."""
+        """Convert the network if one of its Pads has an old opset."""
         if edit.opset >= 11:
             return
         old = next(edit.nodes(self.anchors), None)

@@ -1,4 +1,4 @@
-"""Pooling over single elements, and means that are global pooling."""
+"""Removes pooling over single elements, and writes means as global pooling."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RemovePool1x1(Pass):
     """Remove pooling over windows of one element.
 
     Pattern: MaxPool or AveragePool with a kernel of ones.
-    Conditions: all strides 1, no pads, indices not read. LpPool makes ``|x|`` and stays.
+    Conditions: all strides 1, no pads, indices not read. LpPool computes ``|x|`` and stays.
     Effect: readers read the input.
     Source: NCNN ``eliminate_pooling1x1``.
     """
@@ -31,7 +31,7 @@ class RemovePool1x1(Pass):
     anchors = frozenset({"AveragePool", "MaxPool"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Bypass `node` if it looks at single elements, each of them."""
+        """Bypass `node` if each of its windows is one element."""
         source = node.inputs[0]
         if source is None or set(attribute(node, "kernel_shape", ())) != {1}:
             return None
@@ -48,10 +48,9 @@ class RemovePool1x1(Pass):
 class ConvertMeanToGlobalPool(Pass):
     """Write the mean over all spatial axes as GlobalAveragePool.
 
-    Pattern: ReduceMean over axes 2 to the last of a tensor of rank 4 or 5, at once or one behind the
-        other.
-    Conditions: the axes are constant and the rank is known; NHWC axes, a single axis of a plane, and
-        other reductions stay; a mean over the last axis of rank 3 is a sequence, not an image.
+    Pattern: one ReduceMean or two in a row, over axes 2 to the last of a tensor of rank 4 or 5.
+    Conditions: the axes are constant and the rank is known; NHWC axes, a mean over one of two spatial axes,
+        and other reductions stay; a tensor of rank 3 is a sequence, not an image, and stays.
     Effect: GlobalAveragePool, and a Flatten behind it where the dims are not kept.
     Source: NCNN ``replace_reduction_with_global_pooling``.
     """
@@ -76,7 +75,7 @@ class ConvertMeanToGlobalPool(Pass):
 
 
 def _mean(node: ir.Node) -> tuple[ir.Value | None, set[int], bool]:
-    """Return what is averaged over which axes, counted in its own dims, and whether they stay."""
+    """Return the averaged tensor, its averaged axes, and whether the dims are kept."""
     over, keeps = _own_axes(node), bool(attribute(node, "keepdims", 1))
     first = maker(node.inputs[0], "ReduceMean")
     if first is None or node.inputs[0] is None:

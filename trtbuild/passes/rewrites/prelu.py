@@ -1,4 +1,4 @@
-"""Leaky activations: written out by TensorFlow, or with more slopes than they have values."""
+"""Leaky activations: fuses TensorFlow's decomposed PRelu, and simplifies PRelus with one slope."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["ConvertPreluToLeakyRelu", "FusePrelu"]
 class ConvertPreluToLeakyRelu(Pass):
     """Write a PRelu with one slope as LeakyRelu.
 
-    Pattern: PRelu whose slopes all have one value.
+    Pattern: PRelu whose slopes are all equal.
     Conditions: the slopes are constant and equal, bit for bit; floats.
     Effect: LeakyRelu with that slope.
     Source: NCNN ``replace_prelu_with_leaky_relu``.
@@ -53,12 +53,12 @@ class ConvertPreluToLeakyRelu(Pass):
 
 
 class FusePrelu(Pass):
-    """Write what TensorFlow spells out for PRelu as PRelu.
+    """Write the operators that TensorFlow exports for PRelu as PRelu.
 
     Pattern: ``Relu(x) + c * Relu(-x)``, which has slope ``-c``; ``Relu(x) + c * (x - |x|)``, which
         has slope ``2 c``; both also with Sub, and with the constant factors in any order.
-    Conditions: one tensor x on both sides; c is constant and does not make x larger; nobody else sees
-        the parts.
+    Conditions: one tensor x on both sides; c is constant and does not make x larger; the parts have no
+        other reader.
     Effect: PRelu.
     Source: MNN ``FuseTfPrelu``.
     """
@@ -68,7 +68,7 @@ class FusePrelu(Pass):
     needs = frozenset({"Relu"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Replace the sum or difference that `node` is."""
+        """Replace `node`, the sum or difference."""
         for place in (0, 1) if node.op_type == "Add" else (0,):
             positive, other = maker(node.inputs[place], "Relu"), node.inputs[1 - place]
             if positive is None or positive.inputs[0] is None or other is None:

@@ -1,6 +1,6 @@
-"""Products in other forms, written as MatMul, with a constant weight on the right.
+"""Writes other forms of products as MatMul with a constant weight on the right.
 
-That is the form which INT8 layers, fused attention, and most passes, know.
+INT8 layers, fused attention and most passes know that form.
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ __all__ = ["ConvertEinsumToMatmul", "MoveConstantToRightOfMatmul"]
 
 
 class ConvertEinsumToMatmul(Pass):
-    """Write an Einsum of two operands as a matrix product, attention's among them.
+    """Write an Einsum of two operands as a matrix product, for example in attention.
 
-    Pattern: ``Einsum`` with two operands of floats, of which one is a constant at most.
-    Conditions: no label twice in one operand, none of size 1 in one operand alone. With a constant: every
-        label of the activation is summed with the weight or stays; at least one label is summed, and one
-        stays in front of it. Without: one label is summed, one is of the left operand alone, one of the
-        right, and none is lost. Labels that both have and the result keeps are batches.
-    Effect: ``MatMul``, with a Transpose or Reshape in front of or behind it where the order of the
-        labels asks for one.
+    Pattern: ``Einsum`` with two operands of floats, of which at most one is constant.
+    Conditions: no label occurs twice in one operand, and none has size 1 in one operand only. With a
+        constant: every label of the activation is summed with the weight or kept; at least one is summed, and
+            one
+        without the weight is kept. Without: one label is summed, one is only in the left operand, one only in
+        the right, and none is lost. Labels in both operands and the result are batches.
+    Effect: ``MatMul``, with a Transpose or Reshape in front or behind where the order of the
+        labels requires it.
     Source: onnxoptimizer ``replace_einsum_with_matmul``, for a constant.
     """
 
@@ -86,7 +87,7 @@ def _multiplied(node: ir.Node, edit: Editor) -> str:
         raise Declined("it is no product of two matrices")
     if rank(left) != len(ours) or rank(right) != len(theirs):
         raise Declined("the ranks of its operands are not known")
-    if result.index(columns) < result.index(rows):  # the product of both transposed
+    if result.index(columns) < result.index(rows):  # swap the transposed operands
         left, right, ours, theirs, rows, columns = right, left, theirs, ours, columns, rows
     factors = [
         _in_order(left, ours, batched + rows + summed, node, edit),
@@ -99,7 +100,7 @@ def _multiplied(node: ir.Node, edit: Editor) -> str:
 
 
 def _repeats(node: ir.Node) -> bool:
-    """Whether a label is known to be 1 in one operand, and more in the other."""
+    """Whether a label is known to have size 1 in one operand and another size in the other."""
     first, second, _ = _terms(node)
     left, right = (
         dict(zip(term, () if value is None else dims(value) or ()))
@@ -115,10 +116,10 @@ def _are_floats(*values: ir.Value) -> bool:
 
 
 def _terms(node: ir.Node) -> list[str]:
-    """The labels of both operands and of the result; those of an ellipsis as capital letters.
+    """The labels of both operands and of the result; an ellipsis becomes capital letters.
 
     Raises:
-        Declined: the ranks are not known, a label stands twice, or the letters do not suffice.
+        Declined: the ranks are unknown, a label occurs twice, or there are not enough letters.
     """
     left, arrow, result = str(attribute(node, "equation", "")).replace(" ", "").partition("->")
     terms = left.split(",")
@@ -146,14 +147,14 @@ def _terms(node: ir.Node) -> list[str]:
 
 @dataclass(frozen=True)
 class _Product:
-    """An Einsum as a matrix product: which label goes where.
+    """An Einsum as a matrix product: the role of each label.
 
     Attributes:
-        activation, weight, result: the labels as the Einsum has them.
-        kept: labels of the activation that stay, in the order of the product.
+        activation, weight, result: the labels as in the Einsum.
+        kept: labels of the activation that are kept, in the order of the product.
         batched: those of them that the weight has, too.
         summed: labels that are summed.
-        made: labels that the weight brings.
+        made: labels of the result that only the weight has.
     """
 
     activation: str
@@ -166,7 +167,7 @@ class _Product:
 
     @property
     def source_order(self) -> str:
-        """The labels of the activation in the order in which the product reads them."""
+        """The labels of the activation in the order that the product needs."""
         return self.kept + self.summed
 
 
@@ -180,7 +181,7 @@ def _product(terms: list[str], source: int) -> _Product:
     free = "".join(one for one in result if one in activation and one not in batched)
     if not summed or not free:
         raise Declined("nothing is summed, or every label is, so it is not a matrix product")
-    # batch labels of the weight stand right in front of the last row label, as MatMul broadcasts
+    # MatMul broadcasts: batch labels of the weight have to be directly in front of the last row label
     kept = free[:-1] + batched + free[-1]
     return _Product(activation, weight, result, kept, batched, summed, made)
 
@@ -201,7 +202,7 @@ def _merged(
     node: ir.Node,
     edit: Editor,
 ) -> ir.Value:
-    """The summed labels as one axis."""
+    """Merge the summed labels into one axis."""
     if len(product.summed) == 1:
         return value
     size = math.prod(_sizes(product.summed, product, content))
@@ -214,7 +215,7 @@ def _merged(
 def _split(
     value: ir.Value, product: _Product, content: NDArray[np.generic], node: ir.Node, edit: Editor
 ) -> ir.Value:
-    """The labels that the weight brings as axes of their own."""
+    """Split the last axis into one axis for each label of the weight."""
     if len(product.made) == 1:
         return value
     sizes = _sizes(product.made, product, content)
@@ -229,7 +230,7 @@ def _sizes(labels: str, product: _Product, content: NDArray[np.generic]) -> list
 
 
 def _matrix(content: NDArray[np.generic], product: _Product) -> NDArray[np.generic]:
-    """The weight as ``[batched..., summed, made]``; labels that only it has are summed here."""
+    """The weight as ``[batched..., summed, made]``; labels that are only in the weight are summed here."""
     lost = [
         one for one in product.weight if one not in product.batched + product.summed + product.made
     ]
@@ -249,8 +250,8 @@ class MoveConstantToRightOfMatmul(Pass):
 
     Pattern: ``MatMul`` of a constant matrix of floats with an activation of rank 2 or more.
     Conditions: the rank of the activation is known.
-    Effect: ``Transpose -> MatMul -> Transpose`` with the matrix transposed; Transposes that meet others
-        are folded elsewhere.
+    Effect: ``Transpose -> MatMul -> Transpose`` with the matrix transposed; other passes fold Transposes
+        that meet.
     Source: ``A B = (B' A')'``.
     """
 

@@ -1,7 +1,7 @@
-"""Q/DQ as other tools write it, brought into the form that TensorRT reads.
+"""Converts Q/DQ of other tools to the form that TensorRT reads.
 
-TensorRT takes float biases, symmetric int8 activations (zero point 0), and axes that are written.
-ONNX Runtime's tools write int32 biases behind a DequantizeLinear and uint8 activations.
+TensorRT needs float biases, symmetric int8 activations (zero point 0), and explicit axes.
+ONNX Runtime's tools write int32 biases behind a DequantizeLinear, and uint8 activations.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["DequantizeBias", "MakeQdqSigned", "MakeQdqSymmetric", "WriteQdqAxis"]
 
 _MIDDLE = 128
-"""Zero point with which uint8 means what int8 means with 0: ``u - 128``."""
+"""The uint8 zero point that corresponds to int8 with 0: ``u - 128``."""
 
 
 class DequantizeBias(Pass):
@@ -35,8 +35,8 @@ class DequantizeBias(Pass):
 
     Pattern: ``DequantizeLinear(int32) -> bias`` of Conv, ConvTranspose or Gemm.
     Conditions: the integers and their scale are constant.
-    Effect: ``bias * scale`` as an initialiser; TensorRT dequantises no int32.
-    Source: TensorRT's rules for explicit quantisation.
+    Effect: ``bias * scale`` as an initializer; TensorRT does not dequantize int32.
+    Source: TensorRT's rules for explicit quantization.
     """
 
     name = "dequantize_bias"
@@ -59,12 +59,12 @@ class DequantizeBias(Pass):
 
 
 class WriteQdqAxis(Pass):
-    """Write the axis of scales per channel where it is left to the default.
+    """Write the axis of per-channel scales where it is omitted.
 
     Pattern: QuantizeLinear or DequantizeLinear with several scales and no axis.
     Conditions: opset 13 or newer.
-    Effect: ``axis = 1``, which is what leaving it out means.
-    Source: ONNX QuantizeLinear-13; TensorRT's rules for explicit quantisation.
+    Effect: ``axis = 1``, the default.
+    Source: ONNX QuantizeLinear-13; TensorRT's rules for explicit quantization.
     """
 
     name = "write_qdq_axis"
@@ -80,21 +80,21 @@ class WriteQdqAxis(Pass):
 
 
 class MakeQdqSigned(Pass):
-    """Write uint8 around 128 as int8 around 0.
+    """Convert uint8 with zero point 128 to int8 with zero point 0.
 
     Pattern: QuantizeLinear to uint8 with zero point 128 and its DequantizeLinears; uint8 constants
         behind a DequantizeLinear with zero point 128.
-    Conditions: the zero points are constant and all 128; nobody else reads the integers. Other zero
+    Conditions: the zero points are constant and all 128; nothing else reads the integers. Other zero
         points are asymmetric and need `make_qdq_symmetric`.
-    Effect: the same numbers as int8 with zero point 0, exactly.
-    Source: TensorRT's rules for explicit quantisation.
+    Effect: exactly the same values, as int8 with zero point 0.
+    Source: TensorRT's rules for explicit quantization.
     """
 
     name = "make_qdq_signed"
     anchors = QDQ
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Shift the integers of `node`, and of all that read them."""
+        """Shift the integers of `node` and of all that read them."""
         zero = array(input_at(node, 2))
         if zero is None or zero.dtype != np.uint8:
             return None
@@ -105,7 +105,7 @@ class MakeQdqSigned(Pass):
         if node.op_type == "DequantizeLinear":
             content = array(node.inputs[0])
             if content is None:
-                return None  # its QuantizeLinear takes it along
+                return None  # it is converted with its QuantizeLinear
             signed = (content.astype(np.int16) - _MIDDLE).astype(np.int8)
             edit.rewire(node, 0, edit.constant(signed, near=node, hint=f"{label(node)}_int8"))
         _set_zero(group, shifted, edit)
@@ -113,14 +113,14 @@ class MakeQdqSigned(Pass):
 
 
 class MakeQdqSymmetric(Pass):
-    """Requantise asymmetric integers symmetrically.
+    """Requantize asymmetric integers symmetrically.
 
     Pattern: QuantizeLinear with a zero point that is not in the middle, and its DequantizeLinears;
         constants behind a DequantizeLinear with such a zero point.
-    Conditions: constant scales and zero points of 8 bits; nobody else reads the integers. Changes
-        numbers, for half of the steps may go unused: on request.
+    Conditions: constant scales and zero points of 8 bits; nothing else reads the integers. Changes
+        numbers, since up to half of the steps may be unused: on request.
     Effect: int8 with zero point 0 and ``scale = max(|low|, |high|) / 127``.
-    Source: TensorRT's rules for explicit quantisation.
+    Source: TensorRT's rules for explicit quantization.
     """
 
     name = "make_qdq_symmetric"
@@ -129,7 +129,7 @@ class MakeQdqSymmetric(Pass):
     anchors = QDQ
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Requantise at `node`, and at all that reads its integers."""
+        """Requantize at `node` and at all that reads its integers."""
         zero, scale = array(input_at(node, 2)), array(node.inputs[1])
         if zero is None or zero.dtype not in (np.uint8, np.int8):
             return None
@@ -157,7 +157,7 @@ def _group(node: ir.Node) -> list[ir.Node]:
     """Return `node` and, for a QuantizeLinear, the DequantizeLinears that read it.
 
     Raises:
-        Declined: somebody else reads the integers, or reads them with other parameters.
+        Declined: another operator reads the integers, or a DequantizeLinear has other parameters.
     """
     if node.op_type == "DequantizeLinear":
         return [node]

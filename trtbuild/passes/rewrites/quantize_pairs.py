@@ -1,4 +1,4 @@
-"""QuantizeLinear behind DequantizeLinear with the same parameters."""
+"""Removes a QuantizeLinear behind a DequantizeLinear with the same parameters."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["CancelDequantizeQuantize"]
 
 _EXACT_BITS = 8
-"""Integers of this width come back through any float scale; wider ones may round in float16."""
+"""8-bit integers survive any float scale exactly; wider ones may round in float16."""
 
 
 class CancelDequantizeQuantize(Pass):
-    """Quantise once where the same tensor is quantised again.
+    """Remove a requantization with the same parameters.
 
     Pattern: ``DequantizeLinear -> QuantizeLinear``; ``Q -> DQ -> Q -> DQ`` becomes ``Q -> DQ``.
     Conditions: the same scale, zero point, type and axis, by value. A lone ``Q -> DQ`` is INT8
-        information for TensorRT and stays, and so does a pair that requantises.
-    Effect: readers read the integers in front.
+        information for TensorRT and stays; so does a pair with other parameters.
+    Effect: readers read the integers in front of the pair.
     Source: MNN ``EliminateQuantAndDequant``, which drops both orders and compares no scale.
     """
 
@@ -67,7 +67,7 @@ def _same(first: ir.Value | None, second: ir.Value | None) -> bool:
 
 
 def _same_zero(first: ir.Value | None, second: ir.Value | None) -> bool:
-    """Compare zero points; one that is left out is zero."""
+    """Compare zero points; an omitted one is zero."""
     if first is not None and second is not None:
         return _same(first, second)
     given = first if first is not None else second

@@ -1,4 +1,4 @@
-"""Reshapes that go nowhere, come back, or are made twice; channel shuffles among them."""
+"""Removes and merges Reshapes that change nothing, cancel or repeat; also channel shuffles."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _GLOBAL_POOLS = ("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
 
 
 class RemoveReshapeBeforeBinary(Pass):
-    """Let broadcasting add leading dims of 1.
+    """Let broadcasting add leading dims of 1, instead of a Reshape.
 
     Pattern: Reshape or Unsqueeze in front of an operator that broadcasts.
-    Conditions: it only puts ones in front of the dims, and another operand has the full rank.
+    Conditions: it only inserts ones in front of the dims, and another operand has the full rank.
         ``[N, C] -> [N, C, 1, 1]`` decides which dims broadcast and stays: ONNX aligns right.
-    Effect: the operator reads the tensor in front.
+    Effect: the operator reads the tensor in front of the Reshape.
     Source: NCNN ``eliminate_reshape_before_binaryop``.
     """
 
@@ -53,7 +53,7 @@ class RemoveReshapeBeforeBinary(Pass):
     needs = frozenset({"Reshape", "Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Read around each reshape that only adds leading ones."""
+        """Bypass each reshape that only adds leading ones."""
         done = []
         for place, operand in enumerate(node.inputs):
             reshape = maker(operand, "Reshape", "Unsqueeze")
@@ -70,14 +70,14 @@ class RemoveReshapeBeforeBinary(Pass):
 
 
 def _another_has_rank(node: ir.Node, place: int) -> bool:
-    """Whether an operand but this one has at least the rank of this one."""
+    """Whether another operand has at least the rank of operand `place`."""
     full = rank(node.inputs[place])
     others = [rank(item) for index, item in enumerate(node.inputs) if index != place]
     return full is not None and any(other is not None and other >= full for other in others)
 
 
 def _return_to_pooling(node: ir.Node, edit: Editor) -> str | None:
-    """Bypass a chain of reshapes that comes back to what a global pooling made."""
+    """Bypass a chain of reshapes that restores the dims of a global pooling's result."""
     source = equal_ancestor(node)
     if source is None or maker(source, *_GLOBAL_POOLS) is None:
         return None
@@ -86,12 +86,12 @@ def _return_to_pooling(node: ir.Node, edit: Editor) -> str | None:
 
 
 class RemoveReshapeAfterGlobalPool(Pass):
-    """Remove Reshapes behind global pooling that leave, or come back to, its [N, C, 1, 1].
+    """Remove Reshapes behind global pooling that keep or restore its dims [N, C, 1, 1].
 
-    Pattern: ``GlobalAveragePool | GlobalMaxPool -> Reshape``, or ``-> [N, C] ->`` and back.
-    Conditions: the dims at the end are known to be those of the pooling. ``[N, C]`` as an output, or
+    Pattern: global pooling, then a Reshape or Unsqueeze, or reshapes to ``[N, C]`` and back.
+    Conditions: the final dims are known to be those of the pooling. ``[N, C]`` as an output, or
         in front of a Gemm, stays.
-    Effect: readers read what was pooled.
+    Effect: readers read the result of the pooling.
     Source: NCNN ``eliminate_reshape_after_global_pooling``.
     """
 
@@ -106,9 +106,9 @@ class RemoveReshapeAfterGlobalPool(Pass):
 class RemoveFlattenAfterGlobalPool(Pass):
     """Remove a Flatten behind global pooling whose result becomes [N, C, 1, 1] again.
 
-    Pattern: ``GlobalAveragePool | GlobalMaxPool -> Flatten -> Reshape | Unsqueeze``.
-    Conditions: as for Reshape; a Flatten in front of a Gemm makes the matrix it needs and stays.
-    Effect: readers read what was pooled.
+    Pattern: global pooling, then ``Flatten -> Reshape | Unsqueeze``.
+    Conditions: as for Reshape; a Flatten in front of a Gemm makes the matrix that it needs and stays.
+    Effect: readers read the result of the pooling.
     Source: NCNN ``eliminate_flatten_after_global_pooling``.
     """
 
@@ -123,10 +123,11 @@ class RemoveFlattenAfterGlobalPool(Pass):
 
 
 class RemoveFlattenAfterGemm(Pass):
-    """Remove a Flatten of what is a matrix already.
+    """Remove a Flatten of a matrix.
 
     Pattern: ``Gemm | MatMul (-> Add) -> Flatten``.
-    Conditions: rank 2 and axis 1. A MatMul of rank 3, or axis 0 or 2, makes other dims.
+    Conditions: rank 2 and axis 1. Behind a MatMul of rank 3, or with axis 0 or 2, it changes the dims and
+        stays.
     Effect: readers read the matrix.
     Source: NCNN ``eliminate_flatten_after_innerproduct``.
     """
@@ -147,13 +148,13 @@ class RemoveFlattenAfterGemm(Pass):
 
 
 class MergeReshapes(Pass):
-    """Make one Reshape of a chain.
+    """Merge a chain of reshapes into one Reshape.
 
     Pattern: Reshape, Flatten, Squeeze or Unsqueeze behind another of them.
-    Conditions: nobody else sees the tensor between them; the dims at the end can be said with
-        constants, a 0 for a dim that is copied, and at most one -1. A 0 of the last target copies
-        from the tensor between, and is resolved against it.
-    Effect: the last one alone, or none if the chain comes back to where it started.
+    Conditions: the tensor between them has no other reader; the final dims can be written with
+        constants, a 0 for a copied dim, and at most one -1. A 0 in the last target copies a dim
+        of the tensor between, and is resolved against it.
+    Effect: only the last one, or none if the chain restores the dims at its start.
     Source: MNN ``RemoveDuplicateReshape``.
     """
 
@@ -161,7 +162,7 @@ class MergeReshapes(Pass):
     anchors = frozenset(RESHAPES)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Reshape what is in front of the chain that ends in `node`."""
+        """Let one Reshape replace the chain that ends in `node`."""
         middle = node.inputs[0]
         first = maker(middle, *RESHAPES)
         if first is None or middle is None or first.inputs[0] is None:
@@ -184,14 +185,14 @@ class MergeReshapes(Pass):
 
 
 def _own(node: ir.Node) -> tuple[int, ...] | None:
-    """Return the target of a Reshape if it does not copy dims from its input."""
+    """Return the constant target of a Reshape that copies no dims of its input, else None."""
     target = integers(node.inputs[1]) if node.op_type == "Reshape" else None
     return None if target is None or 0 in target else target
 
 
 @dataclass(frozen=True)
 class _Shuffle:
-    """``[N, C, ..] -> [N, rows, columns, ..]``, the two swapped, and back."""
+    """Channel shuffle: ``[N, C, ..] -> [N, rows, columns, ..]``, swap rows and columns, and back."""
 
     source: ir.Value
     rows: int
@@ -199,11 +200,11 @@ class _Shuffle:
 
 
 class CancelChannelShuffles(Pass):
-    """Remove a channel shuffle and the one that undoes it.
+    """Remove two channel shuffles of which one undoes the other.
 
-    Pattern: two shuffles of C channels behind each other, in ``g`` and in ``C / g`` groups.
-    Conditions: the groups of one are the columns of the other; equal shuffles with ``g * g != C``
-        are no identity. ONNX has no ShuffleChannel: a lone shuffle is in its form already and stays.
+    Pattern: two consecutive shuffles of C channels, in ``g`` and in ``C / g`` groups.
+    Conditions: the groups of one are the columns of the other; two equal shuffles with ``g * g != C``
+        do not cancel. ONNX has no ShuffleChannel: a lone shuffle stays.
     Effect: readers read the tensor in front of both.
     Source: MNN ``TransformShuffleChannel``; Zhang et al. 2018 (ShuffleNet).
     """
@@ -212,7 +213,7 @@ class CancelChannelShuffles(Pass):
     anchors = frozenset({"Reshape"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Bypass two shuffles of which `node` is the end."""
+        """Bypass two shuffles, the second of which ends in `node`."""
         second = _read(node)
         first = None if second is None else _read(maker(second.source, "Reshape"))
         if first is None or second is None:

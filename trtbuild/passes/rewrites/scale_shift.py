@@ -1,4 +1,4 @@
-"""Multiplications and additions of constants behind a layer, folded into it."""
+"""Folds Mul, Div, Add and Sub of constants behind a layer into it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
 
 
 def split_operands(node: ir.Node) -> tuple[ir.Value, ir.Value, bool] | None:
-    """Return the computed and the constant operand of a binary node, and whether it is first.
+    """Return the computed and the constant operand of a binary node, and whether the constant is first.
 
-    None where both are computed, or both constant.
+    None if both are computed or both constant.
     """
     left, right = node.inputs[0], node.inputs[1]
     if left is None or right is None or is_constant(left) == is_constant(right):
@@ -43,7 +43,7 @@ def affine_of(node: ir.Node, ranks: int, channels: int) -> Affine:
     """Read Add, Sub, Mul or Div of a constant as ``x * scale + shift`` per channel.
 
     Raises:
-        Declined: it is not per channel, or the constant is on the left of a Sub or Div.
+        Declined: it is not per channel, the constant is on the left of a Sub or Div, or it divides by zero.
     """
     operands = split_operands(node)
     if operands is None:
@@ -85,9 +85,9 @@ class FoldBiasAdd(Pass):
     """Fold a constant that is added behind a convolution into its bias.
 
     Pattern: ``Conv | ConvTranspose -> Add | Sub`` of a constant, on either side of the Add.
-    Conditions: the constant is a scalar or has one value per channel, judged by right-aligned
+    Conditions: the constant is a scalar or has one value per channel by right-aligned
         broadcasting (``[C]`` lies along the width), and does not make the result larger; the bias is
-        constant or absent; nobody else sees the convolution's output.
+        constant or absent; the convolution's output has no other reader.
     Effect: ``b' = b + c``.
     Source: MNN ``ConvBiasAdd``.
     """
@@ -120,7 +120,7 @@ class FoldScaleIntoConv(Pass):
 
 
 class FoldScaleShiftIntoConv(Pass):
-    """Fold a Scale layer, a Mul and an Add per channel, into the convolution in front of it.
+    """Fold a Mul and an Add per channel (a Scale layer) into the convolution in front of them.
 
     Pattern: ``Conv | ConvTranspose -> Mul -> Add`` of constants.
     Conditions: as for fold_bias_add and fold_scale_into_conv, for both.
@@ -151,10 +151,10 @@ class FoldScaleShiftIntoConv(Pass):
 
 
 class FoldSumCoefficients(Pass):
-    """Fold the coefficients of a weighted sum into the convolutions that it sums.
+    """Fold the coefficients of a weighted sum of convolutions into the convolutions.
 
     Pattern: ``Conv * c1 + Conv * c2``.
-    Conditions: as for fold_scale_into_conv, for each term; a dynamic or spatial coefficient stays. ONNX
+    Conditions: as for fold_scale_into_conv, for each term; a computed or spatial coefficient stays. ONNX
         has no weighted Sum.
     Effect: the plain sum of the convolutions.
     Source: NCNN ``fuse_binaryop_eltwise``.

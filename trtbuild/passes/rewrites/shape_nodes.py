@@ -1,4 +1,4 @@
-"""Shape and Size of tensors whose dims are known before the network runs."""
+"""Replaces Shape and Size of tensors whose dims are known before the network runs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = ["FoldShape"]
 class FoldShape(Pass):
     """Replace the Shape of a static tensor by a constant.
 
-    Pattern: Shape or Size; Gather of a Shape at constant places; a Reshape to a computed shape.
-    Conditions: the dims asked for are known numbers; symbolic ones stay. A Reshape may copy symbolic
+    Pattern: Shape or Size; Gather of a Shape at constant indices; a Reshape to a computed shape.
+    Conditions: the dims are known numbers; symbolic ones stay. The target of a Reshape may copy symbolic
         dims that its input has in the same place, and leave one to be computed.
-    Effect: an initialiser, from which constant folding goes on.
+    Effect: an initializer, which constant folding continues with.
     Source: MNN ``ResolveTfShapeN``; ONNX has no ShapeN.
     """
 
@@ -37,7 +37,7 @@ class FoldShape(Pass):
     anchors = frozenset({"Gather", "Reshape", "Shape", "Size"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Write the dims down."""
+        """Replace `node`, or the target of a Reshape, by a constant."""
         if node.op_type == "Reshape":
             return _write_target(node, edit)
         content = _gathered(node) if node.op_type == "Gather" else _asked(node)
@@ -66,9 +66,9 @@ def _write_target(node: ir.Node, edit: Editor) -> str | None:
 
 
 def _with_copied_dim(node: ir.Node) -> tuple[int, ...] | None:
-    """Return the target with 0 for its -1 where that can only be the open dim in the same place.
+    """Return the target with 0 instead of -1 if the computed dim must be the symbolic dim in the same place.
 
-    Shape inference follows a dim that is copied, and loses one that is computed.
+    Shape inference keeps track of a copied dim, but not of a computed one.
     """
     source, target = dims(node.inputs[0]), integers(node.inputs[1])
     if source is None or target is None or target.count(-1) != 1:

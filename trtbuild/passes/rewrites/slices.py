@@ -1,4 +1,4 @@
-"""Slices of everything, and pieces cut out of what was just put together."""
+"""Removes Slices that take everything, and Slices or Splits of a Concat that return its pieces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["CancelConcatSlice", "RemoveFullSlice"]
 
 _NO_END = 2**31 - 1
-"""INT32_MAX, which exporters write for "to the end"; a smaller end may cut a symbolic dim."""
+"""INT32_MAX, which exporters write for "to the end"; a smaller end may cut off a symbolic dim."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class _Cut:
     step: int
 
     def whole(self, size: Dim) -> bool:
-        """Whether the cut leaves an axis of this size as it is."""
+        """Whether the cut takes the whole axis of this size."""
         if self.step != 1:
             return False
         if isinstance(size, int):
@@ -42,7 +42,7 @@ class _Cut:
         return self.start == 0 and self.end >= _NO_END
 
     def bounds(self, size: int) -> tuple[int, int]:
-        """Return the first place and the one behind the last, as ONNX clamps them."""
+        """Return the first index and the end, clamped as in ONNX."""
         first, last = (
             min(max(place + size if place < 0 else place, 0), size)
             for place in (self.start, self.end)
@@ -51,7 +51,7 @@ class _Cut:
 
 
 def _cuts(node: ir.Node, rank: int) -> list[_Cut] | None:
-    """Read the constant bounds of a Slice, as attributes or operands; None where they are not."""
+    """Read the constant bounds of a Slice, from attributes or operands; None if they are not constant."""
     if "starts" in node.attributes:
         starts, ends = attribute(node, "starts"), attribute(node, "ends")
         over, steps = attribute(node, "axes"), None
@@ -69,7 +69,7 @@ def _cuts(node: ir.Node, rank: int) -> list[_Cut] | None:
 
 
 def _optional(operand: ir.Value | None) -> tuple[int, ...] | None:
-    """Return None for an operand that is left out, and nothing for one that is not constant."""
+    """Return None for an omitted operand, and an empty tuple for one that is not constant."""
     if operand is None:
         return None
     return integers(operand) or ()
@@ -101,11 +101,11 @@ class RemoveFullSlice(Pass):
 
 
 class CancelConcatSlice(Pass):
-    """Read the pieces of a Concat instead of cutting them out of it again.
+    """Read the pieces of a Concat instead of cutting them out of its result.
 
     Pattern: ``Concat -> Split``, or ``Concat -> Slice``, along the axis of the Concat.
-    Conditions: each cut is exactly one of the pieces, whose sizes are known.
-    Effect: readers of the cuts read the pieces; the Concat stays if somebody else reads it.
+    Conditions: each output is exactly one of the pieces, whose sizes are known.
+    Effect: readers read the pieces; the Concat stays if it has other readers.
     Source: ONNX Runtime ``Concat Slice Elimination``.
     """
 
@@ -113,7 +113,7 @@ class CancelConcatSlice(Pass):
     anchors = frozenset({"Slice", "Split"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Let the readers of `node` read what was concatenated."""
+        """Let the readers of `node` read the pieces."""
         concat = maker(node.inputs[0], "Concat")
         if concat is None or len(concat.inputs) < 2:
             return None
@@ -126,10 +126,10 @@ class CancelConcatSlice(Pass):
 
 
 def _pieces_cut(node: ir.Node, concat: ir.Node) -> list[ir.Value]:
-    """Return the piece of `concat` that each output of `node` is.
+    """Return, for each output of `node`, the piece of `concat` that it equals.
 
     Raises:
-        Declined: one of them is not exactly one piece.
+        Declined: an output is not exactly one piece.
     """
     known = dims(node.inputs[0])
     if known is None:

@@ -1,4 +1,4 @@
-"""Squeeze and Unsqueeze of constants, in pairs, and with computed axes."""
+"""Folds and cancels Squeeze and Unsqueeze: of constants, in pairs, and with computed axes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["CancelSqueezeUnsqueeze", "FoldSqueezeAxes", "FoldUnsqueeze"]
 
 
 class FoldUnsqueeze(Pass):
-    """Give a constant its dims instead of unsqueezing it at every run.
+    """Reshape a constant once instead of unsqueezing it in every run.
 
     Pattern: Unsqueeze of a constant.
-    Conditions: the axes are constant; an overridable initialiser is no constant.
-    Effect: a second initialiser with the new dims; other readers keep the first one.
+    Conditions: the axes are constant; an overridable initializer is not a constant.
+    Effect: a second initializer with the new dims; other readers keep the first one.
     Source: ONNX Runtime ``Unsqueeze Elimination``.
     """
 
@@ -33,7 +33,7 @@ class FoldUnsqueeze(Pass):
     anchors = frozenset({"Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Write the constant down with its new dims."""
+        """Replace `node` by the constant with its new dims."""
         content, target = array(node.inputs[0]), static_dims(node.outputs[0])
         if content is None or target is None or axes(node) is None:
             return None
@@ -44,9 +44,9 @@ class FoldUnsqueeze(Pass):
 class FoldSqueezeAxes(Pass):
     """Compute the axes of an Unsqueeze or Squeeze before the network runs.
 
-    Pattern: Unsqueeze or Squeeze whose axes come out of arithmetic on constants.
-    Conditions: nothing in that arithmetic is random, overridable or a graph input.
-    Effect: the axes are an initialiser.
+    Pattern: Unsqueeze or Squeeze whose axes are computed from constants.
+    Conditions: nothing in that computation is random, overridable or a graph input.
+    Effect: the axes are an initializer.
     Source: MNN ``FoldExpandDimsConst``.
     """
 
@@ -54,7 +54,7 @@ class FoldSqueezeAxes(Pass):
     anchors = frozenset({"Squeeze", "Unsqueeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Fold what makes the axes of `node`."""
+        """Fold the axes of `node`."""
         operand = input_at(node, 1)
         if operand is None or is_constant(operand):
             return None
@@ -64,7 +64,7 @@ class FoldSqueezeAxes(Pass):
 
 
 class CancelSqueezeUnsqueeze(Pass):
-    """Remove Squeeze and Unsqueeze of the same axes behind each other.
+    """Remove consecutive Squeeze and Unsqueeze of the same axes.
 
     Pattern: ``Unsqueeze -> Squeeze`` or ``Squeeze -> Unsqueeze``.
     Conditions: both have constant axes, and the same ones, counted from the front.

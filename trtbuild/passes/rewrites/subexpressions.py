@@ -1,4 +1,4 @@
-"""The same constant kept twice, the same thing computed twice."""
+"""Merges equal constants and equal nodes."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 __all__ = ["MergeEqualConstants", "MergeEqualNodes"]
 
 _SAMPLE = 64
-"""Elements at the start that tell large constants apart before all of them are read."""
+"""Leading elements that distinguish large constants before the whole content is compared."""
 
 
 class MergeEqualConstants(Pass):
     """Keep one copy of each constant.
 
-    Pattern: two initialisers of one graph with the same type, dims and bits.
-    Conditions: neither is overridable or an output; 0.0 and -0.0 differ. A reader that is folded
-        later gets a copy of its own then, so sharing blocks nothing.
+    Pattern: two initializers of one graph with the same type, dims and bits.
+    Conditions: neither is overridable or an output; 0.0 and -0.0 differ. A fold into weights makes
+        a copy for its reader, so sharing prevents no later fold.
     Effect: all readers read the first one.
-    Source: ONNX Runtime ``Transformer Memcpy`` copies between devices; with one device, copies of
-        constants are what is left of the task.
+    Source: ONNX Runtime ``Transformer Memcpy`` copies between devices; on one device, only copies of
+        constants remain of that task.
     """
 
     name = "merge_equal_constants"
 
     def run(self, edit: Editor) -> None:
-        """Merge equal initialisers, graph by graph."""
+        """Merge equal initializers, graph by graph."""
         for graph in all_graphs(edit.model.graph):
             kept: dict[Hashable, list[ir.Value]] = {}
             for name, value in list(graph.initializers.items()):
@@ -54,7 +54,7 @@ class MergeEqualConstants(Pass):
 
 
 def _sample(tensor: ir.TensorProtocol) -> Hashable:
-    """Return what differs cheaply: type, dims and some of the elements."""
+    """Return a cheap key: type, dims and some of the elements."""
     kind = (tensor.dtype, tuple(tensor.shape.numpy()))
     if tensor.dtype == ir.DataType.STRING:
         return (*kind, repr(tensor.numpy().tolist()))
@@ -69,24 +69,24 @@ def _equal(first: ir.TensorProtocol | None, second: ir.TensorProtocol) -> bool:
     if first is second:
         return True
     if second.size <= _SAMPLE or second.dtype == ir.DataType.STRING:
-        return True  # the sample was the whole
+        return True  # the sample was the whole content
     return bool(first.tobytes() == second.tobytes())
 
 
 class MergeEqualNodes(Pass):
-    """Compute the same thing once.
+    """Merge nodes that compute the same.
 
     Pattern: two nodes of one graph with the same operator, attributes and operands.
-    Conditions: not random, no training Dropout, no bodies; two names at the interface need two
+    Conditions: not random, no training Dropout, no bodies; two graph outputs need two
         tensors.
-    Effect: readers of the second one read the first one; chains merge level by level.
+    Effect: readers of the second node read the first one; chains merge level by level.
     Source: ONNX Runtime ``Common Subexpression Elimination``.
     """
 
     name = "merge_equal_nodes"
 
     def run(self, edit: Editor) -> None:
-        """Walk each graph in order and look every node up among those before it."""
+        """Walk each graph in order and look for an equal earlier node."""
         for graph in all_graphs(edit.model.graph):
             seen: dict[Hashable, ir.Node] = {}
             for node in graph:

@@ -1,4 +1,4 @@
-"""Matrix products by constant matrices as 1x1 convolutions, for engines that run those faster."""
+"""Writes matrix products by constant matrices as 1x1 convolutions, for engines that run those faster."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ConvertMatmulToConv(Pass):
     """Write a MatMul by a constant matrix as a 1x1 convolution.
 
     Pattern: MatMul of rank 2 or more by a constant matrix ``[K, N]`` on the right.
-    Conditions: floats; at most one dim of the result is not known. Two activations, a matrix per batch
-        entry, and a constant on the left (which mixes rows) stay. Changes the form: on request.
+    Conditions: floats; at most one dim of the result is unknown. Two activations, a matrix per batch
+        entry, and a constant on the left (which mixes rows) stay. Changes the form of the graph: on request.
     Effect: ``Reshape [-1, K, 1, 1] -> Conv -> Reshape`` to the dims of the product.
     Source: MNN ``ConvertMatMulToConv2D``.
     """
@@ -63,8 +63,8 @@ class ConvertGemmToConv(Pass):
     """Write a Gemm by a constant matrix as a 1x1 convolution.
 
     Pattern: Gemm with constant B, any transB, alpha, beta.
-    Conditions: transA is 0; C is a constant row, a scalar, or absent; floats. Changes the form, and is
-        the opposite of the two passes that make a Gemm of a Conv: on request.
+    Conditions: transA is 0; C is a constant row, a scalar, or absent; floats. Changes the form of the graph,
+        and reverses the two passes that make a Gemm of a Conv: on request.
     Effect: ``Unsqueeze -> Conv -> Squeeze`` with alpha in the weights and beta in the bias.
     Source: MNN ``TransformInnerProduct``.
     """

@@ -1,4 +1,4 @@
-"""1x1 convolutions over maps of one pixel as matrix products."""
+"""Writes 1x1 convolutions over maps of one pixel as matrix products."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _require_one_pixel(node: ir.Node) -> None:
     """Check that a Conv is a matrix product.
 
     Raises:
-        Declined: it is not.
+        Declined: it is not, or its dims are unknown.
     """
     source, weight = dims(node.inputs[0]), dims(node.inputs[1])
     if source is None or weight is None:
@@ -55,10 +55,10 @@ def _to_gemm(node: ir.Node, matrix: ir.Value, edit: Editor) -> str:
 class ConvertConvAfterGlobalPool(Pass):
     """Write a 1x1 convolution behind global pooling as a Gemm.
 
-    Pattern: ``GlobalAveragePool | GlobalMaxPool -> Conv`` with a kernel of ones.
-    Conditions: no pads (which would make a larger map), one group, constant weights. Changes the form,
-        and is the opposite of convert_gemm_to_conv: on request.
-    Effect: ``Flatten -> Gemm -> Unsqueeze``; a Flatten behind it cancels.
+    Pattern: global pooling, then a Conv with a kernel of ones.
+    Conditions: no pads (which would make a larger map), one group, constant weights. Changes the form of the
+        graph, and reverses convert_gemm_to_conv: on request.
+    Effect: ``Flatten -> Gemm -> Unsqueeze``; a following Flatten cancels.
     Source: NCNN ``replace_convolution_with_innerproduct_after_global_pooling``.
     """
 
@@ -82,9 +82,10 @@ class ConvertConvAfterGlobalPool(Pass):
 class ConvertConvAfterGemm(Pass):
     """Write a 1x1 convolution behind a matrix product as a Gemm.
 
-    Pattern: ``Gemm | MatMul -> Reshape | Unsqueeze [N, C, 1, 1] -> Conv`` with a kernel of ones.
-    Conditions: the map has one pixel; as behind global pooling. On request.
-    Effect: ``Gemm -> Gemm -> Unsqueeze``; a Flatten behind it cancels.
+    Pattern: a matrix made by Gemm, MatMul, Add or Relu, then ``Reshape | Unsqueeze`` to ``[N, C, 1, 1]``,
+        then a Conv with a kernel of ones.
+    Conditions: the map has one pixel; else as behind global pooling. On request.
+    Effect: ``Gemm -> Gemm -> Unsqueeze``; a following Flatten cancels.
     Source: NCNN ``replace_convolution_with_innerproduct_after_innerproduct``.
     """
 

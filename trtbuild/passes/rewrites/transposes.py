@@ -1,8 +1,8 @@
-"""Transposes that do nothing, cancel, or compose.
+"""Removes Transposes that do nothing or cancel, and composes others.
 
-``Transpose(perm)`` gives ``y[j] = x[perm[j]]`` for the dims, so ``q`` behind ``p`` is the one Transpose
-``r[j] = p[q[j]]``. MNN's format converters (NCHW, NHWC, NC4HW4) have no ONNX operator of their own;
-what an exporter writes for them is a Transpose.
+``Transpose(perm)`` gives the dims ``y[j] = x[perm[j]]``, so ``q`` behind ``p`` is the one Transpose
+``r[j] = p[q[j]]``. ONNX has no operator for MNN's format converters (NCHW, NHWC, NC4HW4); exporters
+write Transposes for them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _is_identity(perm: tuple[int, ...] | None) -> bool:
 
 
 def _composed(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
-    """Return the tensor in front of two Transposes, and the one permutation that both make."""
+    """Return the tensor in front of two Transposes, and their composed permutation."""
     first = maker(node.inputs[0], "Transpose")
     if first is None or first.inputs[0] is None:
         return None
@@ -63,11 +63,11 @@ def _cancel(node: ir.Node, edit: Editor) -> str | None:
 
 
 class RemoveIdentityTranspose(Pass):
-    """Remove a Transpose that leaves the dims in place.
+    """Remove a Transpose that does not permute dims.
 
     Pattern: a Transpose with the identity permutation.
-    Conditions: the permutation is written, or the rank known (without one the dims are reversed); a
-        swap of dims of equal size is no identity.
+    Conditions: the permutation is given, or the rank known (without a permutation the dims are reversed); a
+        swap of dims of equal size is not the identity.
     Effect: readers read the input.
     Source: MNN ``TensorConverterSameMerge``.
     """
@@ -81,11 +81,11 @@ class RemoveIdentityTranspose(Pass):
 
 
 class RemoveTransposeBeforeOutput(Pass):
-    """Remove Transposes in front of an output that do nothing together.
+    """Remove Transposes in front of an output that together do nothing.
 
-    Pattern: a Transpose that makes a graph output and is the identity, or undoes the one before.
+    Pattern: a Transpose that makes a graph output and is the identity, or undoes the one before it.
     Conditions: the tensor in front can take the name of the output. A Transpose that changes the
-        layout of an output is interface and stays (TensorRT: I/O formats).
+        layout of an output stays (TensorRT: I/O formats).
     Effect: the node in front makes the output, under its name.
     Source: MNN ``RemoveOutputTensorConvert``.
     """
@@ -104,7 +104,7 @@ class CancelInverseTransposes(Pass):
     """Remove a Transpose that undoes the one in front of it.
 
     Pattern: ``Transpose -> Transpose`` whose composition is the identity.
-    Conditions: both permutations are known. The first one stays if somebody else reads it.
+    Conditions: both permutations are known. The first one stays if it has other readers.
     Effect: readers read the tensor in front of both.
     Source: MNN ``RemoveInverseTensorConverter``.
     """
@@ -121,7 +121,7 @@ class MergeTransposes(Pass):
     """Compose a chain of Transposes into one.
 
     Pattern: ``Transpose -> Transpose``.
-    Conditions: both permutations are known; the first one stays if somebody else reads it.
+    Conditions: both permutations are known; the first one stays if it has other readers.
     Effect: one Transpose with ``perm[j] = first[second[j]]``.
     Source: MNN ``RemoveDuplicatedTensorConvert``.
     """
@@ -130,7 +130,7 @@ class MergeTransposes(Pass):
     anchors = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Let `node` permute the tensor in front of the chain."""
+        """Let `node` permute the tensor at the start of the chain."""
         found = _composed(node)
         if found is None:
             return None
