@@ -74,17 +74,18 @@ class SectionedCommand(click.Command):
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._examples = examples
-        if self._is_long:
-            self.params.append(
-                click.Option(
-                    ["--help-all"], is_flag=True, is_eager=True, expose_value=False,
-                    callback=_show_all, help="Show every option and exit.",
-                )
-            )  # fmt: skip
+        # a command that shows all at once takes it as well, for those who ask for it everywhere
+        self.params.append(
+            click.Option(
+                ["--help-all"], is_flag=True, is_eager=True, expose_value=False,
+                callback=_show_all, help="Show every option and exit.", hidden=not self._is_long,
+            )
+        )  # fmt: skip
 
     @property
     def _is_long(self) -> bool:
-        return sum(isinstance(one, click.Option) for one in self.params) >= _FEW
+        options = [one.name for one in self.params if isinstance(one, click.Option)]
+        return sum(name != "help_all" for name in options) >= _FEW
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the description, then the examples."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.backends import choose_backend
@@ -22,10 +23,10 @@ from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.passes import check_passes
 from trtbuild.runtime.manifest_beside import manifest_name
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
+from trtbuild.verification.gate import NEEDS_LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from trtbuild.backends.base import Backend
     from trtbuild.model.signature import TensorSpec
@@ -70,6 +71,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
             "--float and --float-group say what stays out of INT8; this build has none, so they change "
             "nothing."
         )
+    _check_labels(recipe)
     _check_speed(recipe)
     check_passes(recipe.optimize)
     if recipe.calibrates:
@@ -82,6 +84,15 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         if not (path == recipe.calibration and is_same_file(path, kept))
     )
     check_paths(reads, build_outputs(recipe, suffixes), besides, folder=recipe.output)
+
+
+def _check_labels(recipe: EngineRecipe) -> None:
+    """Refuse a limit on top-1 where files hold the samples and no file their classes; code may give both."""
+    data = recipe.data
+    named = data.data if data.verify_data is None else data.verify_data
+    are_files = data.random_data or (isinstance(named, str | Path) and Path(named).exists())
+    if recipe.gate.max_top1_drop is not None and data.labels is None and are_files:
+        raise OptionError(NEEDS_LABELS)
 
 
 def _check_speed(recipe: EngineRecipe) -> None:

@@ -133,7 +133,7 @@ def _stages(
     else:
         yield "take in"
         if prequantized.network.gaps:
-            yield "fill gaps, by calibration" if prequantized.calibrates else "fill gaps"
+            yield "fill gaps by calibration" if prequantized.calibrates else "fill gaps"
     yield from (f"build with {backend}" for backend in backends)
     yield "verify"
     if recipe.latency is None:
@@ -141,7 +141,7 @@ def _stages(
     backend = chosen_backends(recipe)[0][0]
     can_compare = recipe.int8 and recipe.fp16_baseline
     if can_compare and not why_no_fp16(backend, options_for(backend, recipe)):
-        yield "build in FP16 to compare with, only if the engine runs here"
+        yield "build in FP16 to compare with (only if the engine runs here)"
     yield "measure latency"
 
 
@@ -155,5 +155,5 @@ def _stages_of_float(recipe: EngineRecipe) -> Iterator[str]:
     if recipe.chooses_ranges:
         yield f"choose ranges ({recipe.effort})"
     if recipe.may_search:
-        yield "search, only if a limit is not met"
+        yield "search (only if a limit is not met)"
     yield "quantize"

@@ -61,7 +61,7 @@ from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.runtime.ray_cluster import staying_joined
 from trtbuild.search.stage import meet_budget
 from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16, PORTABLE
-from trtbuild.verification.gate import Gate, judge
+from trtbuild.verification.gate import NEEDS_LABELS, Gate, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -408,7 +408,7 @@ def _check_judged(artifact: Artifact, build: _Build) -> None:
     if recipe.gate.max_top1_drop is None:
         return
     if not has_labels:
-        raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+        raise OptionError(NEEDS_LABELS)
 
 
 def _tuned(start: Candidate, build: _Build) -> Tuned | None:

@@ -31,7 +31,7 @@ from trtbuild.search.float_form import float_form
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import NO_PARTS, Comparison, compare_each
-from trtbuild.verification.gate import Gate, Verdict, judge
+from trtbuild.verification.gate import NEEDS_LABELS, Gate, Verdict, judge
 from trtbuild.verification.layers import LayerReport  # noqa: TC001 - a saved result is read by its types
 from trtbuild.verification.ruling import Ruling, floors, rule
 
@@ -280,7 +280,7 @@ def _checked(
     check = LabelCheck(recipe.options.label_output)
     for number, batch in enumerate(batches):
         if number == 0 and batch.labels is None and recipe.gate.max_top1_drop is not None:
-            raise OptionError("a limit on top-1 needs labels; give them with --labels.")
+            raise OptionError(NEEDS_LABELS)
         yield batch
         check.add(reference.last, batch.labels)
     check.raise_at_chance()

@@ -43,7 +43,9 @@ def demo_report(done: Demonstration, page: Path) -> Report:
         facts={"network": _ABOUT},
         sections=(
             _both(done),
-            Section("What repaired it", tuple(map(Line, _moves(done.after)))),
+            Section(
+                "What repaired it", tuple(map(Line, ("what repaired it:", *_moves(done.after))))
+            ),
             Section("By hand", (Line(f"by hand, in {done.folder}: {done.command}"),)),
         ),
         files=files,

@@ -87,7 +87,7 @@ def _cards(found: EngineDiff) -> Iterator[Card]:
 def _moves(moved: list[NodeDiff]) -> str:
     counts: dict[str, int] = {}
     for node in moved:
-        text = f"{node.precision[0]} to {node.precision[1]}"
+        text = f"{node.precision[0]} → {node.precision[1]}"
         counts[text] = counts.get(text, 0) + 1
     return ", ".join(f"{count} {text}" for text, count in counts.items())
 
@@ -116,7 +116,7 @@ def _node_table(found: EngineDiff, *, has_all: bool) -> Table:
         for node in nodes
     )
     columns = (
-        *names("node", "operator", "precision", "what differs, A to B"),
+        *names("node", "operator", "precision", "what differs, A → B"),
         *numbers("ms, B - A", "bytes, B - A"),
     )
     return Table(columns, rows, num_shown=None if has_all else _NUM_SHOWN)
@@ -131,7 +131,7 @@ def _name(node: NodeDiff) -> Cell:
 def _precision(node: NodeDiff) -> Cell:
     one, other = node.precision
     if one and other and one != other:
-        return Line(f"{one} to {other}", Tone.NOTE)
+        return Line(f"{one} → {other}", Tone.NOTE)
     return one or other
 
 
@@ -154,10 +154,10 @@ def _told(change: NodeChange) -> str:
             text.rpartition(",")[0].partition(" at most")[0]
             for text in (change.first, change.second)
         )
-        return f"weights{of}: other integers or scales; largest weight {first} to {second}{ratio}"
+        return f"weights{of}: other integers or scales; largest weight {first} → {second}{ratio}"
     if change.what is ChangeKind.WEIGHTS and "float" not in (change.first, change.second):
         return f"constants{of}: other values"
-    return f"{change.what}{of}: {change.first} to {change.second}{ratio}"
+    return f"{change.what}{of}: {change.first} → {change.second}{ratio}"
 
 
 def _change_of(one: float | None, other: float | None) -> str:

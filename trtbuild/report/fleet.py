@@ -25,12 +25,12 @@ def fleet_report(fleet: Fleet) -> Report:
     columns = (
         *names("target", "outcome", "built by", "engine"),
         *numbers("bytes", "SQNR, dB", "ms here", "INT8 nodes", "s"),
-        *names("why"),
     )
+    table = Table(columns, tuple(map(_row, fleet.targets)))
     return Report(
         title=f"{fleet.model} for {len(fleet.targets)} targets",
         facts={"calibration": fleet.calibration or "none"},
-        sections=(Section("Targets", (Table(columns, tuple(map(_row, fleet.targets))),)),),
+        sections=(Section("Targets", (table, *map(_reason, fleet.targets))),),
         data=fleet.to_json(),
     )
 
@@ -46,5 +46,9 @@ def _row(target: FleetTarget) -> tuple[Cell, ...]:
         "" if target.latency_ms is None else f"{target.latency_ms:.3g}",
         f"{target.int8_layers} of {target.num_layers}" if target.num_layers else "",
         f"{target.seconds:.1f}" if target.engine else "",
-        target.reason,
     )
+
+
+def _reason(target: FleetTarget) -> Line:
+    """Under the table, since a sentence in its last column would be as narrow as a word."""
+    return Line(f"{target.name}: {target.reason}", _TONES.get(target.outcome, Tone.NOTE))

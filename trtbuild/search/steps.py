@@ -26,6 +26,7 @@ from trtbuild.search.milliseconds import UNTIMED, LayerTiming
 from trtbuild.search.ranges.choose import BY_EFFECT
 from trtbuild.search.ranges.shared_scales import RULES
 from trtbuild.search.rounding import round_weights
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -206,11 +207,11 @@ def rescale_channels(
             tried.append(same)
             num = sum(1 for one in chosen if one.rescaling and not one.rescaling.is_free)
             cost = (
-                f"{num} more elementwise operators in front of layers"
+                f"{counted(num, 'more elementwise operator')} in front of layers"
                 if num
-                else "no operator more"
+                else "no more operators"
             )
-            said = f"{len(chosen)} tensors {what}, {cost}"
+            said = f"{counted(len(chosen), 'tensor')} {what}, {cost}"
             own, by_rule = _with_choices(candidate, chosen, material)
             others.append((f"{said}, their ranges by the rule of the others", by_rule))
             yield said, own

@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from trtbuild.verification.intervals import Estimate
     from trtbuild.verification.metrics import OutputComparison
 
-__all__ = ["Finding", "Gate", "Verdict", "check_limits", "check_measured", "judge"]
+__all__ = [
+    "NEEDS_LABELS",
+    "Finding",
+    "Gate",
+    "Verdict",
+    "check_limits",
+    "check_measured",
+    "judge",
+]
+
+NEEDS_LABELS = "a limit on top-1 needs labels; give them with --labels."
 
 
 @dataclass(frozen=True, kw_only=True)

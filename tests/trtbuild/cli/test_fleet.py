@@ -168,3 +168,12 @@ def test_the_example_of_the_page_is_a_fleet(tmp_path) -> None:
     assert found["rtx-50"].gate.min_sqnr == 25.0
     assert found["rtx-50"].tensorrt.compute_capabilities == ("12.0",)
     assert found["cpu"].gate.min_sqnr == 20.0
+
+
+def test_a_reason_stands_beside_its_target_on_a_narrow_terminal(
+    folder, capsys, monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    said = fleet(capsys, folder, BUILD + '[target.server]\nbackend = "tensorrt"\n').out
+    [line] = [line for line in said.splitlines() if line.startswith("server: ")]
+    assert "TensorRT is not installed" in line

@@ -48,7 +48,8 @@ def test_long_help_shows_the_essentials_and_says_what_else_there_is(capsys) -> N
 def test_a_command_of_few_options_shows_them_all(capsys) -> None:
     text = trtbuild(capsys, "optimize", "--help").out
     assert "--help-all" not in text
-    options = {o for p in COMMANDS["optimize"].params for o in p.opts if o.startswith("--")}
+    shown = [p for p in COMMANDS["optimize"].params if not getattr(p, "hidden", False)]
+    options = {o for p in shown for o in p.opts if o.startswith("--")}
     assert options <= set(re.findall(r"--[\w-]+", text))
 
 
@@ -58,9 +59,19 @@ def test_a_command_of_few_options_shows_them_all(capsys) -> None:
 def test_what_may_be_left_out_is_counted(name, capsys) -> None:
     text = trtbuild(capsys, *name.split(), "--help").out
     found = re.search(r"(\d+) more with --help-all", text)
-    parameters = [p for p in COMMANDS[name].params if isinstance(p, click.Option)]
+    parameters = [p for p in COMMANDS[name].params if isinstance(p, click.Option) and not p.hidden]
     shown = sum(any(re.search(rf"(^|\s){o}\b", text) for o in p.opts) for p in parameters)
     assert shown + (int(found[1]) if found else 0) >= len(parameters)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in COMMANDS.items() if isinstance(c, SectionedCommand)]
+)
+def test_every_command_shows_all_its_options_on_request(name, capsys) -> None:
+    told = trtbuild(capsys, *name.split(), "--help-all")
+    assert told.code == 0
+    options = [p for p in COMMANDS[name].params if isinstance(p, click.Option) and not p.hidden]
+    assert {p.opts[0] for p in options} <= set(re.findall(r"--?[\w-]+", told.out))
 
 
 @pytest.mark.parametrize(("name", "line"), EXAMPLES)

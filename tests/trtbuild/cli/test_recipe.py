@@ -317,6 +317,19 @@ def test_a_dry_run_refuses_what_has_no_data(
     )
 
 
+def test_a_dry_run_refuses_a_limit_on_top1_where_files_bring_no_labels(
+    files: tuple[Path, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data, out = files
+    asked = ("--int8", "--max-top1-drop", 1, "-o", out, "--dry-run")
+    assert "--labels" in trtbuild(capsys, "engine", model, "--data", data, *asked).sentence
+    (model.parent / "own.py").write_text("def samples():\n    yield from ()\n")
+    monkeypatch.chdir(model.parent)
+    # code may give each sample its class
+    own = trtbuild(capsys, "engine", model, "--data", "own.py:samples", *asked)
+    assert own.code == 0
+
+
 def test_a_dry_run_lists_every_file_that_is_read_once(
     files: tuple[Path, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:

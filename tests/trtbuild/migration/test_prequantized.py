@@ -256,7 +256,7 @@ def test_a_dry_run_says_what_would_be_done(tmp_path, capsys):
     model = with_gaps(tmp_path)
     done = build(capsys, model, tmp_path, "--quantized", "--dry-run")
     assert done.code == 0, done.err
-    assert "take in, fill gaps, by calibration, build" in done.out
+    assert "take in, fill gaps by calibration, build" in done.out
     assert "gaps.int8.onnx" in done.out
     assert "calibration.json" not in done.out
 

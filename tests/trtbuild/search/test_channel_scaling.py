@@ -263,7 +263,7 @@ def test_channels_of_unlike_size_are_scaled_and_the_engine_is_nearer_to_float() 
     model = unlike()
     plain, material = ready(model)
     found = dict(rescale_channels(lambda: plain, material))
-    scaled = found["1 tensors scaled, 1 more elementwise operators in front of layers"]
+    scaled = found["1 tensor scaled, 1 more elementwise operator in front of layers"]
     assert_same_function(model, scaled.artifact.model)
     # of 32 channels from 0.2 to 40 under one step of 40 / 127, most lose 2 to 7 bits, 6 dB each
     assert noise_db(model, scaled) < noise_db(model, plain) - 6
@@ -319,7 +319,7 @@ def test_no_channel_is_scaled_up_beyond_the_limit_of_a_clip_that_stays() -> None
     plain, material = ready(model)
     # one proposal: shifts gain nothing, and no operator is inserted
     (what, scaled), _ = rescale_channels(lambda: plain, material)
-    assert what == "1 tensors scaled or shifted, no operator more"
+    assert what == "1 tensor scaled or shifted, no more operators"
     assert noise_db(model, scaled) < noise_db(model, plain) - 6
     before, after = (
         open_session(tapped(m, ["c", "out"]), Execution.REFERENCE)
@@ -352,7 +352,7 @@ def test_a_one_sided_tensor_is_shifted_into_the_signed_range() -> None:
     model = unlike(one_sided=True, middle="x = Sigmoid (y)")
     plain, material = ready(model)
     what, shifted = next(iter(rescale_channels(lambda: plain, material)))
-    assert what.startswith("1 tensors scaled or shifted")
+    assert what.startswith("1 tensor scaled or shifted")
     read = next(n for n in shifted.artifact.model.graph if n.name == "Conv_2").inputs[0].producer()
     assert read.op_type == "Add"
     assert (array(read.inputs[1]) < 0).all()  # every channel lies above zero
