@@ -1,4 +1,4 @@
-"""The one value that goes from stage to stage."""
+"""The value that each stage takes and returns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Artifact", "EarlyStop", "Record"]
 
 @dataclass(frozen=True)
 class Record:
-    """What one stage did: of types that `trtbuild.json_codec.encode` knows."""
+    """What one stage did; `details` has only types that `trtbuild.json_codec.encode` knows."""
 
     stage: str
     summary: str
@@ -29,15 +29,15 @@ class Record:
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """How a calibration that might stop early has ended.
+    """How a calibration with early stopping ended.
 
     Attributes:
         share: by how much the thresholds of two halves may differ, as a share.
-        num_used: samples that were counted.
-        num_given: samples that there were.
-        num_tensors: tensors observed.
-        apart: tensor -> by how much its halves' thresholds differ, as a share, of those that do not
-            agree, the widest first; None where one half of the data holds no sample.
+        num_used: number of samples counted.
+        num_given: number of samples available.
+        num_tensors: number of tensors observed.
+        apart: tensors whose halves do not agree -> by how much their thresholds differ, as a share, the
+            largest first; None if one half of the data has no sample.
     """
 
     share: float
@@ -55,31 +55,31 @@ class EarlyStop:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A network on its way through the pipeline.
+    """A network between two stages of the pipeline, with what the stages so far have found.
 
     A stage is a function ``(artifact, options) -> artifact``; it clones the network before it
-    changes anything (`onnx_ir.Model.clone` shares the weights, so that is cheap).
+    changes anything (`onnx_ir.Model.clone` shares the weights, so a clone is cheap).
 
     Attributes:
         name: stem of every file written, for example ``resnet20``.
-        source: the network as it was given, or its part in front of `cut`.
+        source: the network as given, or its part before `cut`.
         model: the network at this stage: as given, then prepared. Always float.
-        calibration: range of each observed tensor of `model`, once calibrated.
-        given_calibration: the calibration of the network before a search has changed it, which fits the
-            network that the user has; None where nothing could change it.
+        calibration: range of each observed tensor of `model`; None before calibration.
+        given_calibration: the calibration from before a search changed the network, which fits the
+            user's network; None if nothing could change it.
         halves_apart: tensor -> by how much the thresholds of two halves of the data differ, as a
-            share; empty where that is not known.
-        early_stop: how a calibration that might stop early has ended; None where it could not.
-        quantized: `model` with Q/DQ in TensorRT's form, once quantized.
-        placement: where the Q/DQ of `quantized` stand.
+            share; empty if not known.
+        early_stop: how a calibration with early stopping ended; None without early stopping.
+        quantized: `model` with Q/DQ in TensorRT's form; None before quantization.
+        placement: where the Q/DQ of `quantized` are.
         decisions: for every node that could be INT8, whether it is, and why.
-        portable: what was chosen for ONNX Runtime's form alone; None for nothing.
-        history: one record per stage done; the manifest is made of them.
-        cut: where the network was cut in front of operators that ONNX Runtime cannot run; None where it
-            is whole.
-        request: what is asked of the placement: what stays in float, and for which compiler.
-        reference: the module as it was loaded, where channels or weights were taken from it before it
-            became `source`; None where `source` itself is what figures count from.
+        portable: choices for ONNX Runtime's form alone; None if there are none.
+        history: one record per stage done; the manifest is made from them.
+        cut: where the network was cut before operators that ONNX Runtime cannot run; None if it is
+            whole.
+        request: what stays in float, and the compiler to place Q/DQ for.
+        reference: the module as loaded, if channels or weights were removed from it to make `source`;
+            None if figures are relative to `source` itself.
     """
 
     name: str
@@ -100,26 +100,26 @@ class Artifact:
 
     @property
     def float_reference(self) -> ir.Model:
-        """What every figure and limit counts from: `reference`, else `source`."""
+        """The network that all figures and limits are relative to: `reference`, else `source`."""
         return self.source if self.reference is None else self.reference
 
     def whole(self, model: ir.Model) -> ir.Model:
-        """Return `model`, a form of this artifact's network, with what lies behind the cut after it."""
+        """Return `model`, a form of this artifact's network, joined with the part after the cut."""
         return model if self.cut is None else self.cut.join(model)
 
     @property
     def came_in_float(self) -> bool:
-        """Whether its INT8 form, where there is one, was made here."""
+        """Whether the network was given in float: its INT8 form, if it has one, was made by trtbuild."""
         made_here = self.placement is not None or self.calibration is not None
         return self.quantized is None or made_here
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """Every place where INT8 was chosen or refused, of the forms of both runtimes."""
+        """All groups of Q/DQ, in INT8 or float, of TensorRT's form and of ONNX Runtime's."""
         return () if self.placement is None else self.placement.groups
 
     def with_calibration(self, calibration: Calibration) -> Artifact:
-        """Return this artifact with ranges that were found before, and where they came from."""
+        """Return this artifact with the ranges of an earlier calibration, and a record of their origin."""
         record = Record(
             "calibrate",
             f"{len(calibration.ranges)} ranges from an earlier calibration",

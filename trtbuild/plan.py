@@ -1,4 +1,4 @@
-"""Where Q/DQ go and with which numbers, as data; rules make plans, `insert` carries them out."""
+"""Data classes for where Q/DQ go and with which scales; rules make plans, `insert` inserts their Q/DQ."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Decision:
 
 @dataclass(frozen=True, order=True)
 class Consumer:
-    """One reader of a tensor: a node's input; or the network's output (`GRAPH_OUTPUT`, position)."""
+    """One reader of a tensor: an input of a node, or an output of the network (`GRAPH_OUTPUT`, position)."""
 
     node: str
     index: int
@@ -72,7 +72,7 @@ class WeightPoint:
 
     Attributes:
         node: name of the node that reads it.
-        index: input index there.
+        index: which input of that node it is.
         axis: axis of the per-channel scales, or None for one scale.
     """
 
@@ -82,7 +82,7 @@ class WeightPoint:
 
 
 class GroupKind(StrEnum):
-    """What the Q/DQ of a group are for."""
+    """The purpose of a group's Q/DQ."""
 
     LAYER = "layer"
     SKIP_BRANCH = "skip branch"
@@ -90,24 +90,24 @@ class GroupKind(StrEnum):
     CONCAT = "concat"
     MOVEMENT = "data movement"
     ATTENTION = "attention"
-    # these two stand in ONNX Runtime's form alone
+    # only in ONNX Runtime's form
     KERNEL = "integer kernel"
     OUTPUT = "graph output"
 
 
 @dataclass(frozen=True)
 class Group:
-    """One place where INT8 is chosen: Q/DQ that stand or go together, whatever others do.
+    """Q/DQ pairs that are kept or removed together, independently of other groups.
 
     Attributes:
-        name: of the node that reads through them, which is exact and unique; ``output NAME`` for an
-            output of the network.
+        name: name of the node that reads through them, which is unique; ``output NAME`` for an output of
+            the network.
         op_type: the node's operator; `GRAPH_OUTPUT` for an output.
-        kind: what they are for.
-        consumers: the inputs that read through a pair; a layer's weight goes with its data input.
-        int8: whether it is in INT8; otherwise the user or a search keeps it in float.
+        kind: what the Q/DQ are for.
+        consumers: the inputs that read through a Q/DQ pair; a layer's weight belongs to its data input.
+        int8: whether the group is in INT8; otherwise the user or a search keeps it in float.
         reason: why.
-        macs: multiply-accumulates for one image; 0 where it has none or the shapes are not known.
+        macs: multiply-accumulates for one image; 0 if it has none or shapes are not known.
     """
 
     name: str
@@ -120,15 +120,15 @@ class Group:
 
     @property
     def in_tensorrt_form(self) -> bool:
-        """Whether it stands in TensorRT's form, too."""
+        """Whether it is in TensorRT's form, too."""
         return self.kind not in (GroupKind.KERNEL, GroupKind.OUTPUT)
 
     @property
     def rounds(self) -> bool:
-        """Whether TensorRT's form rounds values for it alone.
+        """Whether TensorRT's form rounds values for this group alone.
 
-        Data movement and Concat share the scale of what is read behind them: in float, they only pass
-        the rounding on to there.
+        Data movement and Concat share the scale of the tensors that they pass on. Without their own Q/DQ,
+        the values are rounded by the Q/DQ of the groups behind them instead.
         """
         passing_on = (GroupKind.CONCAT, GroupKind.MOVEMENT)
         return self.in_tensorrt_form and self.kind not in passing_on
@@ -136,12 +136,12 @@ class Group:
 
 @dataclass(frozen=True)
 class PlacementRequest:
-    """What is asked of a placement: what stays in float, and for which compiler it is.
+    """The request for a placement: what stays in float, and for which compiler.
 
     Attributes:
-        patterns: groups kept in float, by name, op type, or a glob over either.
-        groups: exact names of further ones; never read as patterns.
-        target: the compiler; None for what is installed.
+        patterns: groups to keep in float, by name, op type, or a glob over either.
+        groups: exact names of further groups to keep in float; never read as patterns.
+        target: the compiler; None for the installed one.
     """
 
     patterns: tuple[str, ...] = ()
@@ -149,7 +149,7 @@ class PlacementRequest:
     target: Target | None = None
 
     def with_float(self, names: Iterable[str]) -> PlacementRequest:
-        """Return the request with the groups of these names in float, too."""
+        """Return the request with the groups of these names kept in float, too."""
         return replace(self, groups=self.groups.union(names))
 
 
@@ -162,15 +162,15 @@ class Placement:
     """Where Q/DQ go, before any range is known.
 
     Attributes:
-        consumers: tensor -> the readers that read it through a Q/DQ pair; the others read floats.
+        consumers: tensor -> the readers that read it through a Q/DQ pair; other readers get floats.
         weights: the weights that become INT8.
-        root: quantized tensor -> the tensors whose ranges decide its scale (itself, where it is
-            computed; the origin of the values, behind data movement; all parts, behind a Concat).
-        groups: every place where INT8 is chosen, in the order of the network.
+        roots: quantized tensor -> the tensors whose ranges decide its scale: itself if it is computed;
+            behind data movement, the tensor that the values come from; behind a Concat, all its parts.
+        groups: all groups of Q/DQ, in INT8 or float, in the order of the network.
         decisions: one per node, with the reason; made from the groups.
-        differences: tensor -> (sum, addend): its range follows from theirs, since it is one minus
-            the other; such a tensor has no roots and is not observed.
-        unclipped: roots whose scale spans all that was seen, whatever the calibration's rule clips.
+        differences: tensor -> (sum, addend): the tensor is the one minus the other, so its range follows
+            from theirs; it has no roots and is not observed.
+        unclipped: roots whose scale covers all values seen, even if the calibration's rule clips.
     """
 
     consumers: Mapping[str, frozenset[Consumer]]
@@ -194,14 +194,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Plan:
-    """A placement with the numbers: what `insert` needs.
+    """A placement with scales: the input of `insert`.
 
     Attributes:
         consumers: as in `Placement`.
         weights: as in `Placement`.
         params: quantized tensor -> scale and zero point.
-        int32_biases: nodes whose constant bias becomes int32 with the scale of the products, which
-            ONNX Runtime's integer kernels want and TensorRT refuses.
+        int32_biases: nodes whose constant bias becomes int32, with the product of input and weight scale
+            as its scale; ONNX Runtime's integer kernels need this, and TensorRT rejects it.
     """
 
     consumers: Mapping[str, frozenset[Consumer]]
@@ -212,11 +212,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class OutputSteps:
-    """How uint8 stands for what a convolution gives, with a scale for each channel (axis 1).
+    """Per-channel scales (axis 1) and the zero point of a convolution's output in uint8.
 
     Attributes:
         scales: positive, float32 ``[channels]``.
-        zero_point: of all channels, 0 to 255.
+        zero_point: one for all channels, 0 to 255.
     """
 
     scales: np.ndarray
@@ -225,15 +225,16 @@ class OutputSteps:
 
 @dataclass(frozen=True)
 class PortableChoice:
-    """What is chosen for ONNX Runtime's form alone.
+    """Choices for ONNX Runtime's form alone.
 
     Attributes:
-        same_grid: tensors of both signs that TensorRT's form rounds, too, are rounded to the same values;
-            else to steps that are as fine as what each tensor holds allows.
-        steps: tensor -> its scales, of those that a convolution gives to float operators; see
+        same_grid: whether tensors with values of both signs that TensorRT's form rounds, too, are rounded to
+            the same values; otherwise each gets the finest scale that its range allows.
+        steps: tensor -> its per-channel scales, for outputs of convolutions that float operators read; see
             `trtbuild.quantization.output_channels`.
-        in_float: tensors that are not rounded; the convolutions that give them compute in float.
-        kernels: whether what has no weights and is INT8 in this form alone (a SiLU's Sigmoid and Mul) is.
+        in_float: tensors that are not rounded; the convolutions that compute them run in float.
+        kernels: whether nodes without weights that are INT8 in this form alone (Sigmoid and Mul of a SiLU)
+            run in INT8.
     """
 
     same_grid: bool = False

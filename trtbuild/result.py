@@ -1,4 +1,4 @@
-"""What a build gives."""
+"""The result of a build."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AlsoBuilt", "EngineResult", "has_moved"]
 
-# An engine so many dB below TensorRT's form, and below this SQNR, has lost more than its rounding explains:
-# 6 dB is one of 8 bits, and 30 dB (3 % relative error) is what INT8 networks usually keep.
+# An engine `GAP_DB` below TensorRT's form, with an SQNR below `GOOD_SQNR_DB`, has lost more than rounding
+# explains: 6 dB is one of 8 bits, and INT8 networks usually keep 30 dB (3 % relative error).
 GAP_DB = 6.0
 # Values twice as large as a reused range are clipped to half.
 _FAR_RATIO = 2.0
@@ -38,14 +38,14 @@ GOOD_SQNR_DB = 30.0
 
 
 def has_moved(record: Record) -> str:
-    """Return the tensor that exceeds its reused range most, where it does so twice; empty: none does."""
+    """Return the tensor that exceeds its reused range most, if more than twofold; else an empty string."""
     moved = record.details.get("ratios", {}) if record.stage == "spot check" else {}
     return next((name for name, ratio in moved.items() if ratio > _FAR_RATIO), "")
 
 
 @dataclass(frozen=True)
 class AlsoBuilt:
-    """An engine that was built beside, and why by that backend."""
+    """An engine built in addition, and why by that backend."""
 
     engine: Engine
     why_backend: str
@@ -53,30 +53,30 @@ class AlsoBuilt:
 
 @dataclass(frozen=True)
 class EngineResult:
-    """What came out.
+    """The result of an engine build.
 
     Attributes:
         artifact: the network with its calibration, its Q/DQ form and the reasons.
-        engine: what the backend built.
-        why_backend: what was picked, and why.
+        engine: the engine that the backend built.
+        why_backend: the chosen backend, and why.
         files: file name -> what it is.
-        comparisons: figures against the float network, of TensorRT's form and of each engine that runs
-            here; in place of one that does not, of ONNX Runtime's form.
-        verdicts: the gate's judgement of each.
-        latency: samples of the float network, of the engines, and of one in FP16 where the backend builds
-            it; empty when not measured.
-        controls: samples of `FLOAT` and `FP16` a second time, taken in the same turns.
-        without_fp16: why speed is not judged against FP16; empty where it is, or nobody asked.
-        speed_limits: what `latency` is held against.
-        manifest: path of the record.
-        kept_apart: whether calibration is known not to have seen the images of the comparisons.
-        layers: the layers' errors, where an output of TensorRT's form is far from the float one.
-        effects: what each layer in INT8 does to the outputs; None where nobody asked.
-        tuned: what the search for a budget did; None where none was set.
-        better_rule: the threshold rule that serves best, where an output is far from the float one, no
-            limit was set and another rule is clearly better.
-        also: the engine that was built besides; None where none was asked for.
-        record: what stands in the manifest; None before it is written.
+        comparisons: figures relative to the float network, of TensorRT's form and of each engine that runs
+            here; for an engine that does not, of ONNX Runtime's form.
+        verdicts: the gate's verdict on each comparison.
+        latency: samples of the float network, of the engines, and of an FP16 engine if the backend builds
+            one; empty if not measured.
+        controls: a second set of samples of `FLOAT` and `FP16`, taken in the same turns.
+        without_fp16: why speed is not judged against FP16; empty if it is, or was not requested.
+        speed_limits: the limits for `latency`.
+        manifest: path of the manifest.
+        kept_apart: whether the images of the comparisons are known not to be in the calibration data.
+        layers: errors of the layers, if an output of TensorRT's form is far from the float one.
+        effects: effect of each INT8 layer on the outputs; None if not requested.
+        tuned: what the search for a budget did; None if there was no budget.
+        better_rule: the best threshold rule, if an output is far from the float one, no limit was set and
+            another rule is clearly better.
+        also: the engine built in addition; None if none was requested.
+        record: the content of the manifest; None before it is written.
     """
 
     artifact: Artifact
@@ -116,18 +116,18 @@ class EngineResult:
 
     @property
     def latency_verdicts(self) -> dict[str, LatencyVerdict]:
-        """Of each engine: whether it is faster than float, the same, slower, or cannot be told."""
+        """For each engine: whether it is faster than float, the same or slower, or cannot be told."""
         names = [name for name in self.latency if name not in (FLOAT, FP16)]
         return {name: self._against(FLOAT, name) for name in names}
 
     @property
     def against_fp16(self) -> LatencyVerdict | None:
-        """The same of the engine against that in FP16; None without one."""
+        """Whether the engine is faster than the FP16 engine; None without one."""
         return self._against(FP16, ENGINE) if FP16 in self.latency else None
 
     @property
     def speed(self) -> dict[str, tuple[SpeedFinding, ...]]:
-        """Of each engine that was timed: its limits on speed; empty where none was set."""
+        """For each engine that was timed: findings on its speed limits; empty if none was set."""
         names = [name for name in (ENGINE, ALSO) if name in self.latency]
         found = {name: tuple(self._speed_of(name)) for name in names}
         return {name: one for name, one in found.items() if one}
@@ -150,11 +150,11 @@ class EngineResult:
 
     @property
     def below_floor(self) -> tuple[str, ...]:
-        """Why the engine may not be shipped though no limit says so; see `trtbuild.verification.ruling`."""
+        """Reasons other than limits not to ship the engine; see `trtbuild.verification.ruling`."""
         return self.below_floor_if(is_evaluated=False)
 
     def below_floor_if(self, *, is_evaluated: bool) -> tuple[str, ...]:
-        """Return `below_floor`; `is_evaluated` as of `trtbuild.verification.ruling.floors`."""
+        """Return `below_floor`; for `is_evaluated` see `trtbuild.verification.ruling.floors`."""
         found = [*self._poor_figures(is_evaluated=is_evaluated)]
         found += [str(gap) for gap in self.below_tensorrt_form]
         for record in self.artifact.history:
@@ -165,7 +165,7 @@ class EngineResult:
 
     @property
     def poor_figures(self) -> tuple[str, ...]:
-        """What of `below_floor` is said of answers; see `trtbuild.verification.ruling.floors`."""
+        """The part of `below_floor` that is about accuracy; see `trtbuild.verification.ruling.floors`."""
         return self._poor_figures(is_evaluated=False)
 
     def _poor_figures(self, *, is_evaluated: bool) -> tuple[str, ...]:
@@ -185,14 +185,14 @@ class EngineResult:
                     yield f"the calibration cache has scales for {found} of the {total} tensors of INT8"
 
     def _spoilt_data(self) -> Iterator[str]:
-        """Why no figure on these samples may be believed; see `trtbuild.data.account.DataAccount.spoilt`."""
+        """Why no figure on these samples can be trusted; see `trtbuild.data.account.DataAccount.spoilt`."""
         for record in self.artifact.history:
             if record.stage == "data":
                 yield from record.details["spoilt"]
 
     @property
     def ruling(self) -> Ruling:
-        """Whether it may be shipped; an engine that never ran is judged by its forms alone, and so is not."""
+        """Whether it may be shipped; an engine that never ran may not, as only its forms were compared."""
         below = (*self.below_floor, *self.not_run, *self._not_timed())
         speed = [one for found in self.speed.values() for one in found]
         names = [in_a_sentence(name) for name in self.verdicts]
@@ -200,26 +200,26 @@ class EngineResult:
 
     @property
     def not_run(self) -> tuple[str, ...]:
-        """Why no figure is the engine's own; empty where it ran."""
+        """Why the engine has no figures of its own; empty if it ran."""
         if not self.engine.not_opened:
             return ()
         return (f"the engine was built and not run here, because {self.engine.not_opened}",)
 
     def _not_timed(self) -> Iterator[str]:
-        """Why a limit on speed was held against nothing."""
+        """Why a limit on speed could not be checked."""
         wanted = self.speed_limits.min_fp16_speedup is not None
         if wanted and self.latency and self.against_fp16 is None:
             yield f"--min-fp16-speedup has nothing to compare with: {self.without_fp16}"
 
     @property
     def unjudged_collapse(self) -> str:
-        """Say what lies below the floor where no limit judges anything; else empty."""
+        """Why the engine is below the floor although no limit was set; empty otherwise."""
         limits = (f.is_limit for v in self.verdicts.values() for f in v.findings)
         return self.ruling.why if self.below_floor and not any(limits) and self.passed else ""
 
     @property
     def below_tensorrt_form(self) -> tuple[FormGap, ...]:
-        """The outputs of which the engine is `GAP_DB` below TensorRT's form, and below `GOOD_SQNR_DB`."""
+        """Outputs whose SQNR in the engine is `GAP_DB` below TensorRT's form, and below `GOOD_SQNR_DB`."""
         if not {TENSORRT_FORM, ENGINE} <= set(self.comparisons):
             return ()
         as_written = {output.name: output for output in self.comparisons[TENSORRT_FORM].outputs}

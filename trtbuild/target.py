@@ -1,14 +1,14 @@
-"""What Q/DQ are placed for: small tables of facts on what each of NVIDIA's compilers does with INT8.
+"""Targets for the placement of Q/DQ: small tables of what each of NVIDIA's compilers does with INT8.
 
-Where nothing is known of a target, its table says what the others share. docs/tensorrt.md shows the tables
+If a fact about a target is not known, its table has what the others share. docs/tensorrt.md shows the tables
 with the source of every line.
 
 Sources:
     [header] NVIDIA's ``NvInfer.h`` of TensorRT 10 and 11, ``IConvolutionLayer::setNbGroups``.
     [Model Optimizer] NVIDIA's ``modelopt.onnx.quantization.graph_utils``.
     [DLA] NVIDIA, "DLA Supported Layers and Restrictions".
-    [measured] plans that the builder of TensorRT for RTX 1.7.1 made for compute capability 8.9: which kernels
-        there are, on which type, and how large the plan is. Nothing was run.
+    [measured] plans that the builder of TensorRT for RTX 1.7.1 made for compute capability 8.9: their
+        kernels, the kernels' types, and the size of the plan. No plan was run.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Attention:
-    """Attention that becomes one INT8 kernel: Q, K, V and the result of Softmax through Q/DQ.
+    """Which attention becomes one INT8 kernel, if Q, K, V and the output of Softmax have Q/DQ.
 
     Attributes:
-        longest: most positions; beyond, the parts are kernels of their own.
-        head_sizes: sizes of a head that have the kernel; None where that is not known.
-        one_head: whether one head of one sample has it, too; where not, both products run in INT8 apart.
-        one_query: whether one position that asks has it, too, as where a decoder makes its next word; where
-            not, float has a kernel for it.
+        longest: the most positions; with more, each part of the attention is a kernel of its own.
+        head_sizes: head sizes with such a kernel; None if not known.
+        one_head: whether a single head of one sample has it, too; if not, both products run in INT8
+            separately.
+        one_query: whether a single query has it, too, as when a decoder generates a token; if not, there is
+            a kernel in float.
     """
 
     longest: int
@@ -53,22 +54,22 @@ class Target:
     """What one compiler does with INT8.
 
     Attributes:
-        name: as on the command line.
-        title: as in reports.
+        name: name on the command line.
+        title: name in reports.
         convolution: whether Conv runs in INT8.
-        conv_transpose: whether ConvTranspose does.
-        padded_conv_transpose: whether it does with padding, too.
-        group_input_multiple: channels that a group reads must be a multiple of this for INT8.
-        group_output_multiple: channels that a group makes must be a multiple of this for INT8.
-        depthwise: whether a group of one channel runs in INT8 whatever these multiples say.
-        average_pool_windows: (size, stride) of the windows of AveragePool that run in INT8, over two axes;
-            None for all.
-        global_average: whether GlobalAveragePool computes in INT8; where not, it reads that and averages in
+        conv_transpose: whether ConvTranspose runs in INT8.
+        padded_conv_transpose: whether ConvTranspose with padding runs in INT8.
+        group_input_multiple: a group's input channels must be a multiple of this for INT8.
+        group_output_multiple: a group's output channels must be a multiple of this for INT8.
+        depthwise: whether a group of one channel runs in INT8 despite these multiples.
+        average_pool_windows: (size, stride) of the AveragePool windows over two axes that run in INT8; None
+            for all.
+        global_average: whether GlobalAveragePool computes in INT8; if not, it reads INT8 and averages in
             float.
-        fewest_outputs: a Gemm or MatMul of fewer outputs is cheaper in float.
-        one_pair_for_pool: whether all readers of a MaxPool that is read in INT8 and in float get one Q/DQ
-            pair, lest it run twice.
-        attention: which attention becomes one INT8 kernel; None where none is known to.
+        fewest_outputs: a Gemm or MatMul with fewer outputs is cheaper in float.
+        one_pair_for_pool: whether all readers of a MaxPool that has readers in INT8 and in float get one Q/DQ
+            pair, so that it does not run twice.
+        attention: which attention becomes one INT8 kernel; None if none is known.
     """
 
     name: str
@@ -87,8 +88,8 @@ class Target:
 
 
 COMMON = Target(name="common", title="no compiler in particular", conv_transpose=False)
-"""ConvTranspose gains nothing on TensorRT for RTX and ONNX Runtime, which run it in float [measured], and on
-TensorRT the axis of its scales is disputed; all else is INT8 on one of them at least."""
+"""For any compiler: all that runs in INT8 on at least one. ConvTranspose is left out: TensorRT for RTX and
+ONNX Runtime run it in float [measured], and for TensorRT the per-channel axis of its scales is disputed."""
 
 _MODEL_OPTIMIZER = Attention(longest=512)
 TENSORRT_10 = Target(
@@ -101,28 +102,28 @@ TENSORRT_10 = Target(
     attention=_MODEL_OPTIMIZER,
 )
 TENSORRT_11 = replace(TENSORRT_10, name="tensorrt-11", title="TensorRT 11")
-"""Nobody has said of it what differs from 10."""
+"""No difference from TensorRT 10 is documented."""
 
 FOR_RTX = Target(
     name="rtx",
     title="TensorRT for RTX",
     conv_transpose=False,  # [measured]: float, and the INT8 weight is dequantized at every run
-    # [measured]: what other groups read is filled up to it, with zeros that the plan holds
+    # [measured]: input channels of other groups are padded to this multiple, with zeros stored in the plan
     group_input_multiple=4,
     depthwise=False,
-    # [measured], of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1; over one and three axes none
+    # [measured]: of 2/1, 2/2, 3/1, 3/2, 4/4, 5/1 only this one; none over one or three axes
     average_pool_windows=frozenset({(3, 1)}),
     global_average=False,  # [measured]
-    fewest_outputs=3,  # [measured]: one or two outputs cost kernels more than in float
+    fewest_outputs=3,  # [measured]: one or two outputs need more kernels than in float
     one_pair_for_pool=True,  # [measured]
-    # [measured], of heads of 8 to 256, and of 1, 2, 4, 16 and more queries
+    # [measured], with head sizes of 8 to 256, and with 1, 2, 4, 16 and more queries
     attention=Attention(512, frozenset({16, 32, 64}), one_head=False, one_query=False),
 )
 FOR_TURING = replace(
     FOR_RTX,
     name="rtx-turing",
     title="TensorRT for RTX on Turing, compute capability 7.5",
-    convolution=False,  # [measured]: FP16 behind rounding, 10 kernels for 5 in three of them
+    convolution=False,  # [measured]: runs in FP16 after rounding; three of them took 10 kernels, not 5
 )
 DLA = Target(
     name="dla",
@@ -134,8 +135,8 @@ TARGETS = {one.name: one for one in (COMMON, TENSORRT_10, TENSORRT_11, FOR_RTX, 
 
 
 def installed_target() -> Target:
-    """Return the table of what is installed: TensorRT, else TensorRT for RTX; without either `COMMON`."""
-    # here, because it loads NumPy, and help needs the names of targets alone
+    """Return the table of the installed compiler: TensorRT, else TensorRT for RTX, else `COMMON`."""
+    # imported here, because it loads NumPy, and `--help` needs only the names of targets
     from trtbuild.runtime.tensorrt.versions import RTX, installed
 
     try:

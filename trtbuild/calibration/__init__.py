@@ -1,4 +1,4 @@
-"""The float network runs over calibration data, and every observed tensor goes to `calibrators`."""
+"""Calibration: run the float network over the data and pass every observed tensor to `calibrators`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What a calibration set holds: near-duplicates, samples that decide ranges alone, the few that suffice.
+"""Advice on calibration data: near-duplicates, outliers, and a small subset that is as good.
 
-A sample is known by what the network makes of it: the largest magnitude and the root mean square of every
-observed tensor. Two samples that agree in all of these within a per cent are near-duplicates: the second one
-adds nothing to a range. A sample that reaches much further than every other in some tensor is an outlier: it
-alone decides those ranges, where the rule does not clip it.
+A sample is described by the largest magnitude and the root mean square of every observed tensor. Two
+samples that agree in all of these to 1 % are near-duplicates: the second adds nothing to a range. A sample
+is an outlier if it is much larger in some tensor than every other sample: it alone decides that range,
+unless the rule clips it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ __all__ = [
 NEAR = 0.01
 """Samples whose figures all agree to this share are near-duplicates."""
 FAR = 1.5
-"""A sample is an outlier where it reaches this many times what every other sample does."""
+"""A sample is an outlier in a tensor if its largest magnitude exceeds this many times the next largest."""
 
-# Below this share of a tensor's largest figure two figures count as equal: there is nothing to tell.
+# Figures below this share of the tensor's largest count as equal.
 _NOTHING = 1e-6
 
 
@@ -51,10 +51,10 @@ class Outlier:
     """A sample that alone decides ranges.
 
     Attributes:
-        name: of the sample.
-        num_tensors: in which it reaches more than `FAR` times what every other sample does.
-        tensor: where it reaches furthest.
-        ratio: how many times the next largest there.
+        name: name of the sample.
+        num_tensors: number of tensors in which it exceeds `FAR` times every other sample.
+        tensor: the tensor in which it exceeds the others most.
+        ratio: its largest magnitude in that tensor over the next largest sample's.
     """
 
     name: str
@@ -65,14 +65,14 @@ class Outlier:
 
 @dataclass(frozen=True)
 class SampleStatistics:
-    """What the network makes of each sample, in order of the samples' keys.
+    """The figures of each sample, sorted by the samples' keys.
 
     Attributes:
-        names: of the samples.
+        names: names of the samples.
         keys: digests of their contents.
-        tensors: what was observed.
+        tensors: names of the observed tensors.
         amax: largest magnitudes, float64 ``[samples, tensors]``.
-        rms: root mean squares, likewise.
+        rms: root mean squares, float64 ``[samples, tensors]``.
     """
 
     names: tuple[str, ...]
@@ -83,7 +83,7 @@ class SampleStatistics:
 
     @property
     def figures(self) -> NDArray[np.float64]:
-        """Logarithms of all figures, ``[samples, 2 * tensors]``; what is next to nothing is the same."""
+        """Logarithms of all figures, ``[samples, 2 * tensors]``; negligible figures are set equal."""
         both = np.hstack([self.amax, self.rms])
         floor = np.maximum(both.max(0, initial=0.0) * _NOTHING, np.finfo(np.float64).tiny)
         found: NDArray[np.float64] = np.log(np.maximum(both, floor))
@@ -92,7 +92,7 @@ class SampleStatistics:
 
 @dataclass
 class SampleRecorder:
-    """Takes down the figures of every sample; an observer of `trtbuild.calibration.observe`."""
+    """Records the figures of every sample; an observer of `trtbuild.calibration.observe`."""
 
     tensors: tuple[str, ...]
     seen: list[tuple[Place, list[float], list[float]]] = field(default_factory=list)
@@ -102,12 +102,12 @@ class SampleRecorder:
         self.kept = KeptHistograms(self.tensors)
 
     def group(self, key: bytes) -> int:
-        """Samples of any kind may come together."""
+        """All samples are in one group."""
         del key
         return 0
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
-        """Take the figures and histograms of some samples.
+        """Record the figures and histograms of some samples.
 
         Raises:
             DataError: a tensor holds NaN or infinity.
@@ -124,7 +124,7 @@ class SampleRecorder:
 
     @staticmethod
     def together(parts: Sequence[SampleRecorder]) -> SampleStatistics:
-        """Return what all threads saw, each content once."""
+        """Return the figures from all threads; samples of equal content appear once."""
         found = {
             place.key: (place.name, big, mean) for part in parts for place, big, mean in part.seen
         }
@@ -140,10 +140,10 @@ class SampleRecorder:
 
 
 def near_duplicates(samples: SampleStatistics, share: float = NEAR) -> tuple[tuple[int, ...], ...]:
-    """Return groups of samples, by their places, that agree in every figure to `share`.
+    """Return groups of samples, as indices, that agree in every figure to `share`.
 
-    A group is what agrees with its first sample, so that no chain of small steps leads from one end of the
-    data to the other. Cost: a sort, and for each sample the comparison with those near it in one figure.
+    All samples of a group agree with its first one, so that chains of small differences do not join
+    different samples. Cost: a sort, and for each sample a comparison with those near it in one figure.
     """
     figures, reach = samples.figures, float(np.log1p(share))
     widest = int(np.argmax(np.ptp(figures, 0))) if figures.size else 0
@@ -165,7 +165,7 @@ def near_duplicates(samples: SampleStatistics, share: float = NEAR) -> tuple[tup
 
 
 def outliers(samples: SampleStatistics, times: float = FAR) -> tuple[Outlier, ...]:
-    """Return the samples that reach more than `times` what every other one does, the most tensors first."""
+    """Return samples larger than `times` every other sample in some tensor; those in most tensors first."""
     if len(samples.names) < 2:
         return ()
     top = np.sort(samples.amax, axis=0)[-2:]
@@ -185,10 +185,10 @@ def outliers(samples: SampleStatistics, times: float = FAR) -> tuple[Outlier, ..
 
 
 def all_as_good(whole: Calibration, amaxes: Mapping[str, float], share: float) -> bool:
-    """Return whether thresholds are those of `whole`: within `share`, or as good on its histograms.
+    """Return whether all thresholds are within `share` of those of `whole`, or as good on its histograms.
 
-    Rules such as entropy are indifferent between thresholds that lie far apart, and few samples more move
-    them from one to another; what is as good loses less than `HARMLESS_DB` of the tensor's signal over noise.
+    Rules such as entropy rate thresholds far apart as equal, and a few more samples move them from one to
+    another. A threshold is as good if the tensor loses at most `HARMLESS_DB` of SQNR.
     """
     for name, given in whole.ranges.items():
         amax = amaxes.get(name, 0.0)
@@ -206,11 +206,12 @@ def all_as_good(whole: Calibration, amaxes: Mapping[str, float], share: float) -
 def order_by_use(
     samples: SampleStatistics, share: float = NEAR, *, covers: bool = True
 ) -> list[int]:
-    """Return all samples by their places, those first that stand for the others.
+    """Return the indices of all samples, the most representative first.
 
-    First, for rules that go by the largest values, a greedy cover: samples that reach within `share` of the
-    largest magnitude of most tensors that none before them did. Then always the sample that brings the mean
-    of all figures nearest to that of the whole (Welling, "Herding dynamical weights to learn", 2009).
+    With `covers`, for rules that depend on the largest values, a greedy cover comes first: each sample
+    reaches the largest magnitude, to `share`, of as many tensors not yet reached as possible. The others are
+    ordered so that the mean of all figures so far is nearest to the mean of all samples (Welling, "Herding
+    dynamical weights to learn", 2009).
     """
     reaches = samples.amax >= samples.amax.max(0, initial=0.0) * (1 - share)
     order = list(_cover(reaches)) if covers else []
@@ -234,7 +235,7 @@ def _herded(figures: NDArray[np.float64], taken: Sequence[int]) -> Iterator[int]
     free = np.ones(len(points), bool)
     free[list(taken)] = False
     for _ in range(int(free.sum())):
-        # |total + x|^2 less what does not depend on x
+        # |total + x|^2 without the term that does not depend on x
         best = int(np.where(free, lengths + 2 * (points @ total), np.inf).argmin())
         yield best
         free[best] = False

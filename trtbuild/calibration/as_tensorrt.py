@@ -1,7 +1,7 @@
-"""Calibrate as TensorRT 10 does: batch by batch in the order of the data, ranges that double.
+"""Calibrate as TensorRT 10 does: batch by batch in the order of the data, with ranges that double.
 
-The scales are those of ``IInt8EntropyCalibrator2``; they depend on the order and the size of the
-batches. `calibrators.doubling` has the rule; here are the network and the scales that pooling shares.
+The scales are those of ``IInt8EntropyCalibrator2``; they depend on order and size of the batches.
+`calibrators.doubling` has the rule; this module runs the network and shares scales across pooling.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def calibrate_as_tensorrt(
 
     Args:
         model: the float network.
-        samples: in the order in which TensorRT would get them.
-        tensors: what needs a range; also the order of a cache written from the answer.
-        batch_size: samples a batch; a smaller last one counts like the others.
-        provenance: of the calibration.
+        samples: the samples, in the order in which TensorRT would get them.
+        tensors: names of the tensors that need a range; the result, and a cache made of it, keep this order.
+        batch_size: samples per batch; a smaller last batch counts like the others.
+        provenance: provenance of the calibration.
 
     Raises:
-        DataError: there is no sample, one does not load, or a tensor held NaN.
+        DataError: there is no sample, one does not load, or a tensor holds NaN.
     """
     shared = _chains(pooling_inputs(model), tensors)
     network = observed_network(model, dict.fromkeys([*tensors, *shared.values()]))
@@ -62,7 +62,7 @@ def calibrate_as_tensorrt(
 
 
 def _chains(pools: Mapping[str, str], tensors: Collection[str]) -> dict[str, str]:
-    """The pooling outputs among `tensors`, and those that their chains lead over."""
+    """Output -> input of pooling layers: of those in `tensors`, and of pooling layers before them."""
     found: dict[str, str] = {}
     waiting = [name for name in tensors if name in pools]
     while waiting:
@@ -74,7 +74,7 @@ def _chains(pools: Mapping[str, str], tensors: Collection[str]) -> dict[str, str
 
 
 class _InBatches(Observer):
-    """Hands TensorRT's collector what the samples of a batch gave, put together."""
+    """Passes the tensors of whole batches to TensorRT's collector."""
 
     def __init__(self, tensors: Iterable[str], batch_size: int) -> None:
         self._collector = TensorRTCollector(tensors)
@@ -88,7 +88,7 @@ class _InBatches(Observer):
         return self._collector.doubling.keys()
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
-        """Keep the tensors of some samples, and count them where they fill a batch; see `Observer`.
+        """Keep the tensors of some samples, and count them when a batch is complete; see `Observer`.
 
         Raises:
             DataError: a batch holds NaN.
@@ -101,7 +101,7 @@ class _InBatches(Observer):
                 self._count()
 
     def finished(self) -> TensorRTCollector:
-        """Count the last batch, which may be smaller, and return what was counted.
+        """Count the last batch, which may be smaller, and return the collector.
 
         Raises:
             DataError: there was no sample, or the last batch holds NaN.
@@ -118,6 +118,6 @@ class _InBatches(Observer):
         self._batch.clear()
         self._collector.observe(arrays, batch=number)
         statistics = self._collector.statistics
-        # infinity is a value that TensorRT has an answer to: an infinite scale
+        # infinity is allowed: TensorRT gives the tensor an infinite scale
         if any(found.kind == "nan" for found in statistics.non_finite):
             refuse_non_finite(statistics, f"in batch {number}", tuple(arrays))

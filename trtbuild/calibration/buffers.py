@@ -1,4 +1,4 @@
-"""Memory for the activations of several samples, which the network fills in place."""
+"""Memory for the activations of several samples; the network writes into it directly."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 __all__ = ["ActivationBuffers"]
 
 _ALIGNMENT = 64
-# 16 MiB, so that some twenty small samples are counted together.
+# 16 MiB, enough to count some twenty small samples together.
 _VALUES_AT_A_TIME = 1 << 22
 
 
 class ActivationBuffers:
-    """One array a tensor, one row a sample; for samples of one shape.
+    """One array per tensor, with a row per sample; for samples of one shape.
 
-    The arrays stay where they are, so nothing is allocated or copied for a sample. And they let several
-    small samples be counted together: a tensor's table of counts is tens of KiB, and the tables of
-    all tensors, needed one after the other for every sample, would throw each other out of the cache.
+    The arrays are reused, so no sample needs an allocation or a copy of its outputs. Several small samples
+    can be counted together: a tensor's table of counts takes tens of KiB, and going through the tables of all
+    tensors for every sample would evict each from the cache.
 
     Args:
         session: runs the network; other threads may use it at the same time.
-        feeds: of the first sample.
-        outputs: what the network gave for it.
+        feeds: inputs of the first sample.
+        outputs: the network's outputs for it.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ActivationBuffers:
         feeds: Mapping[str, np.ndarray],
         outputs: Mapping[str, np.ndarray],
     ) -> None:
-        # samples of two halves of the data wait to be run, besides those that are
+        # inputs exist three times: in the buffers, and in the samples of both halves that wait to be run
         in_memory = 3 * sum(array.size for array in feeds.values())
         in_memory += sum(array.size for array in outputs.values())
         self.capacity = max(1, _VALUES_AT_A_TIME // max(1, in_memory))
@@ -51,15 +51,14 @@ class ActivationBuffers:
         self._runs: list[Callable[[], None]] = []
 
     def fits(self, feeds: Mapping[str, np.ndarray]) -> bool:
-        """Return whether a sample has the shapes of the first one."""
+        """Return whether a sample has the input shapes of the first one."""
         return all(self._inputs[name].shape[1:] == array.shape for name, array in feeds.items())
 
     def fill(self, samples: Iterable[Mapping[str, np.ndarray]]) -> int:
-        """Run samples that fit, at most `capacity`, from the first row on.
+        """Run at most `capacity` samples that fit, and store them from the first row on.
 
         Returns:
-            For how many it went well. On the one behind those the network cannot be run, or gives outputs
-            of other shapes.
+            How many samples ran. On the next one the network fails, or has outputs of other shapes.
         """
         num_done = 0
         for row, feeds in enumerate(samples):
@@ -76,14 +75,14 @@ class ActivationBuffers:
         return num_done
 
     def first(self, num_rows: int) -> dict[str, np.ndarray]:
-        """Return what the first rows hold, outputs first. The next `fill` writes over it."""
+        """Return views of the first rows, outputs first. The next `fill` overwrites them."""
         return {name: rows[:num_rows] for name, rows in {**self._outputs, **self._inputs}.items()}
 
 
 def _allocate(arrays: Sequence[np.ndarray], num_rows: int) -> Iterator[np.ndarray]:
-    """Rows like each of `arrays`, all in one piece of memory, so that the system gives large pages.
+    """For each of `arrays`, rows of its shape, all in one piece of memory so that the system uses huge pages.
 
-    The first touch of a page costs microseconds, as much as counting some thousand values.
+    The first access to a page costs microseconds, as much as counting some thousand values.
     """
     sizes = [-(-num_rows * array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays]
     memory = np.empty(sum(sizes), np.uint8)
@@ -95,5 +94,5 @@ def _allocate(arrays: Sequence[np.ndarray], num_rows: int) -> Iterator[np.ndarra
 
 
 def _at(arrays: Mapping[str, np.ndarray], row: int) -> dict[str, np.ndarray]:
-    """Views of one row; of scalars too."""
+    """Views of one row of each array; a scalar's has no axes."""
     return {name: rows[row : row + 1].reshape(rows.shape[1:]) for name, rows in arrays.items()}

@@ -1,4 +1,4 @@
-"""What activations hold is counted: histograms, in two halves of the data so that stability can be told."""
+"""Counts activations in histograms; in two halves of the data, to measure how stable thresholds are."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ __all__ = [
 
 
 class Histograms(Observer):
-    """Counts the values of every tensor, parted by a bit of each sample's key into two halves.
+    """Counts the values of every tensor; a bit of each sample's key assigns it to one of two halves.
 
-    The parting depends on content alone, so what is counted is the same to the bit for any order, batching
-    and sharding.
+    The key depends on the sample's content only, so the counts are the same to the bit for any order,
+    batching and sharding.
 
     Args:
         first, second: the collectors of the two halves, of the same tensors.
-        data: digest of the samples that they have seen.
+        data: digest of the samples counted.
     """
 
     def __init__(self, first: Collector, second: Collector, data: DataDigest) -> None:
@@ -54,7 +54,7 @@ class Histograms(Observer):
 
     @classmethod
     def of(cls, tensors: Iterable[str]) -> Histograms:
-        """Return an observer that has seen nothing."""
+        """Return an empty observer of these tensors."""
         names = sorted(tensors)
         return cls(Collector(names), Collector(names), DataDigest())
 
@@ -84,7 +84,7 @@ class Histograms(Observer):
             _refuse_first(half, tensors, places)
 
     def merge(self, other: Histograms) -> Histograms:
-        """Return everything that either has seen; associative and commutative, exact."""
+        """Return the counts of both; exact, associative and commutative."""
         return Histograms(
             self.first.merge(other.first),
             self.second.merge(other.second),
@@ -93,30 +93,30 @@ class Histograms(Observer):
 
     @property
     def num_samples(self) -> int:
-        """How many samples were seen."""
+        """Number of samples counted."""
         return self.data.num_samples
 
     @property
     def together(self) -> Collector:
-        """Both halves as one."""
+        """Both halves merged."""
         return self.first.merge(self.second)
 
 
 class Listener(Protocol):
-    """Hears what the network answers to samples of a known class, while they are counted; by any thread."""
+    """Gets the network's outputs for samples of a known class while they are counted, from any thread."""
 
     @property
     def outputs(self) -> Collection[str]:
-        """Names of the outputs that it hears."""
+        """Names of the outputs that it gets."""
         ...
 
     def hear(self, outputs: Mapping[str, np.ndarray], label: int) -> None:
-        """Take the outputs of one sample, each with its own axes, and the sample's class."""
+        """Take the outputs of one sample, without a batch axis added, and the sample's class."""
         ...
 
 
 class _WithListener(Observer):
-    """Histograms, and a listener beside them."""
+    """Passes tensors to histograms, and outputs to a listener."""
 
     def __init__(self, counted: Histograms, listener: Listener) -> None:
         self.counted, self._listener = counted, listener
@@ -146,17 +146,17 @@ def collect(
     listener: Listener | None = None,
     threads: int | None = None,
 ) -> Histograms:
-    """Count what the observed tensors hold over `samples`; the same to the bit in any order.
+    """Count the values of the observed tensors over `samples`; the same to the bit in any order.
 
     Args:
-        network: what runs, and what is observed.
-        samples: what to run it on.
-        session: of the network, by `open_observed`; None opens one.
-        listener: hears its outputs, which the network must have beside what is observed.
-        threads: each runs one sample at a time; None takes one per core.
+        network: the network, and the tensors to observe.
+        samples: the samples to run.
+        session: the network's session from `open_observed`; None opens one.
+        listener: gets the outputs that it names, which the network must have.
+        threads: number of threads, each running one sample at a time; None for one per core.
 
     Raises:
-        DataError: a sample does not load, or a tensor held NaN or infinity.
+        DataError: a sample does not load, or a tensor holds NaN or infinity.
         ModelError: the network cannot be run on a sample.
     """
     load_ahead()
@@ -171,11 +171,11 @@ def collect(
 
 
 def open_observed(network: ObservedNetwork) -> OnnxRuntimeSession:
-    """Open a network for `collect`, which runs it on one thread for each sample.
+    """Open a session for `collect`, which runs each sample on one thread.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
-        OutputError: there is no room for a large network's weights in the temporary folder.
+        OutputError: the temporary folder has no room for a large network's weights.
     """
     with collector_at_rest():
         return open_blocked(network.model, threads=1)
@@ -183,15 +183,16 @@ def open_observed(network: ObservedNetwork) -> OnnxRuntimeSession:
 
 @functools.cache
 def load_ahead() -> None:
-    """Load the compiled code that counts, beside what comes before the first sample; returns at once.
+    """Start compiling the counting loops in a thread, so that the first sample need not wait for them.
 
-    ONNX Runtime opens a network without the interpreter, and the comparison of passes is another process.
+    Meanwhile ONNX Runtime opens the network without the interpreter lock, and passes are compared in
+    another process.
     """
     threading.Thread(target=_load_compiled, name="loads compiled code").start()
 
 
 def _load_compiled() -> None:
-    with contextlib.suppress(Exception):  # who counts is told
+    with contextlib.suppress(Exception):  # counting will raise the same error
         load_compiled()
 
 
@@ -200,19 +201,19 @@ def collect_on_device(
     samples: Iterable[Sample],
     device: str = "cuda",
 ) -> Histograms:
-    """Count what the observed tensors hold on the device that computes them; only counts reach the host.
+    """Count the values of the observed tensors on the device that computes them; only counts reach the host.
 
-    Every sample runs alone, so the answer depends on no order. A GPU sums in another order than a CPU:
-    activations, and so ranges, are near those of `collect`, not equal.
+    Every sample runs alone, so the result does not depend on the order. A GPU sums in another order than a
+    CPU: activations, and so ranges, are close to those of `collect`, not equal.
 
     Args:
-        network: what runs, and what is observed.
-        samples: what to run it on.
+        network: the network, and the tensors to observe.
+        samples: the samples to run.
         device: ``cuda``, or ``cpu``.
 
     Raises:
-        DataError: a sample does not load, or a tensor held NaN or infinity.
-        MissingError: PyTorch or ONNX Runtime's CUDA provider is not there.
+        DataError: a sample does not load, or a tensor holds NaN or infinity.
+        MissingError: PyTorch or ONNX Runtime's CUDA provider is not installed.
         ModelError: the network cannot be run on a sample.
     """
     from trtbuild.pytorch import require_torch
@@ -241,9 +242,9 @@ def _count_on_device(
 def _refuse_first(
     collector: Collector, tensors: Mapping[str, Any], places: Sequence[Place]
 ) -> None:
-    """Stop at the first sample that held NaN or infinity."""
+    """Raise the error of `refuse_non_finite` for the first sample with NaN or infinity."""
     for row, place in enumerate(places):
-        # as they were counted: a float64 may be finite and too large for a float32
+        # as float32, like the counts: a finite float64 may be too large for it
         held = [
             name
             for name, values in tensors.items()
@@ -253,15 +254,15 @@ def _refuse_first(
 
 
 def refuse_non_finite(collector: Collector, where: str, in_order: Sequence[str]) -> None:
-    """Stop at NaN or infinity, and name the tensor that held it first.
+    """Refuse NaN and infinity.
 
     Args:
-        collector: what was seen.
+        collector: the counts.
         where: sample or batch, for the message.
         in_order: names of the observed tensors, in the order in which the network computes them.
 
     Raises:
-        DataError: a tensor held one; the message names tensor and place.
+        DataError: a tensor holds one; the message names the first such tensor, and the place.
     """
     found = {entry.tensor: entry.kind for entry in collector.non_finite}
     for tensor in in_order:

@@ -1,4 +1,4 @@
-"""What it means for accuracy that two halves of the data do not agree on a threshold."""
+"""How much accuracy a tensor may lose if two halves of the data do not agree on its threshold."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 __all__ = ["HARMLESS_DB", "InstabilityCost", "instability_costs"]
 
 HARMLESS_DB = 0.5
-"""So little of a tensor's signal over noise is less than rounding by another seed of the data moves."""
+"""A smaller loss of a tensor's SQNR is harmless: another choice of samples changes it by more."""
 
 
 @dataclass(frozen=True)
 class InstabilityCost:
-    """What a tensor may lose by its threshold being that of one half of the data.
+    """How much a tensor may lose if its threshold moves as far as the halves' thresholds differ.
 
     Attributes:
         tensor: its name.
         apart: by how much the halves' thresholds differ, as a share.
-        lost_db: signal over quantization noise that it loses with the worse of the thresholds that lie so far
-            from the one that was chosen; 0 where both are as good.
-        clipped_share: of its values, that the smaller of them clips.
+        lost_db: loss of SQNR, in dB, with the worse of two thresholds: the chosen one moved up, and moved
+            down, by `apart`; 0 if neither is worse.
+        clipped_share: share of its values that the lower of these two thresholds clips.
     """
 
     tensor: str
@@ -39,14 +39,14 @@ class InstabilityCost:
 def instability_costs(
     calibration: Calibration, apart: Mapping[str, float | None]
 ) -> tuple[InstabilityCost, ...]:
-    """Return what each tensor whose halves do not agree may lose, the most first.
+    """Return how much each tensor whose halves do not agree may lose, the largest loss first.
 
-    The halves lie about ``apart`` of the threshold from each other, so either may lie as far from the one
-    that was chosen. What both cost is expected from the tensor's histogram, as for every range.
+    The halves' thresholds differ by ``apart``, so each may differ that much from the chosen one. The SQNR
+    at both is computed from the tensor's histogram, as for every range.
 
     Args:
-        calibration: with its histograms; without them nothing can be told.
-        apart: tensor -> difference of its halves' thresholds, as a share; None where a half is empty.
+        calibration: the ranges, with histograms; tensors without a histogram are left out.
+        apart: tensor -> difference of its halves' thresholds, as a share; None if a half is empty.
     """
     found = []
     for tensor, share in apart.items():

@@ -1,4 +1,4 @@
-"""Histograms of every sample by itself, on disk: what any few of them would calibrate to, without a run."""
+"""Histograms of each sample alone, on disk: any subset of samples can be calibrated without another run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NUMBER = np.dtype(np.uint32)
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the bins of one histogram lie in the file, and what it holds besides."""
+    """Where the bins of one histogram are in the file, and the histogram's other figures."""
 
     offset: int
     num_bins: int
@@ -37,10 +37,10 @@ class _Place:
 
 
 class KeptHistograms:
-    """Keeps the occupied bins of samples' histograms in a temporary file: 8 bytes each, some 50 KB a tensor.
+    """Keeps histograms of samples in a temporary file: 8 bytes per occupied bin, some 50 KB per tensor.
 
     Args:
-        tensors: names of what is observed.
+        tensors: names of the observed tensors.
     """
 
     def __init__(self, tensors: Sequence[str]) -> None:
@@ -52,11 +52,11 @@ class KeptHistograms:
 
     @property
     def keys(self) -> frozenset[bytes]:
-        """Keys of the samples that are kept."""
+        """Keys of the samples in the file."""
         return frozenset(self._places)
 
     def keep(self, key: bytes, histograms: Mapping[str, Histogram]) -> None:
-        """Keep the histograms of a sample, which must be finite; a sample that is there already stays."""
+        """Add the histograms of a sample, without NaN and infinity; does nothing if the sample is there."""
         if key not in self._places:
             self._places[key] = tuple(self._placed(histograms[name]) for name in self._tensors)
 
@@ -80,11 +80,11 @@ class KeptHistograms:
 
     @staticmethod
     def together(parts: Sequence[KeptHistograms], keys: Sequence[bytes]) -> dict[str, Histogram]:
-        """Return the histograms of all samples of `keys` as one, tensor by tensor; equal to one run of them.
+        """Return each tensor's histogram over the samples of `keys`; equal to one run over these samples.
 
         Args:
-            parts: of the same tensors; each sample is in one of them.
-            keys: of the samples, each once.
+            parts: histograms of the same tensors; every sample is in one of the parts.
+            keys: keys of the samples, without repetition.
         """
         holder = {key: part for part in parts for key in part.keys}
         found = {}

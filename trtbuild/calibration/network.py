@@ -1,4 +1,4 @@
-"""The network with the observed tensors as its outputs, and which tensors can be observed."""
+"""Makes the observed tensors outputs of the network, and lists the tensors that can be observed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class ObservedNetwork:
     """A float network whose outputs are the observed tensors.
 
     Attributes:
-        model: the network, or the path of one, which other processes can open.
-        tensors: what is observed: outputs of it, and inputs.
-        static_batch: size of the batch axis where the network fixes it, else None.
+        model: the network, or the path of its file, which other processes can open.
+        tensors: names of the observed tensors: outputs and inputs of the network.
+        static_batch: size of the batch axis if the network fixes it, else None.
     """
 
     model: ir.Model | Path = field(repr=False)
@@ -39,21 +39,21 @@ class ObservedNetwork:
 def observed_network(
     model: ir.Model, tensors: Collection[str], beside: Collection[str] = ()
 ) -> ObservedNetwork:
-    """Return a copy of `model` with `tensors` as outputs; what only other outputs need is not computed.
+    """Return a copy of `model` with `tensors` as outputs; nodes that only other outputs need are removed.
 
-    When nothing but inputs is observed, the original outputs stay.
+    If only inputs are observed, the original outputs stay.
 
     Args:
         model: the float network.
-        tensors: what is observed.
-        beside: tensors that are outputs, too.
+        tensors: names of the tensors to observe.
+        beside: further tensors to make outputs, which are not observed.
     """
     found = tapped(model, {*tensors, *beside})
     return ObservedNetwork(found, tuple(tensors), static_batch(model))
 
 
 def float_tensors(model: ir.Model) -> tuple[str, ...]:
-    """Return every float input and inner tensor of the main graph, in its order, as TensorRT 10 does."""
+    """Return the float inputs and inner tensors of the main graph, in order: what TensorRT 10 observes."""
     typed = model.clone()
     infer_model(typed)
     values = values_of(typed.graph)
@@ -61,7 +61,7 @@ def float_tensors(model: ir.Model) -> tuple[str, ...]:
 
 
 def pooling_inputs(model: ir.Model) -> dict[str, str]:
-    """Return output of each pooling layer -> its input, whose scale TensorRT 10 gives it."""
+    """Return output -> input of each pooling layer; TensorRT 10 gives both the scale of the input."""
     return {
         node.outputs[0].name or "": node.inputs[0].name or ""
         for node in model.graph

@@ -1,9 +1,9 @@
-"""The loop that observes a network: samples run through it, and observers are handed its tensors.
+"""The loop that observes a network: runs samples and passes the network's tensors to observers.
 
-Every sample runs alone: its activations are then the same bits whatever batch it is in, whatever runs
-beside it, and however many threads there are. Small batches are no slower on a CPU (one image's
-activations stay in the cache), and one run per core needs no synchronisation inside operators. Memory
-holds a few samples' activations per thread (`ActivationBuffers`), however many samples there are.
+Every sample runs alone, so its activations are the same to the bit whatever the batch, the samples that
+run at the same time, and the number of threads. This is no slower on a CPU: one image's activations stay
+in the cache, and one run per core needs no synchronisation inside operators. Memory holds the activations
+of a few samples per thread (`ActivationBuffers`), however many samples there are.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ __all__ = ["Observer", "Place", "Worker", "as_samples", "observe", "run_in_threa
 Item = TypeVar("Item")
 Taken_contra = TypeVar("Taken_contra", contravariant=True)
 
-# Samples that a thread is handed together.
+# Most samples that a thread is given at once.
 _MOST_AT_A_TIME = 8
-# What a thread puts off at most. A network of many weights and few activations would else be handed dozens of
-# samples that nobody runs before the end, most of them to one thread.
+# Most work that a thread postpones. Otherwise, with a network of many weights and few activations, a thread
+# would collect dozens of samples that nobody runs before the end, most of them in one thread.
 _SECONDS_PUT_OFF = 0.1
-# Items read ahead for each thread, at least.
+# Fewest items read ahead for each thread.
 _AHEAD = 2
-# Samples of either half of the data wait until there are enough to fill the buffers.
+# Samples of each half of the data wait separately, until there are enough to fill the buffers.
 _GROUPS = 2
 
 
 class Place(NamedTuple):
-    """Where a sample stands in the data, its key, and its class where that is known."""
+    """A sample's position in the data, its name, its key, and its class if known."""
 
     number: int
     name: str
@@ -56,26 +56,26 @@ class Place(NamedTuple):
 
 
 class Observer(Protocol):
-    """Takes down what it wants to know of a network's tensors; called by one thread only."""
+    """Collects statistics of a network's tensors; called by one thread only."""
 
     @property
     def tensors(self) -> Collection[str]:
-        """Names of the tensors that it is handed: outputs of the network, and inputs."""
+        """Names of the tensors to observe: outputs and inputs of the network."""
         ...
 
     def group(self, key: bytes) -> int:
-        """Return 0 or 1: samples of two groups are not handed over together. One group by default."""
+        """Return the group of a sample, 0 or 1; one call of `update` has samples of one group only."""
         del key
         return 0
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
-        """Look at the tensors of some samples, of one group.
+        """Observe the tensors of some samples of one group.
 
         Args:
-            tensors: name to the values of each sample: an array with a row a sample, in front of the
-                tensor's own axes, which is overwritten after the call. Of outputs that stay on a device a
-                list of objects with ``__dlpack__``. Outputs come first, in the order of the network.
-            places: of the samples, in the order of the rows.
+            tensors: name to values: an array with one row per sample before the tensor's own axes, which is
+                overwritten after the call; for outputs that stay on a device, a list with one object with
+                ``__dlpack__`` per sample. Outputs come first, in the order of the network.
+            places: the samples, in the order of the rows.
         """
         ...
 
@@ -88,19 +88,19 @@ def observe(
     static_batch: int | None = None,
     on_device: bool = False,
 ) -> None:
-    """Run samples and hand every sample's tensors to one of `observers`; with one, in order.
+    """Run samples and pass the tensors of each to one of `observers`; a single observer gets them in order.
 
     Args:
-        session: the network; its outputs are what can be observed, besides its inputs.
-        samples: what to run it on.
-        observers: of the same tensors; each has a thread of its own.
-        static_batch: size of the batch axis where the network fixes it; a sample is repeated to it.
+        session: the network; its inputs and outputs can be observed.
+        samples: the samples to run.
+        observers: observers of the same tensors; each is called in a thread of its own.
+        static_batch: size of the batch axis if the network fixes it; each sample is repeated to fill it.
         on_device: leave outputs on the session's device.
 
     Raises:
         DataError: a sample does not load.
         ModelError: the network cannot be run on a sample.
-        TrtbuildError: what an observer raises.
+        TrtbuildError: an error of an observer.
     """
     workers = [_Worker(session, observer, static_batch or 1, on_device) for observer in observers]
     for _ in run_in_threads(workers, _portions(samples, workers[0])):
@@ -108,15 +108,15 @@ def observe(
 
 
 def as_samples(feeds: Iterable[Feeds]) -> Iterator[Sample]:
-    """Return feeds as samples, each with all its rows, so that they run just as they are."""
+    """Return feeds as samples; each keeps all its rows, so it runs unchanged."""
     for number, feed in enumerate(feeds):
         yield Sample(f"batch {number}", b"\0", lambda feed=feed: dict(feed))  # type: ignore[misc]
 
 
 def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple[int, Sample]]]:
-    """Samples with their numbers, as they are handed to a thread: of a small network several at a time.
+    """Numbered samples in portions, one for each access of a thread to the queue; larger for small networks.
 
-    Threads that meet less often wait less for each other, and a sample may take a millisecond only.
+    A sample may take only a millisecond, and threads that access the queue less often wait less.
     """
     portion: list[tuple[int, Sample]] = []
     for numbered in enumerate(samples):
@@ -129,14 +129,14 @@ def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple
 
 
 class _Loaded(NamedTuple):
-    """A sample that is ready to be run."""
+    """A sample that has been read."""
 
     place: Place
     feeds: Mapping[str, np.ndarray]
 
 
 class _Worker:
-    """What one thread does: runs samples, and shows their activations to its observer.
+    """The work of one thread: runs samples and passes their activations to its observer.
 
     Samples wait until there are enough of one group to fill the buffers.
     """
@@ -156,31 +156,31 @@ class _Worker:
 
     @property
     def capacity(self) -> int:
-        """How many samples it runs at a time."""
+        """How many samples of a group wait before they are run together."""
         return 1 if self._buffers is None else min(self._buffers.capacity, self._most_put_off)
 
     @property
     def items_ahead(self) -> int:
-        """How many portions may all be put off, before one more makes it run samples."""
+        """How many portions it may postpone before it has to run samples; `_AHEAD` at least."""
         return max(_AHEAD, -(-_GROUPS * self.capacity // self.portion))
 
     @property
     def portion(self) -> int:
-        """How many samples it is handed together."""
+        """How many samples it gets at once."""
         return min(_MOST_AT_A_TIME, self.capacity)
 
     def take(self, item: list[tuple[int, Sample]]) -> None:
-        """Read samples; they may be run and observed later, with others."""
+        """Read samples; they may wait to be run and observed together with later ones."""
         for number, sample in item:
             self._take(number, sample)
 
     def finish(self) -> None:
-        """Run and observe what is still waiting."""
+        """Run and observe the samples that still wait."""
         self._run_waiting(0)
         self._run_waiting(1)
 
     def _take(self, number: int, sample: Sample) -> None:
-        # copies of the one sample in a fixed batch: all counts grow by one factor
+        # a fixed batch is filled with copies of the sample: all counts grow by the same factor
         feeds = filled(load_feeds(sample), self._batch_size, sample.axes)
         loaded = _Loaded(Place(number, sample.name, sample.key, sample.label), feeds)
         if self._buffers is None or not self._buffers.fits(feeds):
@@ -201,12 +201,12 @@ class _Worker:
                 num_done = self._buffers.fill(_one_by_one(waiting))
             self._show(self._buffers.first(num_done), waiting[:num_done])
         for loaded in waiting[num_done:]:
-            # Shapes of outputs may depend on values. If there is another reason, the run alone tells.
+            # Output shapes may depend on the values. If it failed for another reason, running alone tells it.
             self._shapes_vary = True
             self._run_alone(loaded)
 
     def _run_alone(self, loaded: _Loaded) -> None:
-        """Run and observe a sample by itself, and make room for others of its shape."""
+        """Run and observe a sample by itself, and allocate buffers for others of its shape."""
         feeds = loaded.feeds
         inputs = {name: array[np.newaxis] for name, array in feeds.items()}
         if self._on_device:
@@ -224,7 +224,7 @@ class _Worker:
 
     @contextlib.contextmanager
     def _pace(self, num_samples: int) -> Iterator[None]:
-        """Time runs of some samples, which tells how many may be put off."""
+        """Time the runs of some samples, to limit how many may be postponed."""
         started = time.perf_counter()
         yield
         seconds = max(time.perf_counter() - started, 1e-6)
@@ -237,7 +237,7 @@ class _Worker:
 
 
 def _one_by_one(waiting: Sequence[_Loaded]) -> Iterator[Mapping[str, np.ndarray]]:
-    """The feeds, each taken down as what is run until the next one is asked for."""
+    """Yield the feeds; until the next is requested, each is recorded as the sample being run."""
     for loaded in waiting:
         with busy("ran", [loaded.place.name]):
             yield loaded.feeds
@@ -248,29 +248,29 @@ class Worker(Protocol[Taken_contra]):
 
     @property
     def items_ahead(self) -> int:
-        """How many items have to wait for it, so that it has work while another thread works."""
+        """How many items must be queued for it so that it has work while the calling thread is busy."""
         ...
 
     def take(self, item: Taken_contra) -> None:
-        """Work on an item, or put it off."""
+        """Work on an item, or postpone it."""
         ...
 
     def finish(self) -> None:
-        """Do what has been put off; there are no more items."""
+        """Do the postponed work; there are no more items."""
         ...
 
 
 def run_in_threads(
     workers: Sequence[Worker[Item]], items: Iterable[Item]
 ) -> Generator[Item, None, None]:
-    """Hand every item to one of `workers`, each called by one thread only; yield each item given.
+    """Give every item to one of `workers`, each called by one thread only; yield each item once given.
 
-    Items are read in the calling thread, which readers may depend on. When the other threads have
-    enough to do, it works as well, and behind the last item on what they have not begun: there are no more
-    threads than workers, which would push each other from core to core and out of the caches.
+    Items are read in the calling thread, which readers may depend on. This thread is a worker too: it works
+    while enough items are queued for the others, and after the last item on the rest of the queue. So there
+    are no more threads than workers; more would move each other between cores and out of the caches.
 
     Raises:
-        BaseException: the first error of a worker or of `items`, once all threads have ended.
+        BaseException: the first error of a worker or of `items`, after all threads have ended.
     """
     mine, *others = workers
     queue: SimpleQueue[Item | None] = SimpleQueue()
@@ -295,7 +295,7 @@ def _shared_out(
     num_others: int,
     errors: list[BaseException],
 ) -> Iterator[Item]:
-    """Queue items and, when there are enough in the queue, work on one; at the end a None for each worker."""
+    """Queue items, or work on one if enough are queued; at the end queue a None for each worker."""
     try:
         for item in items:
             if errors:
@@ -306,7 +306,7 @@ def _shared_out(
                 mine.take(item)
             yield item
     except BaseException as error:
-        errors.append(error)  # what is still queued is not worth doing
+        errors.append(error)  # so that workers drop the items still queued
         raise
     finally:
         for _ in range(num_others + 1):
@@ -318,12 +318,12 @@ def _work(
     queue: SimpleQueue[Item | None],
     errors: list[BaseException],
 ) -> None:
-    """Work on items until there are no more; after an error, only take them away."""
+    """Work on items until there are no more; after an error, discard them."""
     try:
         while (item := queue.get()) is not None:
             if not errors:
                 worker.take(item)
         if not errors:
             worker.finish()
-    except BaseException as error:  # noqa: BLE001 - handed to the calling thread
+    except BaseException as error:  # noqa: BLE001 - raised in the calling thread
         errors.append(error)

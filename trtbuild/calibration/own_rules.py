@@ -1,4 +1,4 @@
-"""Threshold rules of the user's own: known to `calibrators` under the name that the option has for them."""
+"""Threshold rules of the user: registered in `calibrators` under the name given in the option."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["know_rule"]
 
 
 def know_rule(method: str) -> None:
-    """Make the rule `method` known to `calibrators`, where it is none of ours.
+    """Register the rule `method` in `calibrators`, unless it is built in.
 
     Args:
         method: ``package.module:function``, ``script.py:function``, or the name of an installed calibrator.
 
     Raises:
-        OptionError: there is none of that name, it cannot be imported, or is no function.
+        OptionError: there is no such rule, it cannot be imported, or it is not a function.
     """
     if method in METHODS or method in PRESETS or method == AS_TENSORRT:
         return
     if method.startswith(IN_MEMORY):
-        return  # known since its options were made
+        return  # registered when its options were made
     with in_one_tree():
         add_method(method, load(CALIBRATOR, method, OptionError))

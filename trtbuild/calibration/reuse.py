@@ -1,4 +1,4 @@
-"""Calibration files: what they belong to, when they may be used again, how parts are put together."""
+"""Calibration files: which network they belong to, when they can be reused, how parts are merged."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _GRAPH, _WEIGHTS = "model_graph", "model_weights"
 
 
 def provenance_of(source: ir.Model, earlier: Calibration | None = None) -> dict[str, str]:
-    """Return what ties a calibration to a network: digests of its graph and of its weights.
+    """Return the digests of the network's graph and weights, which tie a calibration to it.
 
     Args:
         source: the network.
-        earlier: a calibration of the same network, which knows them: all weights are read for a digest.
+        earlier: a calibration of the same network, whose digests are taken: computing them reads all weights.
     """
     known = {} if earlier is None else earlier.provenance
     if _GRAPH in known and _WEIGHTS in known:
@@ -55,9 +55,9 @@ def provenance_of(source: ir.Model, earlier: Calibration | None = None) -> dict[
 
 
 def load_calibration(path: Path, source: ir.Model) -> Calibration:
-    """Read the calibration file at `path`, which must have been made from the graph of `source`.
+    """Read the calibration file at `path`, which must belong to the graph of `source`.
 
-    Weights and preprocessing may have changed since; `changes_since` says so.
+    Weights and preprocessing may have changed since; `changes_since` tells.
 
     Raises:
         InputError: it cannot be read, or belongs to another graph.
@@ -116,9 +116,9 @@ class Drift:
 def spot_check(
     calibration: Calibration, model: ir.Model, samples: Source, count: int = 64
 ) -> Drift:
-    """Run a few samples through `model` and hold what its tensors hold against `calibration`.
+    """Run a few samples through `model` and compare the magnitudes of its tensors with `calibration`.
 
-    A few samples rarely reach the largest magnitude of all, so ratios somewhat below 1 are no drift.
+    A few samples rarely reach the largest magnitude of all data, so ratios somewhat below 1 are no drift.
 
     Raises:
         DataError: as `trtbuild.calibration.collect`.
@@ -132,14 +132,14 @@ def spot_check(
 
 
 def merge_files(paths: Sequence[Path], *, partial: bool = False) -> Calibration:
-    """Put the parts of a sharded calibration together; equal to one run over all the data.
+    """Merge the parts of a sharded calibration; equal to one run over all the data.
 
     Args:
-        paths: of the parts.
-        partial: take some parts of the data, for a result that is a part itself; else all are needed.
+        paths: files of the parts.
+        partial: allow missing parts; the result is then a part itself.
 
     Raises:
-        InputError: a part cannot be read or keeps no histograms, a part is missing or given twice, or the
+        InputError: a part cannot be read or has no histograms, a part is missing or given twice, or the
             parts do not belong together.
     """
     parts = [_read(path) for path in paths]
@@ -184,7 +184,7 @@ def _check_alike(paths: Sequence[Path], parts: Sequence[Calibration]) -> None:
 
 
 def _numbers_together(paths: Sequence[Path], parts: Sequence[Calibration]) -> tuple[set[int], int]:
-    """Numbers of all parts, and of how many they are."""
+    """The numbers of all parts given, and the number of parts that make up the whole."""
     found: dict[int, Path] = {}
     _, count = _numbers_of(paths[0], parts[0])
     for path, part in zip(paths, parts):
@@ -221,7 +221,7 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def part_of(shard: str, whole: DataDigest) -> dict[str, str]:
-    """Return what a part's file says of itself: which one it is, ``I/N``, and of what data."""
+    """Return the provenance of a part: its number ``I/N``, and the digest of the whole data."""
     number, _, count = shard.partition("/")
     return {_SHARD: f"{int(number)}/{int(count)}", _OF_DATA: str(whole)}
 

@@ -1,7 +1,7 @@
-"""One calibration on several processes, or on a Ray cluster: each takes parts of the data.
+"""One calibration on several processes, or on a Ray cluster: each counts parts of the data.
 
-Workers send histograms only. Every part is counted exactly, so the sum is the single run's, to the
-bit; a part whose worker was lost is done again.
+Workers send histograms only. Counts are exact, so the sum equals that of a single run to the bit. If a
+worker is lost, its part is done again.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["collect_in_processes", "collect_on_ray"]
 
-# What a worker answers: what it counted, and its warnings.
+# The result of a worker: its histograms and its warnings.
 _Part: TypeAlias = "tuple[Histograms, tuple[tuple[str, str], ...]]"
 
-# Parts per worker: more than one, so that the loss of a worker costs little and progress shows.
+# More than one part per worker, so that losing a worker costs little and progress is visible.
 _PARTS_PER_WORKER = 4
 _ATTEMPTS = 3
 
@@ -54,7 +54,7 @@ def collect_in_processes(
     """Count on `workers` processes of this machine; the same to the bit as `collect`.
 
     Raises:
-        DataError: as `collect`; or a part lost its worker again and again.
+        DataError: as `collect`; or a part's worker was lost `_ATTEMPTS` times.
         ModelError: as `collect`.
     """
     shards = _shards(source, workers)
@@ -82,7 +82,7 @@ def collect_in_processes(
 
 @contextlib.contextmanager
 def _in_a_file(network: ObservedNetwork) -> Iterator[ObservedNetwork]:
-    """The same network, as other processes of this machine can open it while the block lasts."""
+    """The same network in a file, which other processes of this machine can open while the block lasts."""
     if isinstance(network.model, Path):
         yield network
         return
@@ -98,10 +98,10 @@ def _shards(source: Source, workers: int) -> list[str]:
 def _attempt(
     work: bytes, shards: Sequence[str], workers: int, progress: Callable[[int], None]
 ) -> dict[str, Histograms]:
-    """Run `shards`, and answer those whose worker lived.
+    """Run `shards`, and return the histograms of those whose worker was not lost.
 
-    Workers end with the block, however it is left, and with this process, however that ends: they hold
-    the reading end of a pipe, and the system closes the other one.
+    Workers end when the block is left in any way, and when this process ends in any way: each has the
+    reading end of a pipe, whose other end the system closes with this process.
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy held locks of ONNX Runtime
     reader, held_open = context.Pipe(duplex=False)
@@ -125,14 +125,14 @@ def _attempt(
                     for name, text in warned:
                         logging.getLogger(name).warning("%s", text)
         except BaseException:
-            held_open.close()  # nobody wants the rest: workers end now, not with their part
+            held_open.close()  # the rest is not needed: workers end now, not after their part
             raise
     held_open.close()
     return done
 
 
 def _handed_out(pool: ProcessPoolExecutor, shards: Sequence[str]) -> dict[Future[_Part], str]:
-    """Submit `shards`, up to one at which a worker is found dead already."""
+    """Submit `shards`; stop if a worker has died already."""
     running = {}
     with contextlib.suppress(BrokenProcessPool):
         for shard in shards:
@@ -142,9 +142,9 @@ def _handed_out(pool: ProcessPoolExecutor, shards: Sequence[str]) -> dict[Future
 
 @contextlib.contextmanager
 def _interrupts_held_back() -> Iterator[None]:
-    """Let Ctrl-C wait while the block lasts; processes that it starts never get one.
+    """Block Ctrl-C during the block; processes started in it inherit this and never get Ctrl-C.
 
-    A worker that is interrupted while it imports would print where, before it can be told to pass it over.
+    Otherwise, a worker interrupted during its imports would print a traceback before it can ignore Ctrl-C.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
@@ -166,11 +166,11 @@ def _packed(network: ObservedNetwork, source: Source, threads: int) -> bytes:
 
 
 def _begin_worker(lifeline: Connection, work: bytes) -> None:
-    """Keep what a worker needs for all its parts, and end it when nobody holds `lifeline`'s other end."""
+    """Keep the data for all parts of a worker; end the worker when the other end of `lifeline` is closed."""
     with contextlib.suppress(ValueError, OSError):
         signal.signal(
             signal.SIGINT, signal.SIG_IGN
-        )  # Ctrl-C is the parent's, which ends its workers
+        )  # the parent handles Ctrl-C and ends its workers
     _Work.packed = work
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
 
@@ -182,7 +182,7 @@ def _end_with(lifeline: Connection) -> None:
 
 
 class _Work:
-    """What a worker was given when it began; unpacked with its first part, whose errors are reported."""
+    """Network and data of a worker; unpacked with its first part, because errors of a part are reported."""
 
     packed: ClassVar[bytes] = b""
 
@@ -206,7 +206,7 @@ class _Work:
 
 
 def _collect_part(shard: str) -> _Part:
-    """What one worker does with one part; what it would warn of is left to its parent."""
+    """Count one part in a worker; its warnings are returned, for the parent to log."""
     kept = _Kept()
     logging.root.addHandler(kept)
     try:
@@ -219,7 +219,7 @@ def _collect_part(shard: str) -> _Part:
 
 
 class _Kept(logging.Handler):
-    """Keeps what is warned of, each sentence once: pairs of the logger's name and the text."""
+    """Keeps warnings, each once: pairs of the logger's name and the text."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -241,9 +241,9 @@ def collect_on_ray(
     """Count on a Ray cluster; `source` must be readable under the same paths on its machines.
 
     Args:
-        network: what runs.
+        network: the network, and the tensors to observe.
         source: the data; every task reads a part of it.
-        address: of the cluster; None starts one on this machine.
+        address: address of the cluster; None starts one on this machine.
         progress: told of finished parts.
 
     Raises:
@@ -263,26 +263,26 @@ def collect_on_ray(
 
 @dataclass(frozen=True)
 class _Sent:
-    """A network on its way to another machine."""
+    """A network to be sent to another machine."""
 
     network: ObservedNetwork
     files: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
     def of(cls, saved: ObservedNetwork) -> _Sent:
-        """Return a network that lies in a file, with all files of that folder."""
+        """Return a network saved in a file, with all files of the file's folder."""
         assert isinstance(saved.model, Path)
         files = {path.name: path.read_bytes() for path in saved.model.parent.iterdir()}
         return cls(replace(saved, model=Path(saved.model.name)), files)
 
     def unpacked_in(self, folder: Path) -> ObservedNetwork:
-        """Write the files into `folder`, and return the network that lies there."""
+        """Write the files into `folder`, and return the network in it."""
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
         return replace(self.network, model=folder / str(self.network.model))
 
 
 def _collect_sent(sent: _Sent, source: Source, shard: str) -> Histograms:
-    """What a worker on another machine does."""
+    """Count one part on another machine."""
     with temporary_folder() as folder:
         return collect_shard(sent.unpacked_in(folder), source, shard, threads=1)

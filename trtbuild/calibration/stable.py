@@ -1,4 +1,4 @@
-"""Enough images? Samples are added until the thresholds of two halves of the data agree."""
+"""Early stopping: samples are added until the thresholds of two halves of the data agree."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 __all__ = ["collect_until_stable", "spreads"]
 
-# Samples of the first look; every later one doubles them.
+# Samples at the first check; each later check doubles them.
 _FIRST_LOOK = 64
 
 
 def collect_until_stable(
     collect: Callable[[Source], Histograms], source: Source, share: float, options: CalibrateOptions
 ) -> tuple[Histograms, EarlyStop]:
-    """Count growing parts of `source` until every tensor's halves agree to `share`, or all is used.
+    """Count more and more of `source` until every tensor's halves agree to `share`, or no data is left.
 
     Returns:
-        The statistics, and which tensors do not agree.
+        The histograms, and how it ended: with the tensors whose halves do not agree.
     """
     total, seen = len(source.index), 0
     statistics: Histograms | None = None
@@ -48,11 +48,11 @@ def collect_until_stable(
 def _apart(
     statistics: Histograms, share: float, options: CalibrateOptions
 ) -> dict[str, float | None]:
-    """The tensors whose halves do not agree, the widest apart first."""
+    """The tensors whose halves do not agree, the largest difference first."""
     amaxes = {
         name: amax_of(histogram, options.rule, **options.method_options)
         for name, histogram in statistics.together.histograms.items()
-        if histogram.num_values  # what was empty in every sample has no threshold to agree on
+        if histogram.num_values  # a tensor that is empty in every sample has no threshold
     }
     found = spreads(statistics, amaxes, options)
     if not found:
@@ -64,12 +64,12 @@ def _apart(
 def spreads(
     statistics: Histograms, amaxes: Mapping[str, float], options: CalibrateOptions
 ) -> Mapping[str, Stability]:
-    """Each tensor's thresholds from all samples and from each half; empty when a half saw nothing.
+    """Return each tensor's thresholds, from all samples and from each half; empty if a half has no values.
 
     Args:
-        statistics: of both halves.
+        statistics: the histograms of both halves.
         amaxes: the thresholds from all samples.
-        options: with the method that chose them.
+        options: name the method that chose them.
     """
     halves = (statistics.first.histograms, statistics.second.histograms)
     first, second = ({n: one for n, one in half.items() if n in amaxes} for half in halves)

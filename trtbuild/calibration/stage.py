@@ -1,4 +1,4 @@
-"""The stage: an artifact and data in, the same with a range for every tensor that needs one."""
+"""The calibration stage: adds a range for every tensor that needs one to an artifact."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def calibrate(
     """Run samples through the artifact's float network and choose a range for each of `tensors`.
 
     Args:
-        artifact: with the network to observe.
+        artifact: has the network to observe.
         source: the samples.
-        tensors: names of what is observed.
-        options: how ranges are chosen, and where the work is done.
+        tensors: names of the tensors to observe.
+        options: how ranges are chosen, and where the samples run.
         progress: told of finished samples or parts.
-        listener: hears the network's outputs for samples of a known class, where this process runs them by
-            ONNX Runtime and on the CPU.
-        earlier: a calibration of the same source, before the search changed the network.
-        session: what `open_ahead` gave for the network, its tensors and `options`.
+        listener: gets the network's outputs for samples of a known class; not used if samples run in
+            other processes or on a device.
+        earlier: a calibration of the same source, from before the search changed the network.
+        session: the result of `open_ahead` for this network, these tensors and `options`.
 
     Raises:
-        DataError: no sample, one that does not load, NaN or infinity in a tensor.
+        DataError: there is no sample, one does not load, or a tensor holds NaN or infinity.
         OptionError: the method or its options are unknown.
-        MissingError: Ray was asked for and is not there.
+        MissingError: the options ask for Ray, and it is not installed.
     """
     options = options or CalibrateOptions()
     check_method(options)
@@ -81,7 +81,7 @@ def calibrate(
     )
     collector = _collector(network, options, progress, listener, session)
     with ThreadPoolExecutor(1) as beside:
-        # reads all weights for their digest, and remembers it
+        # computes and caches the digest of all weights while the samples run
         beside.submit(provenance_of, artifact.source, earlier)
         statistics, early_stop = _collected(collector, source, options)
     if not statistics.num_samples:
@@ -97,11 +97,11 @@ def calibrate(
 def open_ahead(
     model: ir.Model, tensors: Sequence[str], options: CalibrateOptions
 ) -> OnnxRuntimeSession | None:
-    """Open a network as `calibrate` runs it, before there are samples; None where it opens another one.
+    """Open the session that `calibrate` will use, before the samples are known; None if it uses another.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
-        OutputError: there is no room for a large network's weights in the temporary folder.
+        OutputError: the temporary folder has no room for a large network's weights.
     """
     if _is_elsewhere(options) or options.rule == AS_TENSORRT:
         return None
@@ -109,18 +109,18 @@ def open_ahead(
 
 
 def _is_elsewhere(options: CalibrateOptions) -> bool:
-    """Whether samples are run in other processes, or on a device."""
+    """Whether samples run in other processes, on a Ray cluster, or on a device."""
     return options.ray is not None or options.device != "cpu" or options.workers > 1
 
 
-# Of a tensor that was empty in every sample: nothing that would need a scale was seen.
+# The range of a tensor that is empty in every sample, and so needs no scale.
 _NO_RANGE = TensorRange(0.0, 0.0, 0.0, 0.0, "none", "no value was seen", 0, 0)
 
 
 def _ranges(
     statistics: Histograms, options: CalibrateOptions, provenance: Mapping[str, str]
 ) -> tuple[Calibration, frozenset[str]]:
-    """The range of every tensor, and the tensors of which no value was seen."""
+    """The range of every tensor, and the names of tensors without any value."""
     histograms = statistics.together.histograms
     calibration = Calibration.from_histograms(
         {name: one for name, one in histograms.items() if one.num_values},
@@ -161,7 +161,7 @@ def _collector(
 def _collected(
     collector: Callable[[Source], Histograms], source: Source, options: CalibrateOptions
 ) -> tuple[Histograms, EarlyStop | None]:
-    """The histograms of all samples, or of as many as make ranges stable, and which did not become so."""
+    """The histograms of all samples, or of as many as make ranges stable, and how that ended."""
     if options.until_stable is None:
         return collector(source), None
     return collect_until_stable(collector, source, options.until_stable, options)
@@ -217,7 +217,7 @@ def _with(
 
 
 def check_method(options: CalibrateOptions) -> None:
-    """Try the rule on a single value, before hours of data are counted for nothing.
+    """Try the rule on a single value, so that a wrong option is found before the data is counted.
 
     Raises:
         OptionError: there is no such method, or it does not take these options.

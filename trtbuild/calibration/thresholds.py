@@ -1,4 +1,4 @@
-"""Thresholds from whatever file holds some: our calibration, TensorRT's cache, ONNX Runtime's table."""
+"""Reads thresholds from a file: our calibration, TensorRT's cache or ONNX Runtime's table."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Thresholds:
     """One side of a comparison.
 
     Attributes:
-        name: what it is called.
-        kind: what the file is.
+        name: the path, or the method's name.
+        kind: kind of the file, in words.
         amaxes: tensor name -> threshold.
-        calibration: with its histograms, where the file is one of ours.
+        calibration: the calibration, if the file is one of ours.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Thresholds:
 
     @property
     def histograms(self) -> Mapping[str, Histogram]:
-        """Statistics by tensor; empty where the file holds none."""
+        """Histograms by tensor; empty if the file has none."""
         return (self.calibration.histograms or {}) if self.calibration is not None else {}
 
 
 def read_thresholds(path: Path) -> Thresholds:
-    """Read a file of thresholds; its content decides what it is.
+    """Read a file of thresholds; the content tells which of the three kinds it is.
 
     Raises:
         InputError: it cannot be read, or is none of the three.
@@ -68,10 +68,10 @@ def read_thresholds(path: Path) -> Thresholds:
 
 
 def cache_from(content: bytes, path: Path) -> CalibrationCache:
-    """Return the TensorRT cache that `content` of the file `path` is, and warn of scales that may be wrong.
+    """Return the TensorRT cache in `content`, read from the file `path`; warn of implausible scales.
 
     Raises:
-        CacheError: it is none, or its scales cannot be meant.
+        CacheError: it is not a cache, or none of its scales is plausible.
     """
     cache = CalibrationCache.from_bytes(content)
     cache.check_scales()
@@ -86,10 +86,10 @@ def cache_from(content: bytes, path: Path) -> CalibrationCache:
 
 
 def read_pair(first: str, second: str) -> tuple[Thresholds, Thresholds]:
-    """Read two files; or one file and a method's name, which chooses anew from its histograms.
+    """Read two files; or one file, and the thresholds that the method `second` finds in its histograms.
 
     Raises:
-        InputError: a file cannot be read, or keeps no histograms to choose from.
+        InputError: a file cannot be read, or has no histograms to choose from.
     """
     one = read_thresholds(Path(first))
     if second not in METHODS or Path(second).exists():
