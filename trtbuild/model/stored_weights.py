@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import OutputError
-from trtbuild.files import is_named_in_utf8, temporary_folder
+from trtbuild.files import is_named_in_utf8, temporary_folder, write_in_parts
 from trtbuild.model.constants import tensor_bytes
 from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
@@ -236,7 +236,8 @@ def _written(blocks: Iterable[NDArray[Any]], size: str) -> Path:
         try:
             with path.open("wb") as file:
                 for block in blocks:
-                    file.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
+                    content = np.ascontiguousarray(block).reshape(-1).view(np.uint8)
+                    write_in_parts(file, content.data)
         except OSError:
             _remove(path, os.getpid())
             raise

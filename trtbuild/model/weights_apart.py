@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import onnx
 
+from trtbuild.files import write_in_parts
+
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Iterator, Mapping
@@ -202,7 +204,7 @@ class _Part(NamedTuple):
         """Write it."""
         file.write(self.before)
         if self.weight is not None:
-            file.write(self.weight)
+            write_in_parts(file, self.weight)
         file.write(self.behind)
 
 

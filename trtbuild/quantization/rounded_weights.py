@@ -6,17 +6,17 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from trtbuild.machine import usable_cpus
 from trtbuild.model.constants import constant_tensor
 from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
-from trtbuild.model.stored_weights import in_file
-from trtbuild.quantization.weights import quantize_weight, weight_scales
+from trtbuild.model.stored_weights import in_file_by_blocks
+from trtbuild.quantization.weights import quantize_weight, steps_by_blocks, weight_scales
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
-
-    import numpy as np
 
 __all__ = ["of_each_weight", "own_scales", "rounded"]
 
@@ -60,10 +60,11 @@ def rounded(weight: ir.Value, scales: np.ndarray, axis: int | None) -> ir.Tensor
     """Return a constant in int8 steps of `scales`; that of a weight in a file lies in one, too."""
 
     def find(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-        steps = quantize_weight(tensor.numpy(), scales, axis)
+        content = tensor.numpy()
         if isinstance(tensor, ir.ExternalTensor):
-            return in_file(steps, tensor.name)
-        return ir.Tensor(steps, name=tensor.name)
+            blocks = steps_by_blocks(content, scales, axis)
+            return in_file_by_blocks(blocks, content.shape, np.dtype(np.int8), tensor.name)
+        return ir.Tensor(quantize_weight(content, scales, axis), name=tensor.name)
 
     return _once(weight, ("steps", axis, scales.tobytes()), find)
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from trtbuild.errors import ModelError
 from trtbuild.plan import INT8_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "check_finite",
     "quantize_bias",
     "quantize_weight",
     "scales_that_hold",
+    "steps_by_blocks",
     "weight_scales",
 ]
 
@@ -57,17 +63,27 @@ def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray
 
 def quantize_weight(weight: np.ndarray, scales: np.ndarray, axis: int | None) -> np.ndarray:
     """Round ``weight / scale`` half to even into [-127, 127], int8, same shape."""
+    steps, start = np.empty(weight.shape, np.int8), 0
+    for block in steps_by_blocks(weight, scales, axis):
+        steps[start : start + len(block)] = block
+        start += len(block)
+    return steps
+
+
+def steps_by_blocks(
+    weight: np.ndarray, scales: np.ndarray, axis: int | None
+) -> Iterator[np.ndarray]:
+    """Yield what `quantize_weight` returns, some rows at a time."""
     shape = [1] * weight.ndim
     if axis is not None:
         shape[axis] = -1
     divisors = np.broadcast_to(scales.reshape(shape), weight.shape)
-    steps = np.empty(weight.shape, np.int8)
     rows = max(1, _IN_CACHE * len(weight) // max(1, weight.size))
     for start in range(0, len(weight), rows):
         some = slice(start, start + rows)
-        exact = np.rint(weight[some].astype(np.float32, copy=False) / divisors[some])
-        steps[some] = np.clip(exact, -INT8_LIMIT, INT8_LIMIT, out=exact)
-    return steps
+        exact = weight[some].astype(np.float32, copy=False) / divisors[some]
+        np.rint(exact, out=exact)
+        yield np.clip(exact, -INT8_LIMIT, INT8_LIMIT, out=exact).astype(np.int8)
 
 
 def scales_that_hold(

@@ -237,6 +237,11 @@ def test_the_file_of_a_weight_goes_with_it() -> None:
     assert not path.exists()
 
 
+def test_a_weight_of_several_megabytes_comes_back_whole() -> None:
+    content = np.arange(700_001, dtype=np.int32)
+    np.testing.assert_array_equal(in_file(content).numpy(), content)
+
+
 @pytest.mark.parametrize(("dtype", "axis"), [(np.int8, 0), (np.int8, 1), (np.uint8, None)])
 def test_weights_are_dequantized_as_the_operator_does(dtype, axis, monkeypatch) -> None:
     monkeypatch.setattr("trtbuild.model.dequantized_weights.LARGE", 0)

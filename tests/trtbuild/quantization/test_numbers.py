@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -62,6 +63,15 @@ def test_ties_go_to_even():
     weight = np.array([[127.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5]], np.float32)
     steps = quantize_weight(weight, weight_scales(weight, 0, "w"), 0)
     assert steps.tolist() == [[127, 0, 2, 2, 0, -2, -2]]
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_a_weight_of_several_blocks_is_rounded_as_a_whole(axis):
+    weight = np.random.default_rng(0).normal(size=(301, 1000)).astype(np.float32)
+    scales = weight_scales(weight, axis, "w")
+    steps = quantize_weight(weight, scales, axis)
+    scale = scales if axis is None else shaped(scales, weight.ndim, axis)
+    assert np.array_equal(steps, np.rint(weight / scale).astype(np.int8))
 
 
 @settings(max_examples=200, deadline=None)
