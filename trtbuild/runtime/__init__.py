@@ -1,1 +1,1 @@
-"""Networks and engines are run: one protocol of a session, and what stands behind it."""
+"""Runs networks and engines: one session protocol, and its implementations."""

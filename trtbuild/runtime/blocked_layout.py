@@ -1,10 +1,10 @@
 """ONNX Runtime sessions whose outputs may stay in its blocked layout, for values that are only counted.
 
-On a CPU, ONNX Runtime computes convolutions on blocks of channels (the layout NCHWc), and brings every
-output of the network back into the order of ONNX. For activations that are only to be counted that is
-work for nothing: on residual networks some 7 % of an inference in which each of them is an output, on
-networks of depthwise convolutions up to a third. The network has to be opened twice for it, the second
-time with its weights packed already: some 0.05 s for ResNet-50.
+On a CPU, ONNX Runtime computes convolutions on blocks of channels (the layout NCHWc), and converts every
+output of the network back into the order of ONNX. For activations that are only counted that conversion is
+wasted: on residual networks some 7 % of an inference in which each of them is an output, on networks of
+depthwise convolutions up to a third. To avoid it, the network is opened twice, the second time with its
+weights packed already: some 0.05 s for ResNet-50.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["open_blocked"]
 
-# Blocks are of 4, 8 or 16 channels; a network of other numbers of channels computes some for nothing.
+# Blocks have 4, 8 or 16 channels. Other numbers of channels are padded, and padding must not be counted.
 _WHOLE_BLOCKS = 16
 
 
 def open_blocked(model: ir.Model | Path, threads: int | None = None) -> OnnxRuntimeSession:
-    """Return a session of a float network that gives the values of `Execution.FLOAT`, in any order.
+    """Return a session of a float network with the values of `Execution.FLOAT`, but in any order.
 
     Args:
-        model: the network, or the path of one.
+        model: the network, or the path of its file.
         threads: threads inside an operator; None takes one per core.
 
     Raises:
@@ -47,7 +47,7 @@ def open_blocked(model: ir.Model | Path, threads: int | None = None) -> OnnxRunt
 
 
 def _open_in_blocks(model: ir.Model | Path, threads: int | None) -> OnnxRuntimeSession | None:
-    """Return None where no output is computed in blocks, or the temporary folder has no room."""
+    """Return None if no output is computed in blocks, or if the temporary folder has no room."""
     try:
         with temporary_folder() as folder:
             path = folder / "optimized.onnx"
@@ -55,21 +55,21 @@ def _open_in_blocks(model: ir.Model | Path, threads: int | None) -> OnnxRuntimeS
             optimized = read_as_written(path)
             if not _leave_in_blocks(optimized.graph):
                 return None
-            # as written: it has been optimised
+            # as written: it is optimized already
             return open_session(optimized, Execution.REFERENCE, threads)
     except (ModelError, OutputError, OSError):
         return None
 
 
 def _leave_in_blocks(graph: ir.Graph) -> bool:
-    """Make what is computed in blocks the outputs, in place of its copies in order; whether any is."""
+    """Replace outputs by the blocked tensors that they are converted from; return whether any was."""
     found = False
     for ordered in list(graph.outputs):
         reorder = ordered.producer()
         if reorder is None or not _is_of_whole_blocks(reorder):
             continue
         blocked = reorder.inputs[0]
-        if blocked is None or blocked.is_graph_output():  # it has one name only
+        if blocked is None or blocked.is_graph_output():  # a tensor has one name only
             continue
         take_over_output(ordered, blocked, aside=blocked.name or "")
         blocked.type, blocked.shape = ordered.type, None

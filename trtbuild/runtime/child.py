@@ -1,4 +1,4 @@
-"""Processes of our own, started beside this one and spoken to through pipes."""
+"""Starts our own child processes, which talk to this one through pipes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import IO
 
 __all__ = ["end", "how_it_ended", "start_module"]
 
-# Where this package lies.
+# Folder that holds this package.
 _OURS = str(Path(__file__).resolve().parents[2])
 
-# Runs a module as `python -m` does, with its places in this order: ours, Python's own, and at the end those
-# where the parent finds the user's modules, so that none of these, called json.py perhaps, stands for one of
-# Python's. The current folder is no place (as with PYTHONSAFEPATH, which Python 3.10 does not know).
+# Runs a module as `python -m` does, with sys.path in this order: our package, Python's own folders, then the
+# folders where the parent finds the user's modules, so that a user's json.py, say, cannot replace Python's.
+# The current folder is left out (as by PYTHONSAFEPATH, which Python 3.10 does not know).
 _RUN = """
 import sys
 module, ours, *others = sys.argv[1:]
@@ -29,8 +29,8 @@ import runpy
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
 
-# Before anything is imported: starts the process anew where the system put its memory at random places
-# and does not have to (personality(2): 0xFFFFFFFF asks; ADDR_NO_RANDOMIZE stays with a process).
+# Runs before any import: restarts the process without address space randomization, if the system allows that
+# (personality(2): 0xFFFFFFFF reads it; ADDR_NO_RANDOMIZE survives the restart).
 _AT_FIXED_PLACES = """
 import ctypes, os, sys
 personality, fixed = ctypes.CDLL(None).personality, 0x0040000
@@ -48,19 +48,19 @@ def start_module(
     alike: bool = False,
     one_thread: bool = False,
 ) -> subprocess.Popen[bytes]:
-    """Start a module of ours in this Python, which finds all modules that this process does.
+    """Start one of our modules in this Python; it finds all modules that this process finds.
 
-    NVIDIA's compilers number what they make in the order of addresses (seen of TensorRT for RTX 1.7.1), so
-    the bytes of a plan depend on them. `alike` fixes the seed of Python's hashes and, on Linux, where the
-    system puts memory; where that is not allowed, such as by the default seccomp profile of Docker, memory
-    stays where it is.
+    NVIDIA's compilers number what they make in the order of addresses (seen with TensorRT for RTX 1.7.1), so
+    the bytes of a plan depend on addresses. `alike` fixes the seed of Python's hashes and, on Linux, the
+    memory layout; where that is not allowed, such as by Docker's default seccomp profile, the layout stays
+    random.
 
     Args:
-        module: dotted name of what is run.
-        errors: what its standard error goes to, as `subprocess.Popen` takes it.
-        folder: it works in; None for this process's.
-        alike: whether its memory is to be laid out as in every run.
-        one_thread: whether NumPy's products run on one thread; to start others is a quarter of its import.
+        module: dotted name of the module.
+        errors: where its standard error goes, as for `subprocess.Popen`.
+        folder: its working folder; None for this process's.
+        alike: whether its memory layout is the same in every run.
+        one_thread: whether NumPy uses one thread; starting the others takes a quarter of NumPy's import.
     """
     changes = {"PYTHONHASHSEED": "0"} if alike else {}
     if one_thread:
@@ -78,7 +78,7 @@ def start_module(
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Kill a process that `start_module` started, wait for its end, and close the pipes."""
+    """Kill a process of `start_module`, wait until it has ended, and close the pipes."""
     process.kill()
     process.wait()
     for stream in (process.stdin, process.stdout):

@@ -1,4 +1,4 @@
-"""Evaluates a few nodes over constants in ONNX Runtime, which judges every result here."""
+"""Evaluates a few nodes on constants in ONNX Runtime, the reference for every result here."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def evaluate(
     wanted: Sequence[ir.Value],
     opset_imports: Mapping[str, int],
 ) -> list[Array]:
-    """Return what `nodes`, which are in order and read nothing but `constants` and each other, compute.
+    """Return the results of `nodes`, which are in order and read only `constants` and each other.
 
     Args:
         nodes: the nodes; they are copied.
-        constants: what they read from outside.
-        wanted: outputs of theirs to answer.
+        constants: the values that they read from outside.
+        wanted: the outputs to return.
         opset_imports: domain -> version.
 
     Raises:

@@ -1,7 +1,7 @@
-"""Networks run in a process of their own, with limits: what goes wrong there ends that process alone.
+"""Runs networks in a separate process, with limits: a crash there ends only that process.
 
-ONNX Runtime divides by zero, runs out of memory or never comes back for some networks and inputs; a
-native fault cannot be caught in the process that meets it. `IsolatedProcess` is this side of the pipe,
+ONNX Runtime divides by zero, runs out of memory or never returns for some networks and inputs; a
+native fault cannot be caught in its own process. `IsolatedProcess` is this side of the pipe,
 `trtbuild.runtime.isolated_worker` the other.
 """
 
@@ -32,7 +32,7 @@ __all__ = ["IsolatedProcess", "IsolatedSession", "MappedWeight", "started_ahead"
 
 _LARGE = 20_000_000
 
-# Processes that were started before anybody needs them.
+# Processes started before they are needed.
 _AHEAD: list[subprocess.Popen[bytes]] = []
 
 
@@ -41,9 +41,9 @@ class MappedWeight:
     """A weight that the other process maps from its file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         offset: in bytes.
-        dtype: NumPy's name of it.
+        dtype: name of its NumPy dtype.
         dims: its dims.
     """
 
@@ -55,14 +55,14 @@ class MappedWeight:
 
 @contextlib.contextmanager
 def started_ahead(path: Path) -> Iterator[None]:
-    """Let the first `IsolatedProcess` of the block find its process ready.
+    """Start a process in advance for the first `IsolatedProcess` of the block.
 
-    That takes as long to start as this one takes to import what a job needs. It ends with the block where
-    nobody has wanted it.
+    It takes as long to start as this process takes to import what a job needs. It ends with the block if
+    nobody has used it.
 
     Args:
-        path: of the network, which need not exist. None is started for a file of more than `_LARGE` bytes:
-            few of these are changed by a pass, and so compared.
+        path: path of the network, which need not exist. For a file of more than `_LARGE` bytes no process is
+            started: passes rarely change such networks, and only changed ones are compared.
     """
     if path.is_file() and path.stat().st_size > _LARGE:
         yield
@@ -86,17 +86,17 @@ def _taken_or_started() -> subprocess.Popen[bytes]:
         process = _AHEAD.pop()
         if process.poll() is None:
             return process
-        end(process)  # the system has ended it
+        end(process)  # it has ended already
     return _start()
 
 
 class IsolatedProcess:
-    """The other process; started when a network is first opened, and again when it has died.
+    """The other process; started when a network is first opened, and again after it has died.
 
     Args:
-        processor_seconds: what a network may take of processor time, opening and all its runs together; a
-            clock on the wall would blame it for a busy machine. Not known on Windows.
-        seconds: what one request may take at all.
+        processor_seconds: limit on a network's CPU time, for opening and all runs together; wall time would
+            blame the network for a busy machine. Has no effect on Windows.
+        seconds: limit on the wall time of one request.
     """
 
     def __init__(self, processor_seconds: float = 6.0, seconds: float = 120.0) -> None:
@@ -104,7 +104,7 @@ class IsolatedProcess:
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._opened: IsolatedSession | None = None
-        # the weights that the other process holds, of the network opened last, by their ids
+        # weights that the other process holds, those of the network opened last, by id
         self._there: Mapping[int, ir.TensorProtocol] = {}
         self._closed = False
 
@@ -121,17 +121,17 @@ class IsolatedProcess:
 
         Args:
             content: an ONNX file's bytes.
-            weights: inputs of it that stay the same from run to run.
-            patience: factor on the limits of time.
+            weights: network inputs that stay the same from run to run.
+            patience: factor on the time limits.
 
         Raises:
-            ExecutionError: ONNX Runtime does not take it.
+            ExecutionError: ONNX Runtime refuses it.
             OutOfTimeError: opening takes too long.
         """
         return IsolatedSession(self, content, weights, patience)
 
     def close(self) -> None:
-        """End the other process for good, also while another thread waits for it; safe to call twice."""
+        """End the other process for good, even while another thread waits for it; safe to call twice."""
         self._closed = True
         self._end()
 
@@ -142,11 +142,11 @@ class IsolatedProcess:
             end(process)
 
     def open_here(self, session: IsolatedSession) -> tuple[Any, ...]:
-        """Make `session` the network that the other process has open; its inputs, outputs, overridables."""
+        """Open `session` in the other process; return its inputs, outputs and overridable initializers."""
         self._opened = None
         limit = self._processor_seconds * session.patience
         weights = {id(item): item for item in session.weights.values()}
-        # what the network before has, too, is not sent again
+        # weights that the network before had, too, are not sent again
         new = {key: _sent(item) for key, item in weights.items() if key not in self._there}
         keys = {name: id(item) for name, item in session.weights.items()}
         self._there = weights
@@ -155,7 +155,7 @@ class IsolatedProcess:
         return answer
 
     def run(self, session: IsolatedSession, feeds: Feeds) -> Mapping[str, Any]:
-        """Run `session`; opened again where another was, or the process died."""
+        """Run `session`; open it again if another one was opened since, or if the process died."""
         if self._opened is not session:
             self.open_here(session)
         outputs: Mapping[str, Any] = self._ask(None, ("run", dict(feeds)), session.patience)[0]
@@ -164,7 +164,7 @@ class IsolatedProcess:
     def _ask(
         self, limit: float | None, request: tuple[Any, ...], patience: float
     ) -> tuple[Any, ...]:
-        """Send a request, with a new limit of processor time or the one that goes on."""
+        """Send a request, with a new limit on CPU time, or None to keep the present one."""
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -195,7 +195,7 @@ class IsolatedProcess:
         return process
 
     def _died(self, process: subprocess.Popen[bytes], *, in_time: bool) -> ExecutionError:
-        """What to say of a process that ended without an answer."""
+        """The error for a process that ended without an answer."""
         process.kill()
         code = process.wait()
         self._end()
@@ -210,13 +210,13 @@ class IsolatedProcess:
 
 
 class IsolatedSession:
-    """A network that is open behind a `IsolatedProcess`.
+    """A network that is open in an `IsolatedProcess`.
 
     Attributes:
-        inputs, outputs: as of `trtbuild.runtime.session.Session`.
-        overridable: names of initializers that `run` takes, too.
-        content, weights: what is sent to open it.
-        patience: factor on the limits of time.
+        inputs, outputs: as in `trtbuild.runtime.session.Session`.
+        overridable: names of initializers that `run` also accepts.
+        content, weights: sent to open it.
+        patience: factor on the time limits.
     """
 
     def __init__(
@@ -236,17 +236,17 @@ class IsolatedSession:
         self.inputs, self.outputs, self.overridable = isolated.open_here(self)
 
     def run(self, feeds: Feeds) -> Mapping[str, Any]:
-        """Run once; a sequence of tensors is answered as a list.
+        """Run once; a sequence of tensors is returned as a list.
 
         Raises:
-            ExecutionError: it cannot be run, or the process died of it.
+            ExecutionError: it cannot be run, or the process died while it ran.
             OutOfTimeError: it takes too long.
         """
         return self._process.run(self, feeds)
 
 
 def _sent(tensor: ir.TensorProtocol) -> MappedWeight | np.ndarray:
-    # here: the other process reads this module, and does without
+    # imported here: the other process imports this module and does not need it
     from trtbuild.model.graph_library import ir
 
     if isinstance(tensor, ir.ExternalTensor) and tensor.dtype.itemsize >= 1:

@@ -1,7 +1,7 @@
-"""The other side of `trtbuild.runtime.isolated`: this module, run, runs the networks that it is sent.
+"""The worker of `trtbuild.runtime.isolated`: run as a module, it runs the networks that it is sent.
 
-Requests come on standard input and answers go to what was standard output, both pickled. The process ends
-with its parent, when standard input does, or when a request takes more processor time than it may.
+Requests come on standard input, answers go to the original standard output, both pickled. The process ends
+when its parent does, since standard input then closes, or when a request exceeds its CPU time.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_ses
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Share of the memory that is free, which the process may take.
+# Share of the free memory that the process may use.
 _MEMORY_SHARE = 0.8
 
 
 def main() -> None:
     """Answer requests until there are no more."""
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not come between
-    import onnxruntime  # noqa: F401 - while nobody waits
+    os.dup2(2, 1)  # output that libraries print must not mix with the answers
+    import onnxruntime  # noqa: F401 - in advance, while nobody waits
 
     served: _Served | None = None
     while True:
@@ -56,7 +56,7 @@ class _Served:
         self._weights: dict[str, np.ndarray] = {}
 
     def answer(self, what: str, *arguments: Any) -> tuple[Any, ...]:
-        """Return ``ok`` with the results of what was asked, or ``error`` with the reason."""
+        """Return ``ok`` with the results of the request, or ``error`` with the reason."""
         try:
             return ("ok", *(self._open(*arguments) if what == "open" else self._run(*arguments)))
         except ModelError as error:
@@ -70,7 +70,7 @@ class _Served:
         keys: Mapping[str, int],
         new: Mapping[int, MappedWeight | np.ndarray],
     ) -> tuple[Any, ...]:
-        """Open a network whose weights are among those of the one before and `new` ones."""
+        """Open a network whose weights are `new` or were sent for the network before."""
         self._session = None
         held = self._held | {key: _loaded(item) for key, item in new.items()}
         self._held = {key: held[key] for key in keys.values()}
@@ -98,7 +98,7 @@ def _loaded(weight: MappedWeight | np.ndarray) -> np.ndarray:
 
 
 def _limit_memory() -> None:
-    """Let allocations fail before the machine runs out; where that is not known, there is no limit."""
+    """Make allocations fail before the machine runs out of memory; no limit if that is not known."""
     with contextlib.suppress(ImportError, OSError, ValueError, KeyError):
         import resource
 
@@ -110,7 +110,7 @@ def _limit_memory() -> None:
 
 
 def _limit_processor(seconds: float) -> None:
-    """Let the system end this process (SIGXCPU) after so much more processor time."""
+    """Let the system end this process (SIGXCPU) after this much more CPU time."""
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 

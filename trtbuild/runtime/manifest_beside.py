@@ -1,4 +1,4 @@
-"""What the manifest beside an engine says of it; `trtbuild.manifest` reads all of one."""
+"""An engine's entry in the manifest beside it; `trtbuild.manifest` reads whole manifests."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = [
 ]
 
 PORTABLE_SUFFIX = ".onnxruntime.onnx"
-"""How the name of an engine for ONNX Runtime ends."""
+"""Ending of the file name of an engine for ONNX Runtime."""
 QDQ_SUFFIX = ".int8.onnx"
-"""How the name of a network with explicit Q/DQ ends."""
+"""Ending of the file name of a network with explicit Q/DQ."""
 RTX_SUFFIX = ".rtx.plan"
-"""How the name of a plan for TensorRT for RTX ends."""
+"""Ending of the file name of a plan for TensorRT for RTX."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class EngineRecord:
     """An engine in the manifest of its build.
 
     Attributes:
-        backend: what built it.
-        why: why that was picked.
+        backend: name of the backend that built it.
+        why: why that backend was chosen.
         file: its file, in the manifest's folder.
-        not_opened: why it was not opened where it was built; empty where it was.
-        details: what the backend wants recorded, as JSON types.
+        not_opened: why it was not opened where it was built; empty if it was.
+        details: the backend's own entries, as JSON types.
     """
 
     backend: str
@@ -55,7 +55,7 @@ def manifest_name(stem: str) -> str:
 
 
 def manifest_of(engine: Path) -> Path:
-    """Return where the manifest of an engine or Q/DQ network lies: beside it, for one build the same."""
+    """Return the path of the manifest beside an engine or Q/DQ network; all files of a build share it."""
     for suffix in (PORTABLE_SUFFIX, RTX_SUFFIX, QDQ_SUFFIX, engine.suffix):
         stem = engine.name.removesuffix(suffix)
         if stem != engine.name:
@@ -64,7 +64,7 @@ def manifest_of(engine: Path) -> Path:
 
 
 def recorded_engine(engine: Path) -> EngineRecord | None:
-    """Return what the manifest beside an engine says of it, be it of these bytes or not; None for nothing.
+    """Return an engine's entry in the manifest beside it, without comparing digests; None if it has none.
 
     Raises:
         InputError: there is no manifest, or it is damaged.

@@ -1,6 +1,6 @@
-"""Networks are run in ONNX Runtime: the float reference, and engines of the embedded backend.
+"""Runs networks in ONNX Runtime: the float reference, and engines of the embedded backend.
 
-Sessions of ONNX Runtime are opened here and nowhere else.
+All sessions of ONNX Runtime are opened here.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = ["Execution", "OnnxRuntimeSession", "has_operator", "open_session"]
 class Execution(StrEnum):
     """How a network is run.
 
-    FAST: every optimisation, INT8 kernels where Q/DQ allow; what is deployed and timed.
+    FAST: all optimizations, INT8 kernels where Q/DQ allow; what is deployed and timed.
     REFERENCE: the graph exactly as written, node by node, in float; what accuracy is judged on.
-    FLOAT: every float optimisation, but Q/DQ are computed as written.
+    FLOAT: all float optimizations, but Q/DQ are computed as written.
     """
 
     FAST = "fast"
@@ -51,7 +51,7 @@ class Execution(StrEnum):
 
 _PROVIDERS: dict[str, tuple[str, dict[str, str]]] = {
     "cpu": ("CPUExecutionProvider", {}),
-    # TF32 would move activations by a thousandth
+    # TF32 would change activations by a thousandth
     "cuda": ("CUDAExecutionProvider", {"use_tf32": "0"}),
 }
 _NO_CUDA = (
@@ -61,10 +61,10 @@ _NO_CUDA = (
 
 _FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
-# What a weight takes in a session that computes in float, whatever it is stored as.
+# Bytes of a weight element in a session that computes in float, whatever its stored type.
 _FLOAT_BYTES = 4
 
-# "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " in front of what happened
+# "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " before the actual message
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
 
 _FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "bool": "bool"}
@@ -74,7 +74,7 @@ class OnnxRuntimeSession:
     """A network opened in ONNX Runtime; satisfies `trtbuild.runtime.session.Session`.
 
     Attributes:
-        overridable: names of the initializers that `run` takes in place of those stored.
+        overridable: names of the initializers that `run` accepts in place of the stored ones.
     """
 
     def __init__(self, session: ort.InferenceSession, device: str = "cpu") -> None:
@@ -101,7 +101,7 @@ class OnnxRuntimeSession:
         """Run once, and leave the outputs on the session's device.
 
         Returns:
-            Name to an object with ``__dlpack__``, which PyTorch and others take without a copy.
+            Name to an object with ``__dlpack__``, which PyTorch and others use without a copy.
 
         Raises:
             ModelError: as `run`.
@@ -117,16 +117,16 @@ class OnnxRuntimeSession:
             return dict(zip(self._output_names, binding.get_outputs()))
 
     def bind(self, feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> Callable[[], None]:
-        """Return a run that reads `feeds` and writes `outputs` in place, each time it is called.
+        """Return a function that runs the network on `feeds` and writes `outputs` in place.
 
         Args:
-            feeds: every input, C-contiguous; a run reads what they hold when it is called.
-            outputs: the outputs that are wanted, C-contiguous, with the shape and dtype that the
+            feeds: every input, C-contiguous; each call reads their current content.
+            outputs: the wanted outputs, C-contiguous, with the shape and dtype that the
                 network gives.
 
         Raises:
-            ModelError: an array does not belong to the network. The run raises it when an operator
-                fails, or gives another shape.
+            ModelError: an array does not fit the network. The returned function raises it if an operator
+                fails or gives another shape.
         """
         import onnxruntime as ort
 
@@ -194,11 +194,11 @@ def open_session(
         execution: see `Execution`.
         threads: threads inside an operator; None takes one per core.
         device: ``cpu``, or ``cuda``.
-        optimized: where to write the network as it runs, with its weights in a file beside it; for
+        optimized: where to write the optimized network, with its weights in a file beside it; valid for
             this machine only.
-        arena: keep the memory of a run for the next one; without it a session that is not run often
-            holds less.
-        profile: beginning of the name of a file to which ONNX Runtime's profiler writes.
+        arena: keep the memory of a run for the next one; a session that rarely runs needs less memory
+            without it.
+        profile: prefix of the file name that ONNX Runtime's profiler writes to.
 
     Raises:
         MissingError: ONNX Runtime cannot use that device.
@@ -210,8 +210,8 @@ def open_session(
     provider, options = _PROVIDERS[device], _options(execution, threads)
     left_out: list[str] = []
     if execution is not Execution.FAST and not isinstance(model, bytes) and _is_mapped(model):
-        # Else each session holds copies of its own: packed for the kernels, and of weights dequantized or
-        # transposed ahead of the first run. What is timed does all that, as where it is deployed.
+        # Otherwise each session holds its own copies of weights: packed for kernels, and dequantized or
+        # transposed before the first run. Sessions that are timed do so all the same, as in deployment.
         options.add_session_config_entry("session.disable_prepacking", "1")
         left_out, model = ["ConstantFolding"], _with_float_weights(model)
     options.enable_cpu_mem_arena = arena
@@ -231,10 +231,10 @@ def open_session(
             )
     except Exception as error:
         raise _cannot_load(error) from error
-    # what cannot be loaded (a CUDA library of another version) is left out without an error
+    # a provider that cannot be loaded (a CUDA library of another version) is skipped without an error
     if provider[0] not in session.get_providers():
         raise MissingError(_NO_CUDA)
-    # read where they lie, by all that still runs when this is closed, such as what `bind` returned
+    # not copied: they must live as long as anything that still runs, such as a function from `bind`
     session.held_weights = weights
     return OnnxRuntimeSession(session, device)
 
@@ -245,15 +245,15 @@ def _cannot_load(error: Exception) -> ExecutionError:
 
 
 def _is_mapped(model: ir.Model | Path) -> bool:
-    """Whether the weights are so many that they are read where they lie, in files that are mapped.
+    """Whether the weights are so large that they are mapped from their files instead of loaded.
 
-    Graphs refer to themselves: those thrown away hold their weights until Python looks for them.
+    Graphs refer to themselves: discarded ones keep their weights until the garbage collector runs.
     """
     from trtbuild.model.outside_weights import MAPPED_LIMIT
     from trtbuild.model.reading import read_as_written
     from trtbuild.model.writing import bytes_on_disk, num_weights
 
-    if isinstance(model, Path):  # as its model is, so that other processes count the same
+    if isinstance(model, Path):  # count as for its model, so that all processes decide the same
         if bytes_on_disk(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
             return False
         model = read_as_written(model)
@@ -272,9 +272,9 @@ def _with_float_weights(model: ir.Model | Path) -> ir.Model | Path:
 def _readable(
     model: ir.Model | Path | bytes, options: ort.SessionOptions
 ) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
-    """What ONNX Runtime opens, a path or the bytes of a network, and the weights that it is handed apart.
+    """What ONNX Runtime opens, a path or the bytes of a network, and the weights that it gets separately.
 
-    A protobuf with the weights ends at 2 GiB, and is another copy in memory.
+    A protobuf with the weights is limited to 2 GiB, and is another copy in memory.
     """
     if isinstance(model, bytes):
         return model, {}
@@ -293,7 +293,7 @@ def _readable(
 
 
 def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
-    """What ONNX Runtime opens for a file; of a large one it would hold the weights as parsed, too."""
+    """What ONNX Runtime opens for a file; large ones without weights, which it would also hold as parsed."""
     from google.protobuf.message import DecodeError
 
     from trtbuild.model.outside_weights import MAPPED_LIMIT
@@ -311,7 +311,7 @@ def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
         ):
             apart = read_apart(content, path.name, only_aligned=True)
     except (DecodeError, ValueError):
-        return str(path)  # no network: ONNX Runtime says so
+        return str(path)  # not a network: ONNX Runtime reports it
     options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(path.absolute().parent))
     return apart
 
@@ -319,7 +319,7 @@ def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
 def _with_own_weights(
     source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
 ) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
-    """The same network without INT8 weights that are shared, which could not be opened exactly."""
+    """The same network without shared INT8 weights, which cannot be opened with exact kernels."""
     from google.protobuf.message import DecodeError
 
     from trtbuild.model.own_weights import with_own_weights
@@ -328,7 +328,7 @@ def _with_own_weights(
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
         changed, added = with_own_weights(content)
     except (OSError, DecodeError):
-        return source, in_memory  # ONNX Runtime says what is wrong
+        return source, in_memory  # ONNX Runtime reports what is wrong
     if changed is content:
         return source, in_memory
     if isinstance(source, str):
@@ -344,7 +344,7 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or usable_cpus()
     options.inter_op_num_threads = 1
-    # Threads that spin after a run would take the cores of the session whose turn is next.
+    # Threads that spin after a run would take the cores of the next session's turn.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if execution is Execution.REFERENCE:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -358,7 +358,7 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
 def _write_besides(
     options: ort.SessionOptions, optimized: Path | None, profile: Path | None
 ) -> None:
-    """Let a session write what it runs, and how long that takes."""
+    """Make a session write its optimized network and its profile."""
     if profile:
         options.enable_profiling, options.profile_file_prefix = True, str(profile)
     if optimized:
@@ -377,7 +377,7 @@ def _write_optimized(options: ort.SessionOptions, path: Path) -> None:
 def _multiplies_exactly() -> bool:
     """Whether this processor sums uint8 x int8 products without saturating at 16 bits.
 
-    x86 does so only with VNNI; elsewhere ONNX Runtime has exact kernels, slower by half, to ask for.
+    x86 does so only with VNNI; otherwise ONNX Runtime has exact kernels on request, slower by half.
     """
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return True
@@ -385,7 +385,7 @@ def _multiplies_exactly() -> bool:
 
 
 def has_operator(domain: str, op_type: str) -> bool:
-    """Return whether ONNX or ONNX Runtime, on CPU, has the operator; the empty domain is ONNX's."""
+    """Return whether ONNX or ONNX Runtime on CPU has the operator; the empty domain is ONNX's."""
     import onnx
 
     from trtbuild.model.operators import ONNX_DOMAINS
@@ -415,7 +415,7 @@ def _specs(arguments: Sequence[Any]) -> tuple[TensorSpec, ...]:
 
 
 def _dtype(kind: str) -> np.dtype[Any]:
-    """NumPy's dtype for ONNX Runtime's ``tensor(kind)``; object for what is no tensor of numbers."""
+    """NumPy's dtype for ONNX Runtime's ``tensor(kind)``; object for anything but a tensor of numbers."""
     name = kind.removeprefix("tensor(").removesuffix(")")
     try:
         return np.dtype(_FLOAT_DTYPES.get(name, name))

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's profiler says of each node of a network."""
+"""Times of each node of a network, from ONNX Runtime's profiler."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RUN = "model_run"
 
 
 class ProfiledNetwork:
-    """A network that is opened with ONNX Runtime's profiler, as it is deployed (`Execution.FAST`).
+    """A network opened with ONNX Runtime's profiler, as it is deployed (`Execution.FAST`).
 
     Args:
         model: a network in memory, or the path of an ONNX file.
@@ -36,10 +36,10 @@ class ProfiledNetwork:
         self._threads = threads
 
     def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[dict[str, float]]:
-        """Run `runs` times on each of `feeds`, one after the other; node -> milliseconds of each run.
+        """Run `runs` times on each of `feeds` in turn; return node -> milliseconds for each run.
 
-        Nodes have the names of the optimised network. Its clock counts microseconds. Nodes inside Loop
-        and Scan count as often as they run.
+        Nodes have the names of the optimized network. The profiler's clock counts microseconds. Times of
+        nodes in Loop and Scan are summed over their iterations.
 
         Raises:
             ExecutionError: the network cannot be opened or run.
@@ -58,11 +58,11 @@ class ProfiledNetwork:
                 return list(_runs(events))
 
     def close(self) -> None:
-        """Give everything back: nothing, since a session lives for one call."""
+        """Nothing to close: a session lives for one call only."""
 
 
 def _runs(events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:
-    """Split events by the one that ends a run."""
+    """Group the events by run; an event marks the end of each run."""
     found: dict[str, float] = {}
     for event in events:
         name = str(event.get("name", ""))

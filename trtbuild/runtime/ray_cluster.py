@@ -1,6 +1,7 @@
-"""Work on a Ray cluster: functions and what they share go out, results come back as they are done.
+"""Work on a Ray cluster: functions and shared values go out, results come back as they finish.
 
-A thin layer: what is sent must be pickled, and files must be readable under the same paths on all machines.
+A thin layer: everything that is sent must be picklable, and all machines must find files under the same
+paths.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ __all__ = ["Cluster", "check_address", "joined", "staying_joined"]
 
 _T = TypeVar("_T")
 
-# How long an address may take to answer at all; Ray itself asks it for minutes.
+# How long to wait for an answer from an address; Ray itself tries for minutes.
 _ANSWERS_WITHIN_S = 5.0
 
-# A task whose worker was killed is tried again so often.
+# Number of retries of a task whose worker was killed.
 _RETRIES = 3
 
 
@@ -34,25 +35,25 @@ class Cluster:
 
     @property
     def num_cpus(self) -> int:
-        """How many processors it has, at least 1."""
+        """Number of CPUs of the cluster, at least 1."""
         return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
     def share(self, value: Any) -> Any:
-        """Return what stands for `value` in tasks; it is sent to each machine once."""
+        """Return a reference to `value` for tasks; the value is sent to each machine once."""
         return self._ray.put(value)
 
     def results(
         self, function: Callable[..., _T], tasks: Sequence[tuple[Any, ...]]
     ) -> Iterator[tuple[int, _T]]:
-        """Yield (number, result) of every task as it is done.
+        """Yield (number, result) of each task as it finishes.
 
         Args:
-            function: what a worker does; it can be pickled.
-            tasks: the arguments of each call; what `share` gave stands for its value.
+            function: what a worker runs; must be picklable.
+            tasks: the arguments of each call; a reference from `share` stands for its value.
 
         Raises:
-            TrtbuildError: what a task raised.
-            MissingError: workers died, again and again, such as of too little memory.
+            TrtbuildError: a task raised it.
+            MissingError: workers died repeatedly, for example for lack of memory.
         """
         remote = self._ray.remote(num_cpus=1, max_retries=_RETRIES)(function)
         running = {remote.remote(*arguments): number for number, arguments in enumerate(tasks)}
@@ -68,13 +69,13 @@ class Cluster:
 
 
 def check_address(address: str | None) -> None:
-    """Do nothing, unless Ray is not there or nothing answers at HOST:PORT; other addresses Ray looks up.
+    """Check that Ray is installed and something answers at HOST:PORT; Ray itself resolves other addresses.
 
     Args:
-        address: as `joined` takes it.
+        address: as for `joined`.
 
     Raises:
-        MissingError: so it is; within seconds.
+        MissingError: Ray is missing, or nothing answers within seconds.
     """
     _ray()
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
@@ -91,7 +92,7 @@ def check_address(address: str | None) -> None:
 
 def _ray() -> Any:
     try:
-        import ray.util  # any folder of the name would do for `import ray`
+        import ray.util  # `import ray` alone would accept any folder of that name
     except ImportError as error:
         raise MissingError("--ray needs Ray: pip install 'trtbuild[ray]'.") from error
     return ray
@@ -99,10 +100,10 @@ def _ray() -> Any:
 
 @contextlib.contextmanager
 def joined(address: str | None) -> Iterator[Cluster]:
-    """Join a cluster for the block; one that was joined before is left alone.
+    """Join a cluster for the block, or use the one that was joined before and leave it joined.
 
     Args:
-        address: of the cluster; None starts one on this machine.
+        address: address of the cluster; None starts one on this machine.
 
     Raises:
         MissingError: Ray is not installed, or the cluster cannot be reached.
@@ -125,10 +126,10 @@ def joined(address: str | None) -> Iterator[Cluster]:
 
 @contextlib.contextmanager
 def staying_joined(asked: str | None) -> Iterator[None]:
-    """Stay in a cluster for the block, so that each `joined` in it finds one: starting Ray takes seconds.
+    """Stay in a cluster for the block, so that each `joined` inside reuses it: starting Ray takes seconds.
 
     Args:
-        asked: the address that `--ray` got, empty for a cluster started here; None where it was not given.
+        asked: the address given to `--ray`, empty for a cluster started here; None without `--ray`.
 
     Raises:
         MissingError: as `joined`.

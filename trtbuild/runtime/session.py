@@ -1,4 +1,4 @@
-"""The protocol of everything that runs a network: run, close."""
+"""The protocol of every object that runs a network: run, close."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Feeds: TypeAlias = "Mapping[str, np.ndarray]"
 
 
 class Session(Protocol):
-    """An opened network. `run` may be called by one thread at a time."""
+    """An opened network. Only one thread at a time may call `run`."""
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
-        """What `run` takes, in order."""
+        """The inputs of `run`, in order."""
         ...
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
-        """What `run` gives, in order."""
+        """The outputs of `run`, in order."""
         ...
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
@@ -34,5 +34,5 @@ class Session(Protocol):
         ...
 
     def close(self) -> None:
-        """Give everything back. Safe to call twice."""
+        """Free everything. Safe to call twice."""
         ...

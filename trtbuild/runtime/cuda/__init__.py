@@ -1,4 +1,4 @@
-"""Device memory, streams, events and graphs: one `Device`, three packages that can stand behind it."""
+"""Device memory, streams, events and graphs: one `Device`, over one of three packages."""
 
 from __future__ import annotations
 

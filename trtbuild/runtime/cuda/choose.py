@@ -1,4 +1,4 @@
-"""Which package reaches the GPU: the one that was named, or the first that is installed."""
+"""Chooses the package that reaches the GPU: the one that was named, or the first that is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from trtbuild.runtime.cuda.machine import cuda_driver
 
 __all__ = ["PROVIDERS", "installed_providers", "open_device"]
 
-# Name -> (module to look for, what installs it). The order is the order of `auto`: torch comes last because
+# Name -> (module to look for, how to install it). `auto` uses this order: torch comes last because
 # importing it takes seconds, and cuda-python first because it has wheels and CUDA graphs.
 PROVIDERS = {
     "cuda-python": ("cuda.bindings.driver", "pip install 'trtbuild[tensorrt]'"),
@@ -19,7 +19,7 @@ PROVIDERS = {
 
 
 def installed_providers() -> tuple[str, ...]:
-    """Name the providers whose package is installed, in order of preference. Imports none of them."""
+    """Return the providers whose package is installed, in order of preference; imports none of them."""
     return tuple(name for name, (module, _) in PROVIDERS.items() if is_importable(module))
 
 
@@ -28,11 +28,11 @@ def open_device(provider: str = "auto", index: int = 0) -> Device:
 
     Args:
         provider: one of `PROVIDERS`, or ``auto`` for the first that is installed.
-        index: number of the GPU among those visible.
+        index: number of the GPU among the visible ones.
 
     Raises:
         OptionError: there is no provider of that name.
-        MissingError: the package, the driver or the GPU is not there.
+        MissingError: the package, the driver or the GPU is missing.
     """
     if provider not in (*PROVIDERS, "auto"):
         raise OptionError(

@@ -1,4 +1,4 @@
-"""The GPU through NVIDIA's `cuda-python` (module ``cuda.bindings.driver``), which comes as wheels."""
+"""The GPU through NVIDIA's `cuda-python` (module ``cuda.bindings.driver``), which is available as wheels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class CudaPythonProvider:
     """
 
     name = "cuda-python"
-    errors = ()  # the bindings answer codes, which become DeviceError here
+    errors = ()  # the bindings return codes, which become DeviceError here
 
     def __init__(self, index: int) -> None:
         from cuda.bindings import driver
@@ -89,7 +89,7 @@ class CudaPythonProvider:
         return float(self._call("cuEventElapsedTime", start, stop))
 
     def begin_capture(self, stream: int) -> None:
-        # Thread-local: other threads of the program may go on allocating while this one captures.
+        # Thread-local: other threads may go on allocating during the capture.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", stream, mode)
 
@@ -107,7 +107,7 @@ class CudaPythonProvider:
         self._call("cuGraphExecDestroy", graph)
 
     def _call(self, function: str, *arguments: Any, about: str = "") -> Any:
-        """Call the driver and answer its one result, if it has one."""
+        """Call the driver and return its one result, if it has one."""
         code, *results = getattr(self._driver, function)(*arguments)
         if int(code):
             _, text = self._driver.cuGetErrorString(code)

@@ -1,4 +1,4 @@
-"""A GPU's memory, streams, events and graphs, with an owner for everything that was made."""
+"""A GPU's memory, streams, events and graphs; the `Device` owns everything that was made."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Buffer:
     """Memory on the GPU.
 
     Attributes:
-        address: device pointer, aligned to 256 bytes at least.
+        address: device pointer, aligned to at least 256 bytes.
         nbytes: size.
-        free: gives the memory back; safe to call twice.
+        free: frees the memory; safe to call twice.
     """
 
     address: int
@@ -36,11 +36,11 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Pinned:
-    """Page-locked host memory, from which copies run beside everything else.
+    """Page-locked host memory, whose copies run in parallel with other work.
 
     Attributes:
         array: the memory as an array.
-        free: gives the memory back; safe to call twice. The array must not be used afterwards.
+        free: frees the memory; safe to call twice. The array must not be used afterwards.
     """
 
     array: np.ndarray
@@ -50,12 +50,13 @@ class Pinned:
 class Device:
     """One GPU, reached through one provider. Close it, or use it as a context manager.
 
-    Everything made here is given back by `close` at the latest, newest first, so that nothing outlives its
-    context. A device belongs to the thread that opened it (pycuda insists); several may be open for one GPU.
+    `close` frees everything made here that is not freed yet, newest first, so that nothing outlives its
+    context. A device belongs to the thread that opened it (pycuda requires it); a GPU may have several
+    devices.
 
     Args:
         provider: the opened provider; the device owns it.
-        index: number of the GPU among those visible.
+        index: number of the GPU among the visible ones.
     """
 
     def __init__(self, provider: Provider, index: int = 0) -> None:
@@ -72,10 +73,10 @@ class Device:
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
-        """Make the GPU's primary context current for a block; calls into TensorRT belong inside.
+        """Make the GPU's primary context current for a block; call TensorRT only inside.
 
         Raises:
-            DeviceError: the driver refuses something in the block.
+            DeviceError: a driver call in the block fails.
         """
         try:
             self._provider.push()
@@ -87,7 +88,7 @@ class Device:
             raise DeviceError(f"the GPU failed, says {self.provider}: {error}.") from error
 
     def allocate(self, nbytes: int) -> Buffer:
-        """Allocate device memory; a size of 0 gets one byte, for TensorRT wants a pointer anyway.
+        """Allocate device memory; a size of 0 gets one byte, because TensorRT needs a pointer anyway.
 
         Raises:
             DeviceError: there is not enough memory.
@@ -111,7 +112,7 @@ class Device:
         return Pinned(array, self._own(memory, self._provider.free_pinned))
 
     def stream(self) -> int:
-        """Make a stream of its own, which does not wait for the default stream."""
+        """Make a stream that does not wait for the default stream."""
         with self.active():
             handle = self._provider.create_stream()
         self._own(handle, self._provider.destroy_stream)
@@ -125,15 +126,15 @@ class Device:
         return handle
 
     def copy_to_device(self, buffer: Buffer, array: np.ndarray, stream: int) -> None:
-        """Start a copy; inside `active`. `array` is contiguous and stays untouched until `synchronize`."""
+        """Start a copy; call inside `active`. `array` is contiguous, unchanged until `synchronize`."""
         self._provider.copy_to_device(buffer.address, array, stream)
 
     def copy_to_host(self, array: np.ndarray, buffer: Buffer, stream: int) -> None:
-        """Start a copy; inside `active`. `array` is contiguous and filled after `synchronize`."""
+        """Start a copy; call inside `active`. `array` is contiguous and is filled after `synchronize`."""
         self._provider.copy_to_host(array, buffer.address, stream)
 
     def synchronize(self, stream: int) -> None:
-        """Wait for everything on the stream; inside `active`."""
+        """Wait for everything on the stream; call inside `active`."""
         self._provider.synchronize(stream)
 
     def upload(self, buffer: Buffer, array: np.ndarray) -> None:
@@ -145,15 +146,15 @@ class Device:
             self._provider.synchronize(self._upload_stream)
 
     def record(self, event: int, stream: int) -> None:
-        """Let the event happen when the stream gets there; inside `active`."""
+        """Record the event when the stream reaches this point; call inside `active`."""
         self._provider.record(event, stream)
 
     def elapsed_ms(self, start: int, stop: int) -> float:
-        """Wait for `stop` and answer the milliseconds between both events; inside `active`."""
+        """Wait for `stop` and return the milliseconds between both events; call inside `active`."""
         return self._provider.elapsed_ms(start, stop)
 
     def capture(self, stream: int, work: Callable[[], None]) -> int:
-        """Capture what `work` puts on the stream into a graph; inside `active`. Nothing runs.
+        """Capture what `work` puts on the stream as a graph, without running it; call inside `active`.
 
         Raises:
             DeviceError: the provider has no CUDA graphs.
@@ -168,11 +169,11 @@ class Device:
         return graph
 
     def launch(self, graph: int, stream: int) -> None:
-        """Put a captured graph on the stream; inside `active`."""
+        """Put a captured graph on the stream; call inside `active`."""
         self._graphs().launch(graph, stream)
 
     def close(self) -> None:
-        """Give back everything that was made here, then the context. Safe to call twice."""
+        """Free everything that was made here, then the context. Safe to call twice."""
         if self._closed:
             return
         for give_back in reversed(list(self._owned.values())):
@@ -194,7 +195,7 @@ class Device:
         return self._provider.graphs
 
     def _own(self, handle: Any, destroy: Callable[[Any], None]) -> Callable[[], None]:
-        """Return what gives `handle` back; `close` does it where nobody has."""
+        """Return a function that frees `handle`; `close` calls it if nobody has."""
         key = object()
 
         def give_back() -> None:

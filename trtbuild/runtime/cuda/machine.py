@@ -1,4 +1,4 @@
-"""Which CUDA driver and which GPUs this machine has, asked of the driver library itself."""
+"""The CUDA driver and the GPUs of this machine, as the driver library reports them."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class CudaDriver:
 
     Attributes:
         version: highest CUDA version that the driver supports, such as ``13.0``; empty without a driver.
-        gpus: what it can reach.
-        problem: one sentence on why no GPU can be used; empty when one can.
-        remedy: what mends it; empty when there is nothing to mend.
+        gpus: the GPUs that it can reach.
+        problem: one sentence on why no GPU can be used; empty if one can.
+        remedy: what to do about it; empty without a problem.
     """
 
     version: str
@@ -42,7 +42,7 @@ class CudaDriver:
 
 
 def cuda_driver() -> CudaDriver:
-    """Ask the driver library, without any Python package. Never raises."""
+    """Ask the driver library, without any Python package. Never raises an error."""
     try:
         library = ctypes.CDLL(DRIVER_LIBRARY)
     except OSError:

@@ -13,25 +13,25 @@ __all__ = ["GraphProvider", "ObjectHandles", "Provider"]
 class Provider(Protocol):
     """CUDA as plain functions on addresses and handles (all int); `Device` adds ownership.
 
-    Every provider works in the *primary* context of its GPU, the one that TensorRT and torch use too, and
-    makes it current only between `push` and `pop`: whatever was current before is current again afterwards.
-    Nothing here may be called outside of such a pair. A failing call raises `DeviceError`, or one of
-    `errors`, which `Device` turns into it.
+    Every provider works in the *primary* context of its GPU, which TensorRT and torch use, too. The context
+    is current only between `push` and `pop`, which restores the context that was current before. No function
+    may be called outside such a pair. A failing call raises `DeviceError`, or one of `errors`, which `Device`
+    turns into it.
     """
 
     @property
     def name(self) -> str:
-        """Name that the option and messages use."""
+        """Name for the option and for messages."""
         ...
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What the package itself raises when the driver refuses."""
+        """Error types that the package itself raises for driver errors."""
         ...
 
     @property
     def graphs(self) -> GraphProvider | None:
-        """How CUDA graphs are captured; None where the package cannot."""
+        """Captures CUDA graphs; None if the package cannot."""
         ...
 
     def push(self) -> None:
@@ -39,35 +39,35 @@ class Provider(Protocol):
         ...
 
     def pop(self) -> None:
-        """Make current again what was current before `push`."""
+        """Make the context current again that was current before `push`."""
         ...
 
     def close(self) -> None:
-        """Give the primary context back. Outside of push and pop."""
+        """Release the primary context. Call outside of push and pop."""
         ...
 
     def allocate(self, nbytes: int) -> int:
-        """Take device memory; answer its address."""
+        """Allocate device memory; return its address."""
         ...
 
     def free(self, address: int) -> None:
-        """Give device memory back."""
+        """Free device memory."""
         ...
 
     def allocate_pinned(self, nbytes: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """Take page-locked host memory, uint8 ``[nbytes]``."""
+        """Allocate page-locked host memory, uint8 ``[nbytes]``."""
         ...
 
     def free_pinned(self, memory: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Give page-locked memory back."""
+        """Free page-locked memory."""
         ...
 
     def copy_to_device(self, address: int, array: np.ndarray, stream: int) -> None:
-        """Start copying a contiguous array; it must stay untouched until the stream was waited for."""
+        """Start copying a contiguous array; do not change it before the stream is synchronized."""
         ...
 
     def copy_to_host(self, array: np.ndarray, address: int, stream: int) -> None:
-        """Start copying into a contiguous array; it is filled once the stream was waited for."""
+        """Start copying into a contiguous array; it is filled once the stream is synchronized."""
         ...
 
     def create_stream(self) -> int:
@@ -75,7 +75,7 @@ class Provider(Protocol):
         ...
 
     def destroy_stream(self, stream: int) -> None:
-        """Give a stream back."""
+        """Destroy a stream."""
         ...
 
     def synchronize(self, stream: int) -> None:
@@ -83,44 +83,44 @@ class Provider(Protocol):
         ...
 
     def create_event(self) -> int:
-        """Make an event that keeps time."""
+        """Make an event that records time."""
         ...
 
     def destroy_event(self, event: int) -> None:
-        """Give an event back."""
+        """Destroy an event."""
         ...
 
     def record(self, event: int, stream: int) -> None:
-        """Let a stream note the time in an event when it gets there."""
+        """Record the time in an event when the stream reaches this point."""
         ...
 
     def elapsed_ms(self, start: int, stop: int) -> float:
-        """Wait for `stop` and answer the milliseconds since `start`."""
+        """Wait for `stop` and return the milliseconds since `start`."""
         ...
 
 
 class GraphProvider(Protocol):
-    """CUDA graphs, under the same rules."""
+    """CUDA graphs; the rules of `Provider` apply."""
 
     def begin_capture(self, stream: int) -> None:
-        """Write down what is given to a stream from here on, instead of doing it."""
+        """Capture the work given to a stream from here on, instead of doing it."""
         ...
 
     def end_capture(self, stream: int) -> int:
-        """Stop writing down; answer the graph, ready to be launched."""
+        """End the capture; return the graph, ready to launch."""
         ...
 
     def launch(self, graph: int, stream: int) -> None:
-        """Let a stream do everything that a graph holds."""
+        """Put all work of a graph on a stream."""
         ...
 
     def destroy_graph(self, graph: int) -> None:
-        """Give a graph back."""
+        """Destroy a graph."""
         ...
 
 
 class ObjectHandles:
-    """What packages with objects for memory, streams and events have in common: handles stand for them."""
+    """Common part of providers whose package has objects for memory, streams and events."""
 
     def __init__(self) -> None:
         self._objects: dict[int, Any] = {}

@@ -50,8 +50,8 @@ class PyCudaProvider(ObjectHandles):
     def close(self) -> None:
         self._objects.clear()
         self._context.detach()
-        # detach pushes a primary context to release it and counts on the release to pop it, which holds for
-        # contexts of pycuda's own alone. A released context that stays current breaks the next user.
+        # detach pushes a primary context to release it, and expects the release to pop it, which is true only
+        # for pycuda's own contexts. A released context that stays current breaks later users of the GPU.
         ctypes.CDLL(DRIVER_LIBRARY).cuCtxPopCurrent_v2(ctypes.byref(ctypes.c_void_p()))
 
     def allocate(self, nbytes: int) -> int:
@@ -97,4 +97,4 @@ class PyCudaProvider(ObjectHandles):
             raise DeviceError(f"pycuda failed for {about}: {error}.") from error
 
 
-_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING, which pycuda passes on and does not name
+_NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: pycuda passes it on but has no name for it

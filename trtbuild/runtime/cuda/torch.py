@@ -1,4 +1,4 @@
-"""The GPU through torch, where a program has it anyway."""
+"""The GPU through torch, for programs that have torch anyway."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class TorchProvider(ObjectHandles):
 
 
 def _errors(torch: Any) -> tuple[type[Exception], ...]:
-    """Return what torch raises for the driver; ``AcceleratorError`` exists from 2.8 on."""
+    """Return the error types of torch for driver errors; ``AcceleratorError`` exists from 2.8 on."""
     names = ("OutOfMemoryError", "AcceleratorError")
     found = [getattr(torch, name) for name in names if hasattr(torch, name)]
     return (*found, torch.cuda.CudaError)

@@ -1,4 +1,4 @@
-"""TensorRT 10, 11 and for RTX at run time: a plan is opened, run, refitted and asked for its layers."""
+"""Run time of TensorRT 10, 11 and for RTX: opens, runs and refits plans, and lists their layers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ __all__ = ["OpenOptions", "OpenedEngine", "TensorRTSession", "open_plan"]
 def open_plan(
     path: Path, options: OpenOptions | None = None, product: Product = TENSORRT
 ) -> TensorRTSession:
-    """Return a session of a plan; closing it closes the engine too.
+    """Return a session of a plan; closing it closes the engine, too.
 
     Args:
         path: file of the plan.
-        options: how it is opened; None for the defaults of `OpenOptions`.
-        product: what built it.
+        options: how to open it; None for the defaults of `OpenOptions`.
+        product: the product that built it.
 
     Raises:
         InputError: the file is not a plan for this machine; the message says what it was built for.

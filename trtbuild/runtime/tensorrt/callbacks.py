@@ -1,4 +1,4 @@
-"""What TensorRT calls while it runs: for memory of outputs of unknown size, and with the times of layers."""
+"""Callbacks of TensorRT at run time: memory for outputs of unknown size, and times of layers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ __all__ = ["make_allocator", "make_profiler"]
 def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
     """Make an ``IOutputAllocator`` for one output.
 
-    After an execution its attributes tell: ``buffer`` (the memory, at least one byte), ``shape`` and
-    ``error`` (what went wrong in a callback, which TensorRT would hide; None if nothing).
+    After an execution, read its attributes: ``buffer`` (the memory, at least one byte), ``shape`` and
+    ``error`` (an error in a callback, which TensorRT would hide; None if there was none).
     """
 
     class Allocator(tensorrt.module.IOutputAllocator):  # type: ignore[misc, name-defined]
@@ -28,7 +28,7 @@ def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
         def reallocate_output_async(
             self, name: str, memory: int, size: int, alignment: int, stream: int
         ) -> int | None:
-            """Return the address of at least `size` bytes; None tells TensorRT that there are none."""
+            """Return the address of at least `size` bytes; None tells TensorRT that there is no memory."""
             del name, memory, alignment, stream  # CUDA aligns to 256 bytes, as TensorRT asks
             try:
                 if self.buffer is None or self.buffer.nbytes < size:
@@ -42,7 +42,7 @@ def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
             return self.buffer.address
 
         def notify_shape(self, name: str, shape: Any) -> None:
-            """Keep the shape that the output turned out to have."""
+            """Keep the actual shape of the output."""
             del name
             self.shape = tuple(int(extent) for extent in shape)
 
@@ -50,7 +50,7 @@ def make_allocator(tensorrt: TensorRT, device: Device) -> Any:
 
 
 def make_profiler(tensorrt: TensorRT) -> Any:
-    """Make an ``IProfiler`` whose ``layers`` holds layer -> milliseconds of what ran since it was emptied."""
+    """Make an ``IProfiler`` whose ``layers`` holds layer -> milliseconds, summed since it was emptied."""
 
     class Profiler(tensorrt.module.IProfiler):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
@@ -58,7 +58,7 @@ def make_profiler(tensorrt: TensorRT) -> Any:
             self.layers: dict[str, float] = {}
 
         def report_layer_time(self, layer_name: str, ms: float) -> None:
-            """Keep what TensorRT tells of a layer."""
+            """Add TensorRT's time for a layer."""
             self.layers[layer_name] = self.layers.get(layer_name, 0.0) + float(ms)
 
     return Profiler()

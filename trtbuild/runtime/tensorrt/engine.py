@@ -1,4 +1,4 @@
-"""A plan is opened: runtime, engine, device, weights; sessions are made of it."""
+"""Opens plans: runtime, engine, device, weights; sessions are made from the opened engine."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ Profile: TypeAlias = Mapping[str, ShapeRange]
 class OpenedEngine:
     """A deserialized plan with the GPU that it runs on. Sessions share its weights.
 
-    A plan holds machine code, so open only plans whose origin you trust. Host code, as version compatible
-    plans hold, runs with all rights of this process and must be allowed by option.
+    A plan holds machine code, so open only plans that you trust. Host code, which version compatible plans
+    contain, runs with all rights of this process and must be allowed by an option.
 
     Args:
         path: file of the plan.
-        options: how it is opened.
-        product: what built it.
+        options: how to open it.
+        product: the product that built it.
 
     Raises:
         InputError: the file cannot be read, or TensorRT refuses it; the message says what it was built for.
-        MissingError: TensorRT, the driver or the GPU is not there.
+        MissingError: TensorRT, the driver or the GPU is missing.
 
     Attributes:
         inputs: names, dtypes and dims of the inputs.
         outputs: the same of the outputs.
         profiles: the shapes that each optimization profile covers.
-        value_profiles: the values of the inputs on the host, which hold shapes, that each of them covers.
+        value_profiles: for each profile, the values that it covers of inputs on the host, which hold shapes.
     """
 
     def __init__(self, path: Path, options: OpenOptions, product: Product = TENSORRT) -> None:
@@ -80,7 +80,7 @@ class OpenedEngine:
         self._runtime_cache: RuntimeCache | None = None
         self._logger = make_logger(self.tensorrt, self.log)
         with decoding(InputError, f"the plan '{path}' cannot be read"):
-            path.open("rb").close()  # before anything is started for it
+            path.open("rb").close()  # fail before the GPU is opened
         self.device = open_device(options.cuda, options.device)
         try:
             with self.device.active():
@@ -99,12 +99,12 @@ class OpenedEngine:
             raise
 
     def is_on_host(self, name: str) -> bool:
-        """Return whether TensorRT reads or writes a tensor in host memory, as it does with shapes."""
+        """Return whether TensorRT reads or writes a tensor in host memory, as it does for shapes."""
         where = self.tensorrt.member("TensorLocation", "HOST")
         return bool(self.native.get_tensor_location(name) == where)
 
     def make_context(self) -> Any:
-        """Make an execution context, with activation memory of its own.
+        """Make an execution context with its own activation memory.
 
         Raises:
             MissingError: there is not enough device memory.
@@ -125,14 +125,14 @@ class OpenedEngine:
     def choose_profile(
         self, shapes: Mapping[str, Shape], values: Mapping[str, Shape] | None = None
     ) -> int:
-        """Number of the first optimization profile that covers these input shapes.
+        """Return the number of the first optimization profile that covers these input shapes.
 
         Args:
-            shapes: of all inputs.
-            values: of the inputs on the host.
+            shapes: shapes of all inputs.
+            values: values of the inputs on the host.
 
         Raises:
-            ModelError: none does.
+            ModelError: no profile does.
         """
         given = values or {}
         for index, (profile, held) in enumerate(zip(self.profiles, self.value_profiles)):
@@ -155,7 +155,7 @@ class OpenedEngine:
         raise ModelError(f"the engine was not built for {what}. It takes {known}.")
 
     def close(self) -> None:
-        """Give everything back. Sessions must be closed before. Safe to call twice.
+        """Free everything. Close the sessions first. Safe to call twice.
 
         Raises:
             OutputError: the runtime cache cannot be written.
@@ -190,7 +190,7 @@ class OpenedEngine:
         return engine
 
     def _refit(self, weights: Path) -> None:
-        """Give a stripped plan its weights; the network lies beside such plans alone."""
+        """Give a stripped plan its weights; only stripped plans have a network file beside them."""
         if weights.is_file() and self.native.refittable:
             refit(self.tensorrt, self.native, self._logger, self.log, weights)
 
@@ -256,7 +256,7 @@ class OpenedEngine:
 
 
 def weights_of(plan: Path) -> Path:
-    """Return the network that lies beside a stripped plan."""
+    """Return the path of the network beside a stripped plan."""
     return plan.with_suffix(".weights.onnx")
 
 
@@ -265,8 +265,8 @@ def refit(tensorrt: TensorRT, engine: Any, logger: Any, log: Log, network: Path)
 
     Args:
         tensorrt: the installed version.
-        engine: deserialized from a plan that was built refittable from this very network.
-        logger: of the runtime.
+        engine: deserialized from a plan that was built refittable from this network.
+        logger: logger of the runtime.
         log: where the logger writes.
         network: ONNX file.
 

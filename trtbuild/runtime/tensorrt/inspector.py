@@ -1,9 +1,9 @@
-"""The layers of a built engine: precision, kernel, reformats, and the ONNX nodes that they came from.
+"""The layers of a built engine: precision, kernel, reformats, and the ONNX nodes that they come from.
 
-TensorRT's inspector writes JSON of two forms. Up to 10.x the tensors of the engine are names under
-``Bindings`` and a layer's tensor has one text ``Format/Datatype``; from 11 on they are objects under
-``I/O Tensors``, and format and type are two texts. Without ``ProfilingVerbosity.DETAILED`` a layer is only a
-name.
+TensorRT's inspector writes two forms of JSON. Up to 10.x the engine's tensors are names under
+``Bindings``, and a layer's tensor has one text ``Format/Datatype``; from 11 on they are objects under
+``I/O Tensors``, and format and type are separate texts. Without ``ProfilingVerbosity.DETAILED`` a layer is
+only a name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_plan", "read_layers"]
 
-# Words of the inspector -> one name a precision. The longer words come first: "BFloat16" holds "Float".
+# Words of the inspector -> our name of the precision. Longer words come first: "BFloat16" contains "Float".
 _PRECISIONS = (
     ("bfloat16", "BF16"),
     ("bf16", "BF16"),
@@ -47,14 +47,14 @@ _PRECISIONS = (
     ("bool", "BOOL"),
 )
 _COMPUTING = ("INT8", "FP16", "FP32", "BF16", "FP8", "INT4", "FP4")
-# Between the names of several ONNX nodes in a layer's metadata stand the ASCII record or unit separator.
+# In a layer's metadata, the ASCII record or unit separator stands between the names of ONNX nodes.
 _SEPARATORS = re.compile(r"[\x1e\x1f]")
 _NODE = re.compile(r"\[ONNX Layer: (.*)\]", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class LayerTensor:
-    """An input or output of a layer: its precision (``INT8`` ...) and memory format, as TensorRT says it."""
+    """An input or output of a layer: its precision (``INT8`` ...) and memory format, as TensorRT gives it."""
 
     name: str
     precision: str
@@ -68,13 +68,13 @@ class Layer:
 
     Attributes:
         name: TensorRT's name; fused layers join names with " + ".
-        kind: such as ``CaskConvolution`` or ``Reformat``; empty where the plan tells names only.
-        precision: what it computes in, by its weights, else its first input; empty when not told.
+        kind: such as ``CaskConvolution`` or ``Reformat``; empty if the plan gives only names.
+        precision: of its weights, else of its first input; empty if not known.
         tactic: the kernel.
         nodes: names of the ONNX nodes in it.
-        inputs: what it reads.
-        outputs: what it writes.
-        has_sparse_weights: whether its weights are 2:4 sparse, as TensorRT sees them.
+        inputs: tensors that it reads.
+        outputs: tensors that it writes.
+        has_sparse_weights: whether TensorRT reports 2:4 sparse weights.
     """
 
     name: str
@@ -88,11 +88,11 @@ class Layer:
 
     @property
     def is_reformat(self) -> bool:
-        """Whether it only converts between formats or precisions: time that computes nothing."""
+        """Whether it only converts between formats or precisions: it takes time but computes nothing."""
         return self.kind == "Reformat" or "Reformatting CopyNode" in self.name
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the manifest keeps of a layer."""
+        """Return the manifest's record of a layer."""
         return {
             "name": self.name,
             "kind": self.kind,
@@ -117,7 +117,7 @@ class EngineLayers:
 
     @property
     def num_reformats(self) -> int:
-        """How many layers only convert."""
+        """Number of layers that only convert."""
         return sum(layer.is_reformat for layer in self.layers)
 
     def precision_counts(self) -> dict[str, int]:
@@ -127,7 +127,7 @@ class EngineLayers:
         return dict(sorted(counts.items()))
 
     def layer_of(self, node: str) -> Layer | None:
-        """Return the layer that an ONNX node went into; None for nodes that were folded away."""
+        """Return the layer that contains an ONNX node; None for nodes that were folded away."""
         return next((layer for layer in self.layers if node in layer.nodes), None)
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -145,10 +145,10 @@ class EngineLayers:
 
 
 def inspect_plan(path: Path, options: OpenOptions, product: Product = TENSORRT) -> EngineLayers:
-    """Return the layers of a plan of `product`, which is opened for it and closed again.
+    """Open a plan of `product`, return its layers, and close it.
 
     Raises:
-        InputError: the file is not a plan for this machine, or the inspector answers nothing.
+        InputError: the file is not a plan for this machine, or the inspector returns nothing.
         MissingError: TensorRT, the driver, a GPU or memory is missing.
     """
     check_is_plan(path)
@@ -169,10 +169,10 @@ def read_layers(text: str, subject: str = "this") -> EngineLayers:
 
     Args:
         text: the JSON.
-        subject: what it is to the user, for the error: the file in quotes.
+        subject: name for it in the error, such as the file in quotes.
 
     Raises:
-        InputError: not such a text.
+        InputError: the text is not layer information.
     """
     with decoding(InputError, f"{subject} is not the layer information of a TensorRT engine"):
         entries = json.loads(text)["Layers"]
@@ -219,7 +219,7 @@ def _precision(text: str) -> str:
 
 
 def _nodes(metadata: str, name: str) -> tuple[str, ...]:
-    """The ONNX nodes of a layer, by its metadata, else by the parts of its name."""
+    """The ONNX nodes of a layer, from its metadata, else from the parts of its name."""
     if metadata:
         matches = (_NODE.fullmatch(part.strip()) for part in _SEPARATORS.split(metadata))
         return tuple(match[1] for match in matches if match)

@@ -1,4 +1,4 @@
-"""TensorRT's log lines, and what its bindings raise or answer in place of an object, as our errors."""
+"""Turns TensorRT's log, the exceptions of its bindings, and None results into our errors."""
 
 from __future__ import annotations
 
@@ -26,49 +26,49 @@ _NO_DRIVER = "catchCudaError"
 
 @dataclass(frozen=True, eq=False)
 class Log:
-    """What TensorRT said: pairs of severity (``ERROR``, ``WARNING`` ...) and text, oldest first."""
+    """Lines of TensorRT's log: pairs of severity (``ERROR``, ``WARNING`` ...) and text, oldest first."""
 
     lines: deque[tuple[str, str]] = field(default_factory=lambda: deque(maxlen=_KEPT))
 
     def texts(self, *severities: str) -> list[str]:
-        """Return the lines of some severities."""
+        """Return the lines of the given severities."""
         return [text for severity, text in self.lines if severity in severities]
 
     @property
     def mark(self) -> object:
-        """Where the log ends now, for `since`."""
+        """The present end of the log, for `since`."""
         return self.lines[-1] if self.lines else None
 
     def since(self, mark: object) -> Log:
-        """Return the part of the log behind a mark; all that is kept where that line has been dropped."""
+        """Return the log after a mark, or all kept lines if the marked line has been dropped."""
         newest = itertools.takewhile(lambda line: line is not mark, reversed(self.lines))
         return Log(deque(reversed(list(newest)), maxlen=_KEPT))
 
     @property
     def errors(self) -> list[str]:
-        """What went wrong, in TensorRT's words."""
+        """The error lines."""
         return self.texts("INTERNAL_ERROR", "ERROR")
 
     def reason(self) -> str:
         """Return the errors as one sentence for a message; never empty.
 
-        Where there is no driver, each error has a second line that says so; it is left out beside a first.
+        Without a driver, each error has a second line about that; it is left out if another line exists.
         """
         errors = [text for text in self.errors if _NO_DRIVER not in text] or self.errors
         return "; ".join(errors) or "TensorRT gave no reason"
 
 
-# One logger for each module, with the logs that it writes into: a library has one logger in a process, the
-# first that it was given, and passes over all others while anything lives that was made with the first.
+# One logger for each module, with the logs that it writes into. A library accepts one logger per process, the
+# first one, and ignores others as long as any object lives that was made with the first.
 _loggers: dict[str, tuple[Any, list[weakref.ref[Log]]]] = {}
 
 
 def make_logger(tensorrt: TensorRT, log: Log) -> Any:
     """Return an ``ILogger`` that writes into `log`, at level INFO and above, as long as `log` lives.
 
-    It is the same for all of a process, so a line goes into every log that lives.
+    All calls in a process return the same logger, so a line goes into every living log.
 
-    The class is made here because its base exists only where TensorRT is installed. A log must not raise:
+    The class is made here because its base exists only if TensorRT is installed. Its method must not raise:
     the bindings print and forget exceptions of callbacks.
     """
     verbose = tensorrt.module.ILogger.VERBOSE
@@ -78,7 +78,7 @@ def make_logger(tensorrt: TensorRT, log: Log) -> Any:
 
         class Logger(tensorrt.module.ILogger):  # type: ignore[misc, name-defined]
             def log(self, severity: Any, text: str) -> None:
-                """Give a line to everyone who listens; details are for nobody."""
+                """Add a line to all living logs, except verbose ones."""
                 if severity != verbose:
                     for one in [found for ref in list(listening) if (found := ref())]:
                         one.lines.append((severity.name, text))
@@ -90,8 +90,8 @@ def make_logger(tensorrt: TensorRT, log: Log) -> Any:
     return logger
 
 
-# TypeError: the library answered null to a constructor, or an argument is of a wrong type or range.
-# ValueError: a shape of more than 8 dimensions. RuntimeError and MemoryError: an exception of C++.
+# TypeError: the library returned null to a constructor, or an argument has a wrong type or range.
+# ValueError: a shape with more than 8 dimensions. RuntimeError and MemoryError: an exception of C++.
 _RAISED = (TypeError, ValueError, RuntimeError, MemoryError)
 
 
@@ -99,16 +99,16 @@ _RAISED = (TypeError, ValueError, RuntimeError, MemoryError)
 def explained(
     log: Log, what: str, kind: type[TrtbuildError] = ModelError, remedy: str = ""
 ) -> Iterator[None]:
-    """Raise what the bindings raise in the block as `kind`. Only calls into TensorRT belong inside.
+    """Turn exceptions of the bindings in the block into errors of `kind`; use it for calls of TensorRT only.
 
     Args:
-        log: where TensorRT explains itself.
-        what: what does not work then; the message begins with it.
+        log: TensorRT's log, which explains the error.
+        what: what failed; the message begins with it.
         kind: class of the error.
         remedy: a sentence that ends the message.
 
     Raises:
-        TrtbuildError: of class `kind`; the message holds the log, else what the bindings say.
+        TrtbuildError: of class `kind`; the message holds the log's errors, else the exception's text.
     """
     try:
         yield
@@ -119,10 +119,10 @@ def explained(
 
 
 def made(result: Any, what: str, log: Log) -> Any:
-    """Return what the library made.
+    """Return the object that the library made.
 
     Raises:
-        InputError: it made nothing, which the bindings answer with None.
+        InputError: it made nothing, so the bindings returned None.
     """
     if result is None:
         raise InputError(f"TensorRT makes no {what}: {log.reason()}.")

@@ -1,4 +1,4 @@
-"""What a plan was built for, and why it does not open elsewhere."""
+"""The machine that a plan was built for, and why the plan does not open elsewhere."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _WORDS = {
 
 
 def machine_record(version: str, device: int = 0) -> dict[str, str]:
-    """Say what a plan built here belongs to.
+    """Describe the machine that plans built here belong to.
 
     Args:
-        version: of TensorRT.
+        version: version of TensorRT.
         device: number of the GPU.
 
     Returns:
-        ``tensorrt``, ``driver``, ``gpu`` and ``compute_capability``; empty texts where unknown.
+        ``tensorrt``, ``driver``, ``gpu`` and ``compute_capability``; empty texts if unknown.
     """
     driver = cuda_driver()
     gpu = driver.gpus[device] if device < len(driver.gpus) else None
@@ -44,18 +44,16 @@ def machine_record(version: str, device: int = 0) -> dict[str, str]:
 
 
 def explain_refusal(plan: Path, reason: str, here: Mapping[str, str], backend: str) -> str:
-    """Say why a plan does not open: TensorRT's own words, what differs, and what to do.
+    """Say why a plan does not open: TensorRT's own words, the differences, and what to do.
 
     Args:
         plan: file of the plan.
         reason: TensorRT's error lines.
         here: `machine_record` of this machine.
-        backend: what opened it.
+        backend: name of the backend that tried to open it.
     """
     built: Mapping[str, str] = {}
-    with contextlib.suppress(
-        InputError
-    ):  # without a manifest TensorRT's own words are all that is known
+    with contextlib.suppress(InputError):  # without a manifest only TensorRT's own words are known
         record = recorded_engine(plan)
         built = record.details.get("machine", {}) if record is not None else {}
     differs = [

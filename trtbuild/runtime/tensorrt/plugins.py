@@ -1,4 +1,4 @@
-"""Plugins are there before a network or plan needs them: TensorRT's own, and those of other libraries."""
+"""Registers plugins before a network or plan needs them: TensorRT's own, and those of other libraries."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 __all__ = ["load_plugins", "plugin_records"]
 
-# TensorRT's registry belongs to the process, and refuses a library whose plugins it has already.
+# TensorRT's registry belongs to the process, and refuses a library whose plugins are registered already.
 _loaded: set[tuple[str, str]] = set()
 
 
 def load_plugins(tensorrt: TensorRT, logger: Any, log: Log, libraries: Sequence[Path]) -> None:
-    """Register TensorRT's own plugins and those of `libraries`, each once in a process.
+    """Register TensorRT's own plugins and those of `libraries`, each once per process.
 
     A library runs with all rights of this process.
 
     Args:
         tensorrt: the installed version.
-        logger: of the builder or runtime.
+        logger: logger of the builder or runtime.
         log: where the logger writes.
         libraries: shared libraries that register plugins.
 
     Raises:
         InputError: a file cannot be read.
-        OptionError: TensorRT does not load one; the message has its reason.
+        OptionError: TensorRT does not load a library; the message has its reason.
     """
     tensorrt.module.init_libnvinfer_plugins(logger, "")
     for path in libraries:
@@ -52,7 +52,7 @@ def load_plugins(tensorrt: TensorRT, logger: Any, log: Log, libraries: Sequence[
 
 
 def _advice(library: Path) -> str:
-    """What to do about a library that does not load; the system's own words say it badly."""
+    """Advice on a library that does not load; the system's own message is unclear."""
     ours, its = _machine(Path(sys.executable)), _machine(library)
     if ours is not None and its is None:
         return "It is no shared library of this system."
@@ -62,7 +62,7 @@ def _advice(library: Path) -> str:
 
 
 def _machine(path: Path) -> bytes | None:
-    """Word size, byte order and processor of an ELF file; None of another."""
+    """Word size, byte order and processor of an ELF file; None for other files."""
     with path.open("rb") as file:
         head = file.read(20)
     return head[4:6] + head[18:20] if head.startswith(b"\x7fELF") else None
@@ -72,7 +72,7 @@ def plugin_records(libraries: Sequence[Path]) -> list[dict[str, str]]:
     """Return name and digest of each library, for a manifest.
 
     Raises:
-        InputError: one cannot be read.
+        InputError: a library cannot be read.
     """
     records = []
     for path in libraries:

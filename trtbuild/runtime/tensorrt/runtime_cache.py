@@ -1,7 +1,7 @@
-"""The runtime cache: kernels that TensorRT for RTX compiles when a plan first runs, kept in a file.
+"""The runtime cache: kernels that TensorRT for RTX compiles when a plan first runs, saved in a file.
 
-A plan for RTX holds no kernels of one GPU; they are compiled on the machine that runs it. What was compiled
-can be given to the next process. The file belongs to one version, driver and GPU.
+A plan for RTX holds no GPU's kernels; they are compiled on the machine that runs it. The file hands them to
+the next process. It belongs to one version, driver and GPU.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class RuntimeCache:
 
     Args:
         native: the engine, of TensorRT for RTX.
-        path: the file; made when there is none.
-        log: where TensorRT explains itself.
+        path: the file; created if it does not exist.
+        log: TensorRT's log, which explains failures.
 
     Raises:
-        InputError: the file cannot be read, is damaged, or of another version, driver or GPU.
+        InputError: the file cannot be read, is damaged, or belongs to another version, driver or GPU.
     """
 
     def __init__(self, native: Any, path: Path, log: Log) -> None:
@@ -48,11 +48,11 @@ class RuntimeCache:
             raise InputError(f"TensorRT refuses the runtime cache '{path}': {log.reason()}.")
 
     def make_context(self, native: Any) -> Any:
-        """Return an execution context that takes its kernels from the cache; None where none is made."""
+        """Return an execution context that uses the cache; None if TensorRT makes none."""
         return native.create_execution_context(self._config)
 
     def save(self) -> None:
-        """Write what has been compiled since, if anything has.
+        """Save the cache, if anything was compiled since.
 
         Raises:
             OutputError: the file cannot be written.

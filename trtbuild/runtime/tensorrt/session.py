@@ -1,4 +1,4 @@
-"""An engine is run: shapes, copies, one stream, optionally as a CUDA graph, optionally timed by events."""
+"""Runs an engine: shapes, copies, one stream, optionally as a CUDA graph, optionally timed by events."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class TensorRTSession:
 
     Args:
         engine: the opened engine.
-        owns_engine: close the engine with the session.
+        owns_engine: whether closing the session closes the engine.
 
     Raises:
         MissingError: there is not enough device memory.
@@ -74,15 +74,15 @@ class TensorRTSession:
         """Time executions by CUDA events, without copies.
 
         Args:
-            feeds: real data; power, and with it speed, depends on the values.
-            runs: how many executions are timed.
-            warmup: how many run before.
+            feeds: real data; power, and so speed, depends on the values.
+            runs: number of timed executions.
+            warmup: number of executions before them.
 
         Returns:
             Milliseconds of each execution, float64 ``[runs]``.
 
         Raises:
-            ModelError: as `run`.
+            ModelError: as in `run`.
         """
         device = self._open().device
         start, stop = device.event(), device.event()
@@ -101,13 +101,13 @@ class TensorRTSession:
         return elapsed
 
     def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[dict[str, float]]:
-        """Run `runs` times on each of `feeds`; layer -> milliseconds of each run, by TensorRT's profiler.
+        """Run `runs` times on each of `feeds`; return layer -> milliseconds per run, by TensorRT's profiler.
 
-        TensorRT waits behind every execution for its profiler, and no CUDA graph is used. Layers have the
-        engine's names. The profiler stays: time other runs in another session.
+        TensorRT waits after every execution for its profiler, and no CUDA graph is used. Layers have the
+        engine's names. The profiler stays attached: time other runs in another session.
 
         Raises:
-            ModelError: as `run`.
+            ModelError: as in `run`.
         """
         found: list[dict[str, float]] = []
         profiler = make_profiler(self._open().tensorrt)
@@ -125,7 +125,7 @@ class TensorRTSession:
         return found
 
     def close(self) -> None:
-        """Give everything back; safe to call twice."""
+        """Free everything; safe to call twice."""
         if self._context is None:
             return
         self._context = None
@@ -145,7 +145,7 @@ class TensorRTSession:
         return self._engine
 
     def _bind(self, feeds: Feeds) -> tuple[Any, ...]:
-        """Stage the inputs, choose the profile, tell shapes and addresses; answer what identifies them."""
+        """Stage the inputs, choose the profile, set shapes and addresses; return a key of them."""
         arrays = {spec.name: _checked(spec, feeds) for spec in self.inputs}
         shapes = {name: array.shape for name, array in arrays.items()}
         values = self._host_values(arrays)
@@ -166,7 +166,7 @@ class TensorRTSession:
         if missing:
             raise ModelError(f"TensorRT misses shape or memory of {', '.join(missing)}.")
         addresses = sorted((name, buffer.address) for name, buffer in self._buffers.items())
-        # The values of a shape decide what runs: a graph that was captured for others would repeat theirs.
+        # Values of a shape decide what runs: a graph captured for other values would repeat their work.
         return (profile, *shapes.items(), *values.items(), *addresses)
 
     def _host_values(self, arrays: Mapping[str, np.ndarray]) -> dict[str, tuple[int, ...]]:
@@ -223,7 +223,7 @@ class TensorRTSession:
         return array
 
     def _execute(self, key: tuple[Any, ...]) -> None:
-        """Put one execution on the stream: a captured graph if wanted and possible, else call by call."""
+        """Put one execution on the stream: a captured graph if wanted and possible, else an ordinary call."""
         if not self._engine.options.cuda_graph:
             self._enqueue()
         elif self._graph is not None and self._graph[0] == key:
@@ -232,7 +232,7 @@ class TensorRTSession:
             self._graph = (key, self._capture(self._enqueue))
             self._device.launch(self._graph[1], self._stream)
         else:
-            self._enqueue()  # TensorRT wants one ordinary execution after each change of shapes
+            self._enqueue()  # TensorRT needs one ordinary execution after each change of shapes
             self._ran = key
 
     def _capture(self, work: Callable[[], None]) -> int:
@@ -257,7 +257,7 @@ class TensorRTSession:
             raise ModelError(f"the execution failed: {self._engine.log.reason()}.")
 
     def _pinned(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-        """Page-locked memory for a tensor; kept while its shape stays."""
+        """Page-locked memory for a tensor; reused while its shape stays the same."""
         staged = self._staged.get(name)
         if staged is None or staged.array.shape != shape:
             if staged is not None:
@@ -266,7 +266,7 @@ class TensorRTSession:
         return staged.array
 
     def _buffer(self, name: str, nbytes: int) -> Buffer:
-        """Device memory for a tensor; kept while it is large enough."""
+        """Device memory for a tensor; reused while it is large enough."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.nbytes < nbytes:
             if buffer is not None:

@@ -1,7 +1,7 @@
-"""Plans are written and read in parts, so that a large one is not in memory twice.
+"""Writes and reads plans in parts, so that a large plan is not in memory twice.
 
-The bindings print and forget what a callback raises, and a build goes on when a part could not be written. So
-the cause is noted here and raised when TensorRT has returned.
+The bindings print and forget exceptions of a callback, and a build continues after a failed write. So
+the cause is noted here and raised after TensorRT has returned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["deserialize", "write_through"]
 
 LARGE = 2**28
-"""Bytes from which on a plan is read in parts; below, one copy more is faster than many calls into Python."""
+"""Plans from this size in bytes are read in parts; for smaller ones a copy is faster than many callbacks."""
 
 _PART = 2**26
 
@@ -31,11 +31,11 @@ def write_through(tensorrt: TensorRT, path: Path, build: Callable[[Any], bool]) 
 
     Args:
         tensorrt: the installed version; it has ``IStreamWriter``.
-        path: the file; it is gone when no plan came out.
-        build: takes the writer, and answers whether there is a plan.
+        path: the file; removed if there is no plan.
+        build: takes the writer, and returns whether there is a plan.
 
     Returns:
-        What `build` answers.
+        What `build` returns.
 
     Raises:
         OutputError: a part could not be written.
@@ -48,7 +48,7 @@ def write_through(tensorrt: TensorRT, path: Path, build: Callable[[Any], bool]) 
             self._stream = stream
 
         def write(self, data: bytes) -> int:
-            """Return how many bytes were written; 0 ends the build."""
+            """Return the number of bytes written; 0 if the write failed."""
             try:
                 return self._stream.write(data)
             except OSError as error:
@@ -70,11 +70,11 @@ def write_through(tensorrt: TensorRT, path: Path, build: Callable[[Any], bool]) 
 
 
 def deserialize(tensorrt: TensorRT, runtime: Any, path: Path) -> Any:
-    """Return the engine in a plan; None where TensorRT refuses it.
+    """Return the engine of a plan; None if TensorRT refuses it.
 
     Args:
         tensorrt: the installed version.
-        runtime: of it.
+        runtime: its runtime.
         path: the plan.
 
     Raises:
@@ -103,7 +103,7 @@ def _make_reader(tensorrt: TensorRT, stream: BinaryIO, failed: list[OSError]) ->
             super().__init__()
 
         def read(self, num_bytes: int, cuda_stream: int) -> bytes:
-            """Return the next bytes, at most `num_bytes`; none ends the reading."""
+            """Return at most `num_bytes` bytes; an empty result ends the reading."""
             del cuda_stream
             try:
                 return stream.read(min(num_bytes, _PART))

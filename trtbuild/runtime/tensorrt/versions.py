@@ -1,9 +1,9 @@
-"""What TensorRT 10, 11 and TensorRT for RTX do differently; the only file that knows.
+"""The differences between TensorRT 10, 11 and TensorRT for RTX; only this file knows them.
 
-The two products have one Python interface, but for a few names; so they are one backend in two flavours.
-TensorRT for RTX types strongly, needs no GPU to build, and numbers its versions from 1.
+Both products have the same Python interface except for a few names, so they are one backend in two flavours.
+TensorRT for RTX is strongly typed, needs no GPU to build, and numbers its versions from 1.
 
-Enum values moved between 10 and 11 (``BuilderFlag.REFIT_IDENTICAL`` is 20 on one and 19 on the other), so
+Enum values differ between 10 and 11 (``BuilderFlag.REFIT_IDENTICAL`` is 20 in one and 19 in the other), so
 everything here goes by name. Calibrators, precision flags and weak typing are gone in 11.
 """
 
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 TURING = "7.5"
-"""The compute capability that TensorRT for RTX builds for only when it is asked to, and not all in FP32."""
+"""The compute capability that TensorRT for RTX builds for only on request, and not completely in FP32."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Product:
     """One of NVIDIA's builders.
 
     Attributes:
-        name: NVIDIA's.
-        backend: the name of the backend that builds with it.
-        plan_suffix: how the names of its plans end.
-        modules: the Python modules that it may come as, the usual one first.
-        library: its native library; ``{major}`` stands for the version's first number.
-        windows_library: the same on Windows; ``{minor}`` for the second.
-        majors: the oldest and the newest first number that trtbuild works with.
+        name: NVIDIA's name of it.
+        backend: name of the backend that builds with it.
+        plan_suffix: ending of its plans' file names.
+        modules: possible names of its Python module, the usual one first.
+        library: its native library; ``{major}`` stands for the first number of the version.
+        windows_library: the same on Windows; ``{minor}`` stands for the second number.
+        majors: the oldest and the newest major version that trtbuild works with.
         install: the command that installs it.
     """
 
@@ -88,7 +88,7 @@ RTX = Product(
 
 
 def product_of(plan: Path) -> Product:
-    """Return what a plan is for, by its name."""
+    """Return the product that a plan is for, by the plan's name."""
     return RTX if plan.name.endswith(RTX.plan_suffix) else TENSORRT
 
 
@@ -116,7 +116,7 @@ class TensorRT:
 
     @property
     def major(self) -> int:
-        """10 or 11; 1 of TensorRT for RTX."""
+        """10 or 11; 1 for TensorRT for RTX."""
         return int(self.version.split(".")[0])
 
     @property
@@ -150,7 +150,7 @@ class TensorRT:
             tensor: name of the tensor that has it, for the message.
 
         Raises:
-            ModelError: NumPy has none.
+            ModelError: NumPy has no such dtype.
         """
         try:
             dtype: np.dtype[Any] = np.dtype(self.module.nptype(kind))
@@ -162,7 +162,7 @@ class TensorRT:
         return dtype
 
     def network_flags(self, *, strongly_typed: bool) -> int:
-        """Return the bit mask for ``create_network``; TensorRT 11 types strongly without being told."""
+        """Return the bit mask for ``create_network``; TensorRT 11 is always strongly typed."""
         if not strongly_typed or not self.has_implicit:
             return 0
         return 1 << int(self.member("NetworkDefinitionCreationFlag", "STRONGLY_TYPED"))
@@ -179,7 +179,7 @@ def installed(product: Product = TENSORRT) -> TensorRT:
     """Import TensorRT, or TensorRT for RTX.
 
     Raises:
-        MissingError: it is not installed, its library does not load, or its version is not known here.
+        MissingError: it is not installed, its library does not load, or its version is not supported.
     """
     module = _imported(product)
     found = TensorRT(module, str(getattr(module, "__version__", "")), product)
@@ -198,7 +198,7 @@ def installed(product: Product = TENSORRT) -> TensorRT:
 
 
 def _imported(product: Product) -> ModuleType:
-    """Return the first module of `product` that is there; a mere folder of the name where nothing else is."""
+    """Return the first module of `product` that is installed; a mere folder of that name only if none is."""
     absent: ModuleNotFoundError | None = None
     folder: ModuleType | None = None
     for name in product.modules:
@@ -223,14 +223,14 @@ def _imported(product: Product) -> ModuleType:
 
 
 def _origin(module: ModuleType) -> str:
-    """Return where a module comes from; a folder without Python files has no file."""
+    """Return where a module comes from; a folder without Python files has no ``__file__``."""
     return str(
         getattr(module, "__file__", None) or next(iter(module.__path__), "of unknown origin")
     )
 
 
 def native_version(tensorrt: TensorRT) -> int | None:
-    """Ask the loaded library for its own version, such as 101601; None if it cannot tell."""
+    """Ask the loaded library for its own version, such as 101601; None if it does not give one."""
     product = tensorrt.product
     pattern = product.windows_library if sys.platform == "win32" else product.library
     major, minor = tensorrt.version.split(".")[:2]
