@@ -1,4 +1,4 @@
-"""Calibration and verification data: readers, preprocessing, labels, and what is kept apart."""
+"""Calibration and verification data: readers, preprocessing, labels, and the split for verification."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many samples are used, what was passed over and why, and what of the inputs looks wrong."""
+"""How many samples are used, what was skipped and why, and which inputs look wrong."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ __all__ = ["DataAccount", "account_for", "warn_of_lost"]
 
 _log = logging.getLogger(__name__)
 
-# Preprocessed images vary by more than this, whatever the convention: of 0 to 1, -1 to 1, 0 to 255.
+# Preprocessed images vary by more than this in every convention: 0 to 1, -1 to 1, 0 to 255.
 _LEAST_DEVIATION = 0.01
-# Without a preprocessing the unit is not known: so small a part of the largest value is nothing.
+# Without preprocessing the unit is not known: a deviation below this share of the largest value is none.
 _LEAST_SHARE = 1e-3
 _LARGEST_VALUE = 256.0
 _SATURATED = 0.98
-# So few of the samples are different ones, or fewer.
+# Warn if at most this share of the samples is distinct.
 _MOST_REPEATED = 0.5
 _VERIFIES = " that verify: "
 
 RANDOM = "the samples are random numbers, which say nothing of real ones"
-"""Begins what stands in `DataAccount.spoilt` of random data."""
+"""Beginning of the entry for random data in `DataAccount.spoilt`."""
 REPEATED = "distinct samples among"
-"""Begins what stands there of copies."""
+"""Beginning of the entry for copies there."""
 
-# What lies beside images and is none: not worth a warning.
+# Files that often lie beside images: not worth a warning.
 _SIDECARS = frozenset(
     {
         ".csv",
@@ -59,15 +59,15 @@ _OF_ONE = {"calibrate": "calibrates", "verify": "verifies"}
 
 @dataclass(frozen=True)
 class DataAccount:
-    """What became of the data.
+    """What the data contains, and how it is used.
 
     Attributes:
-        used: what samples do (``calibrate``, ``verify``) -> how many.
+        used: use of samples (``calibrate``, ``verify``) -> number of samples.
         inputs: input -> the range and the variation of its first values.
         skipped: files that were not read.
         warnings: sentences about inputs that look wrong.
-        repeated: sentences about samples that are there many times.
-        random: whether they are random numbers.
+        repeated: sentences about samples that occur many times.
+        random: whether the samples are random numbers.
     """
 
     used: Mapping[str, int]
@@ -89,9 +89,10 @@ class DataAccount:
 
     @property
     def spoilt(self) -> tuple[str, ...]:
-        """Why no figure on these samples may be believed, without what users are asked.
+        """Why figures on these samples cannot be trusted; without the questions to the user.
 
-        The only input is spoilt (of several, one may be a mask), what verifies are copies, or it is random.
+        The only input looks wrong (one of several may be a mask), the samples that verify are copies, or
+        random.
         """
         wrong = [*self.warnings] if len(self.inputs) == 1 else []
         wrong += [text for text in self.repeated if _VERIFIES in text]
@@ -117,8 +118,8 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
     """Return the account of the samples that are used, and warn of what looks wrong.
 
     Args:
-        recipe: what the user named.
-        **sources: what the samples do -> the samples; None for what is not done.
+        recipe: the user's data options.
+        **sources: use of the samples -> the samples; None if there are none for that use.
     """
     given = {what: source for what, source in sources.items() if source is not None}
     inputs: dict[str, InputSurvey] = {}
@@ -142,7 +143,7 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
 
 
 def warn_of_lost(skipped: Iterable[Skipped]) -> None:
-    """Warn of files that were passed over, but for hidden ones and those that only lie beside images."""
+    """Warn of skipped files, except hidden ones and those that usually lie beside images."""
     lost = [str(found) for found in skipped if not _is_expected(found)]
     if lost:
         _log.warning("passed over in the data: %s", ", ".join(lost))
@@ -153,7 +154,7 @@ def _is_expected(found: Skipped) -> bool:
 
 
 def _repeated(given: Mapping[str, Source]) -> Iterator[str]:
-    """Samples that come again and again: a reader that fills one array anew, and gives it out each time."""
+    """Warn of samples that occur again and again, as from a reader that refills and returns one array."""
     for what, source in given.items():
         count, different = len(source.index), len(source.index.counts)
         if count > 1 and different <= count * _MOST_REPEATED:
@@ -164,7 +165,7 @@ def _repeated(given: Mapping[str, Source]) -> Iterator[str]:
 
 
 def _depths(sources: Iterable[Source]) -> Iterator[str]:
-    """Images of which some have 16 bits: all values are kept, and one scale does not fit them all."""
+    """Warn of images with different bit depths: all values are kept, so one scale does not fit them all."""
     found: dict[str, str] = {}
     for source in sources:
         found = {**source.index.depths, **found}

@@ -28,20 +28,20 @@ __all__ = ["ArrayFolder", "ArraySource", "is_array_folder", "open_folder"]
 
 SUFFIXES = (".npz", ".npy")
 
-# Kinds of dtypes that a network may take; numbers of ml_dtypes have the kind 'V'.
+# Kinds of dtypes that a network may accept; types of ml_dtypes have the kind 'V'.
 _NUMBERS = frozenset("biufcV")
 
 
 @dataclass(frozen=True)
 class ArraySource(Source):
-    """Samples of one array an input.
+    """Samples from one array per input.
 
     Attributes:
         path: the file, for messages.
         arrays: input name -> array whose batch axis runs over the samples.
-        inputs: what the network takes.
-        preprocess: applied to every row of a single image input; None passes rows as they are.
-        unused: names of other arrays in the file, but for labels.
+        inputs: the network's inputs.
+        preprocess: applied to every row of a single image input; None uses rows as they are.
+        unused: names of other arrays in the file, except labels.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class ArraySource(Source):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """The arrays that no input takes."""
+        """The arrays that belong to no input."""
         return without_input(self.unused)
 
     @classmethod
@@ -79,7 +79,7 @@ class ArraySource(Source):
         return cls(path, arrays, inputs, preprocess, _unused(stored, inputs, preprocess))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # another process reads the file itself; the arrays are not sent
+        # another process reads the file itself instead of receiving the arrays
         return ArraySource.read, (self.path, self.inputs, self.preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -94,7 +94,7 @@ class ArraySource(Source):
 
     @cached_property
     def _keys(self) -> dict[int, bytes]:
-        """Row -> its key, as far as a pass has come; of a mapped file none, which others may write."""
+        """Row -> its key, for the rows of earlier passes; empty for a mapped file, which may change."""
         return {}
 
     @cached_property
@@ -107,9 +107,9 @@ class ArrayFolder(Source):
     """A folder in which every ``.npy`` or ``.npz`` file holds one sample, or a batch.
 
     Attributes:
-        path: of the folder.
-        inputs: what the network takes.
-        preprocess: applied to the image input; None passes arrays as they are.
+        path: path of the folder.
+        inputs: the network's inputs.
+        preprocess: applied to the image input; None uses arrays as they are.
     """
 
     path: Path
@@ -123,7 +123,7 @@ class ArrayFolder(Source):
 
     @cached_property
     def skipped(self) -> tuple[Skipped, ...]:
-        """The arrays of the first files that no input takes."""
+        """The arrays in the first files that belong to no input."""
         found: dict[str, None] = {}
         for file in _files(self.path)[:SURVEYED_SAMPLES]:
             found.update(dict.fromkeys(_unused(stored_arrays(file), self.inputs, self.preprocess)))
@@ -149,10 +149,10 @@ def is_array_folder(path: Path) -> bool:
 def open_folder(
     path: Path, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
 ) -> ArraySource | ArrayFolder:
-    """Return the samples of a folder: rows of files named after the inputs, else one sample or batch a file.
+    """Return the samples of a folder: rows of files named as the inputs, else a sample or batch per file.
 
     Raises:
-        DataError: as `ArraySource.read`.
+        DataError: as in `ArraySource.read`.
     """
     names = {file.stem for file in _files(path) if file.suffix.lower() == ".npy"}
     if {spec.name for spec in inputs} <= names:
@@ -171,7 +171,7 @@ def _only_one(file: Path) -> StoredArray:
 
 
 def _is_batch(arrays: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec]) -> bool:
-    """Whether arrays have an axis of samples; those of exactly a fixed shape are one sample."""
+    """Whether arrays have an axis of samples; arrays with exactly the fixed shapes are one sample."""
     return all(
         arrays[spec.name].ndim == len(spec.dims) and arrays[spec.name].shape != spec.dims
         for spec in inputs
@@ -197,9 +197,9 @@ def _row(
     preprocess: Preprocess | None,
     key: bytes | None = None,
 ) -> Sample:
-    """One of several samples; its row is taken anew when it is loaded, and may be gone then.
+    """One of several samples. Its row is read again when it is loaded, and may be gone then.
 
-    Of a `key` that is known the row is not read for it.
+    With a known `key`, the row is not read to compute it.
     """
     load = partial(_feeds_of_row, rows, index, inputs, preprocess, name)
     key = key or array_key(rows[index].values())
@@ -222,7 +222,7 @@ def _arrays_for_inputs(
     inputs: Sequence[TensorSpec],
     preprocess: Preprocess | None,
 ) -> dict[str, np.ndarray]:
-    """Read the array of each input, and no other."""
+    """Read the arrays of the inputs, and no others."""
     wanted = [spec.name for spec in inputs]
     have = ", ".join(f"'{name}' {array.shape}" for name, array in stored.items()) or "none"
     named = None if preprocess is None else preprocess.array
@@ -247,14 +247,14 @@ def _arrays_for_inputs(
 def _names_for(
     wanted: Sequence[str], stored: Mapping[str, StoredArray], preprocess: Preprocess | None
 ) -> list[str] | None:
-    """Names of the arrays for the inputs `wanted`, in their order; None where it is not clear."""
+    """Names of the arrays for the inputs `wanted`, in their order; None if that is not clear."""
     named = None if preprocess is None else preprocess.array
     if all(name in stored for name in wanted) and (named is None or len(wanted) > 1):
         return list(wanted)
     if len(wanted) == 1:
         name = _only_array(stored, preprocess)
         return None if name is None else [name]
-    # numpy.savez(path, a, b) names arrays by their positions
+    # numpy.savez(path, a, b) names arrays by position
     in_order = [f"arr_{number}" for number in range(len(wanted))]
     return in_order if set(in_order) == stored.keys() else None
 
@@ -262,7 +262,7 @@ def _names_for(
 def _unused(
     stored: Mapping[str, StoredArray], inputs: Sequence[TensorSpec], preprocess: Preprocess | None
 ) -> tuple[str, ...]:
-    """Names of the arrays of numbers that no input takes, and that are no labels."""
+    """Names of the numeric arrays that belong to no input and are not labels."""
     taken = _names_for([spec.name for spec in inputs], stored, preprocess)
     others = {name: array for name, array in stored.items() if name not in (taken or stored)}
     if not others:

@@ -1,4 +1,4 @@
-"""Arrays that hold many samples, one an input: which arrays run over the samples, and which hold for all."""
+"""Arrays with many samples, one array per input: which run over the samples, and which hold for all."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class BatchedArrays:
 
     Attributes:
         arrays: input name -> array.
-        axes: input name -> the axis of its array that runs over the samples. Of length 1 beside longer
-            ones, it holds for every sample, and so does an array that is not among them.
-        num_rows: how many samples there are.
+        axes: input name -> the axis of its array that runs over the samples. An axis of length 1 beside
+            longer ones means that the array holds for every sample, as does an array that is not listed.
+        num_rows: number of samples.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -45,15 +45,16 @@ class BatchedArrays:
     ) -> BatchedArrays:
         """Return the samples of `arrays`.
 
-        What has no batch axis, or is just what the network takes although its batch axes differ in size (a
-        state of 2 x 1 x 128 beside an input of 1 x 576), holds for every sample.
+        An array holds for every sample if its input has no batch axis, or if the array has exactly the
+        input's dims while the inputs' batch axes differ in size (a state of 2 x 1 x 128 beside an input of 1
+        x 576).
 
         Args:
             arrays: input name -> array.
-            inputs: what the network takes.
-            where: the arrays come from, for messages.
-            may_be_whole: arrays that do not share a batch axis are one sample, if they all have the ranks
-                and the fixed dims of their inputs.
+            inputs: the network's inputs.
+            where: where the arrays come from, for messages.
+            may_be_whole: whether arrays that do not share a batch axis are one sample, if they all have the
+                ranks and the fixed dims of their inputs.
 
         Raises:
             DataError: they differ in length, or none has an axis of samples.
@@ -99,7 +100,7 @@ class BatchedArrays:
 def with_batch_axes(
     arrays: Mapping[str, np.ndarray], inputs: Sequence[TensorSpec]
 ) -> dict[str, np.ndarray]:
-    """Return `arrays` with the axis of samples, where they are one sample that lacks it in every input."""
+    """Add the axis of samples to `arrays` if they are one sample that lacks it in every input."""
     batched = [spec for spec in inputs if spec.batch_axis is not None]
     lacking = [spec for spec in batched if arrays[spec.name].ndim == len(spec.dims) - 1]
     if not batched or len(lacking) < len(batched):
@@ -116,7 +117,7 @@ def _any_axis(arrays: Mapping[str, np.ndarray]) -> bool:
 
 
 def _is_feed(array: np.ndarray, spec: TensorSpec, fixed: int | None) -> bool:
-    """Whether an array is all that an input takes, whose batch the others do not share."""
+    """Whether an array is a complete feed of an input whose batch size the other inputs do not share."""
     return array.shape == spec.dims and spec.batch not in (1, fixed)
 
 

@@ -36,12 +36,12 @@ __all__ = [
     "repeatable",
 ]
 
-# The optional label of each row travels in the dict under this name.
+# Key of the optional labels in a dict.
 LABEL_KEY = "label"
 
 _RANK_OF_IMAGES = 4
 
-# Items after which a source may be one without end; few need so many to calibrate.
+# Number of items after which a source may be endless; calibration rarely needs so many.
 _MANY = 20_000
 
 _log = logging.getLogger(__name__)
@@ -52,19 +52,19 @@ class CallableSource(Source):
     """Batches from Python code, or complete feeds, which run as they are: of any length, with states.
 
     An item is a dict, input name -> array, in which the key ``label`` holds the class of each row; or
-    ``(inputs, label)``; or arrays in the order of the network's inputs; or one bare array. Arrays are
-    NumPy's, PyTorch's, images of Pillow, lists of numbers, or what NumPy takes. An item may be one sample
-    without a batch axis. Where there is a preprocessing, the only input's images may stand under another key
-    than its name: the preprocessing's `array`, or the only one beside ``label``.
+    ``(inputs, label)``; or arrays in the order of the network's inputs; or one bare array. Arrays may be
+    NumPy's, PyTorch's, Pillow images, lists of numbers, or anything that NumPy converts. An item may be one
+    sample without a batch axis. With preprocessing, the images of a single input may have another key than
+    the input's name: the preprocessing's `array`, or the only key besides ``label``.
 
     Attributes:
-        spec: what the user named.
+        spec: what the user gave.
         function: called for every pass that reads (`trtbuild.data.replay`); or what it would return: an
             iterable of items (a ``torch.utils.data.DataLoader``), or an object whose ``get_next``
-            gives items and then None (``onnxruntime.quantization.CalibrationDataReader``).
-        inputs: what the network takes.
-        preprocess: applied to every row of the image input; None passes rows as they are.
-        unused: keys of what no input takes in the passes so far.
+            returns items and then None (``onnxruntime.quantization.CalibrationDataReader``).
+        inputs: the network's inputs.
+        preprocess: applied to every row of the image input; None uses rows as they are.
+        unused: keys that belong to no input, in the passes so far.
     """
 
     spec: str
@@ -80,11 +80,11 @@ class CallableSource(Source):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """The arrays that no input takes."""
+        """The arrays that belong to no input."""
         return without_input(sorted(self.unused))
 
     def __reduce__(self) -> tuple[object, ...]:
-        # another process imports the code itself: a function of a script has no name that pickle finds
+        # another process imports the code itself: pickle cannot find a function of a script by name
         return _opened, (self.spec, self.inputs, self.preprocess)
 
     def __iter__(self) -> Iterator[Sample]:
@@ -95,7 +95,7 @@ class CallableSource(Source):
         return Replay(self._samples)
 
     def _samples(self) -> Iterator[Sized]:
-        """Start a pass of the user's code."""
+        """Start a pass over the items of the user's code."""
         names = tuple(spec.name for spec in self.inputs)
         key = None if self.preprocess is None else self.preprocess.array or ""
         for number, item in enumerate(self._items()):
@@ -109,7 +109,7 @@ class CallableSource(Source):
             taken = _Taken(where, names, key)
             given, label = taken.parts_of(item)
             self.unused.update(taken.unused_in(item))
-            # copies: samples wait for each other, and the function may write over its arrays meanwhile
+            # copies: samples wait in queues, and the function may overwrite its arrays meanwhile
             arrays = {name: _as_array(value, where, name) for name, value in given.items()}
             arrays = self._with_samples(arrays)
             rows = BatchedArrays.of(arrays, self.inputs, where, may_be_whole=True)
@@ -124,7 +124,7 @@ class CallableSource(Source):
                 yield Sample(name, digest, load, known, axes_of(self.inputs)), num_bytes
 
     def _with_samples(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The arrays with an axis of samples, where they are one sample; images as rows of images."""
+        """Add the axis of samples to arrays that are one sample; return images as rows of images."""
         if self.preprocess is None:
             return with_batch_axes(arrays, self.inputs)
         spec = image_input(self.inputs, self.preprocess)
@@ -132,7 +132,7 @@ class CallableSource(Source):
         if len(spec.dims) != _RANK_OF_IMAGES or images.ndim == _RANK_OF_IMAGES:
             return with_batch_axes(arrays, self.inputs)
         rows = images_as_rows(images)
-        if len(rows) != len(images):  # one image: the other inputs are of one sample, too
+        if len(rows) != len(images):  # a single image: the other inputs are one sample, too
             others = [one for one in self.inputs if one is not spec]
             arrays = {
                 **with_batch_axes({n: a for n, a in arrays.items() if n != spec.name}, others)
@@ -146,7 +146,7 @@ class CallableSource(Source):
 
 
 class ObjectSource(CallableSource):
-    """The same from an object of this process; another process gets a copy of it, if it can be pickled."""
+    """The same for an object of this process; another process gets a copy, if the object can be pickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.spec, self.function, self.inputs, self.preprocess)
@@ -155,13 +155,13 @@ class ObjectSource(CallableSource):
 def open_object(
     given: Any, inputs: Sequence[TensorSpec], preprocess: Preprocess | None
 ) -> ObjectSource:
-    """Open what gives batches, or single samples; see `CallableSource`.
+    """Open an object that gives batches or single samples; see `CallableSource`.
 
-    What can be read once (a generator that runs, a reader without ``rewind``) is read here and held in
-    memory, up to `MOST_HELD_BYTES`.
+    An object that can be read only once (a running generator, a reader without ``rewind``) is read now and
+    kept in memory, up to `MOST_HELD_BYTES`.
 
     Raises:
-        DataError: it gives nothing, or can be read only once and is large, or has been read.
+        DataError: it gives nothing, or can be read only once and is large, or has been read already.
     """
     name = f"{type(given).__qualname__} in memory"
     if not callable(given) and not _gives(given):
@@ -174,14 +174,14 @@ def open_object(
 
 
 def repeatable(given: Any, names: tuple[str, ...]) -> Any:
-    """Return what gives the items of `given` as often as it is asked; see `open_object`.
+    """Return an object that gives the items of `given` any number of times; see `open_object`.
 
     Args:
-        given: what gives batches or single samples.
-        names: of the inputs, in their order.
+        given: an object that gives batches or single samples.
+        names: names of the inputs, in order.
 
     Raises:
-        DataError: it can be read only once and is large, or has been read.
+        DataError: it can be read only once and is large, or has been read already.
     """
     if isinstance(given, tuple) and _is_one_item(given, len(names)):
         return [given]
@@ -189,14 +189,14 @@ def repeatable(given: Any, names: tuple[str, ...]) -> Any:
 
 
 def first_item(given: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return input name -> array of the first item that an object gives; see `CallableSource`.
+    """Return input name -> array for the first item of an object; see `CallableSource`.
 
     Args:
-        given: what gives items as often as it is asked.
-        names: of the inputs, in their order.
+        given: an object that gives its items any number of times.
+        names: names of the inputs, in order.
 
     Raises:
-        DataError: it gives none, or it does not fit the names.
+        DataError: it gives nothing, or the item does not fit the names.
     """
     name = f"{type(given).__qualname__} in memory"
     item = next(iter(_items_of(given() if callable(given) else given, name)), None)
@@ -207,7 +207,7 @@ def first_item(given: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def _is_one_item(given: tuple[Any, ...], num_inputs: int) -> bool:
-    """Whether a tuple is arrays of all samples and their classes, as ``(x, y)``; else it is of batches."""
+    """Whether a tuple is all samples and their classes, as ``(x, y)``; else its entries are batches."""
     if len(given) != num_inputs + 1 or not all(map(_is_array, given)):
         return False
     first, last = given[0].shape, given[-1].shape
@@ -221,7 +221,7 @@ def _is_read_once(given: Any) -> bool:
 
 
 def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
-    """All items, as arrays of their own."""
+    """All items, copied into arrays."""
     name = f"{type(given).__qualname__} in memory"
     held: list[Any] = []
     num_bytes = 0
@@ -236,7 +236,7 @@ def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
                 f"the data, a {name}, can be read once, several passes are needed, and it gives more than "
                 f"{MOST_HELD_BYTES // 2**20} MiB to hold in memory; give the function that makes it."
             )
-        # of what no input takes, the key is told later, and the value not needed
+        # keep the keys of unused values, which are reported later, without the values
         kept = {**arrays, **dict.fromkeys(taken.unused_in(item))}
         held.append(kept if label is None else (kept, label))
     if not held:
@@ -248,7 +248,7 @@ def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
 
 
 def _gives(found: Any) -> bool:
-    """Whether an object that is no function gives items."""
+    """Whether an object that is not a function gives items."""
     if isinstance(found, Iterable) or hasattr(found, "get_next"):
         return True
     return hasattr(found, "__getitem__") and hasattr(found, "__len__")
@@ -261,7 +261,7 @@ def _opened(
 
 
 def _items_of(found: Any, spec: str) -> Iterator[Any]:
-    """Everything that a function's result, or a loader, gives."""
+    """All items of a function's result, or of a loader."""
     if isinstance(found, Mapping) or _is_array(found):
         yield found
     elif hasattr(found, "get_next"):
@@ -282,13 +282,13 @@ def _items_of(found: Any, spec: str) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class _Taken:
-    """Takes an item apart.
+    """Splits an item into inputs and label.
 
     Attributes:
-        where: the item, for messages.
-        inputs: names of what the network takes.
-        image_key: key of a dict under which the images stand; empty for the only one beside the label; None
-            where there is no preprocessing, and every key is an input's name.
+        where: name of the item, for messages.
+        inputs: names of the network's inputs.
+        image_key: key of the images in a dict; empty for the only key besides the label; None without
+            preprocessing, when every key must be an input's name.
     """
 
     where: str
@@ -296,7 +296,7 @@ class _Taken:
     image_key: str | None = None
 
     def parts_of(self, item: Any) -> tuple[dict[str, Any], Any]:
-        """Return input name -> values, and the label, or None."""
+        """Return input name -> values, and the label or None."""
         names = list(self.inputs)
         if isinstance(item, Mapping):
             return self._of_mapping(item, names)
@@ -320,7 +320,7 @@ class _Taken:
         return {name: item[name] for name in names}, label
 
     def unused_in(self, item: Any) -> list[str]:
-        """Return the keys of what is neither an input, nor images, nor the label, nor text."""
+        """Return the keys of values that are not inputs, images, labels or text."""
         if isinstance(item, tuple | list) and item and isinstance(item[0], Mapping):
             item = item[0]
         if not isinstance(item, Mapping):
@@ -332,7 +332,7 @@ class _Taken:
         return [str(key) for key in item if key not in taken and not _is_text(item[key])]
 
     def _only_key(self, item: Mapping[Any, Any], names: list[str]) -> Any:
-        """The key of the only input's images, where a dict calls them something else and no doubt is left."""
+        """The key of the only input's images in a dict that names them otherwise; None if not clear."""
         if len(names) != 1 or self.image_key is None:
             return None
         if self.image_key:
@@ -376,24 +376,24 @@ def _is_array(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is text, or a list of it: the names of files, say."""
+    """Whether a value is text or a list of texts, such as file names."""
     entries = value if isinstance(value, list | tuple) else [value]
     return bool(entries) and all(isinstance(entry, str | bytes) for entry in entries)
 
 
 def _is_part(value: Any) -> bool:
-    """Whether an entry of a list is a part of an item, rather than numbers."""
+    """Whether an entry of a list is part of an item, rather than a number."""
     return _is_array(value) or _is_image(value) or isinstance(value, Mapping | tuple)
 
 
 def _is_image(value: Any) -> bool:
-    from PIL import Image  # here: files of arrays do without
+    from PIL import Image  # here: files of arrays do not need it
 
     return isinstance(value, Image.Image)
 
 
 def _as_array(value: Any, where: str, name: str) -> np.ndarray:
-    """Copy what the user's code gave; tensors of PyTorch come from their device, without gradients."""
+    """Copy a value from the user's code; PyTorch tensors are moved to the CPU, without gradients."""
     with foreign_code(DataError, f"{where}, gave no array for the input '{name}': "):
         if _is_image(value):
             return image_pixels(value)
@@ -401,7 +401,7 @@ def _as_array(value: Any, where: str, name: str) -> np.ndarray:
             value = value.detach().cpu()
             if (
                 str(value.dtype) == "torch.bfloat16"
-            ):  # which NumPy lacks; float32 holds all its values
+            ):  # NumPy lacks this type; float32 holds all its values
                 value = value.float()
             value = value.resolve_conj().resolve_neg().numpy()
         array = np.array(value)
@@ -418,7 +418,7 @@ def _as_array(value: Any, where: str, name: str) -> np.ndarray:
 
 
 def _labels(label: Any, num_rows: int, where: str) -> list[int]:
-    """Return the class of each row; one label holds for the whole batch."""
+    """Return the class of each row; a single label holds for the whole batch."""
     labels = _as_array(label, where, LABEL_KEY).squeeze()
     numbers = labels.dtype.kind in "iuf" and bool((labels == np.floor(labels)).all())
     if not numbers or labels.ndim > 1 or labels.size not in (1, num_rows):
@@ -432,10 +432,10 @@ def _labels(label: Any, num_rows: int, where: str) -> list[int]:
 def import_callable(spec: str) -> Any:
     """Import ``package.module:name`` or ``folder/script.py:name``; the current folder is importable.
 
-    ``reader:place`` is the function of an installed reader, given the place.
+    ``reader:place`` gives the function of an installed reader, bound to the place.
 
     Raises:
-        DataError: it is not of that form, cannot be imported, or gives no data.
+        DataError: it does not have that form, cannot be imported, or gives no data.
     """
     reader = reader_of(spec)
     if reader is not None:

@@ -1,4 +1,4 @@
-"""Inputs that have the same values for every sample."""
+"""Inputs with the same values for every sample."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["WithConstants", "constant_feeds"]
 
 @dataclass(frozen=True)
 class WithConstants(SourceOf):
-    """A source whose samples get the constants of other inputs beside their own values.
+    """A source whose samples also get constants for the other inputs.
 
     Attributes:
-        source: of the samples.
+        source: the source of the samples.
         constants: input name -> its feed.
-        axes: of the constants, as those of a sample.
+        axes: batch axes of the constants, as in `Sample.axes`.
     """
 
     constants: Mapping[str, np.ndarray]
@@ -47,10 +47,10 @@ class WithConstants(SourceOf):
 def constant_feeds(
     constants: Mapping[str, Any], inputs: Sequence[TensorSpec]
 ) -> dict[str, np.ndarray]:
-    """Return the feed of each constant input: one number fills it, several are one sample's values.
+    """Return the feed of each constant input: one number fills it; several are one sample's values.
 
     Raises:
-        DataError: there is no such input, or its dims or dtype do not fit.
+        DataError: there is no such input, or the dims or dtype do not fit.
     """
     specs = {spec.name: spec for spec in inputs}
     return {name: _feed(name, value, specs) for name, value in constants.items()}

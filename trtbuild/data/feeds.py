@@ -1,4 +1,4 @@
-"""One sample of an array as a feed: batch axis, dtype and dims as the network's input has them."""
+"""Turns one sample of an array into a feed: batch axis, dtype and dims as the network's input has them."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def as_feeds(
     preprocess: Preprocess | None,
     name: str,
 ) -> dict[str, np.ndarray]:
-    """Bring one sample, input name -> values without a batch axis, into the form of all inputs.
+    """Turn one sample, input name -> values without a batch axis, into feeds for all inputs.
 
     Args:
-        sample: the values; images where there is a preprocessing.
-        inputs: what the network takes.
-        preprocess: applied to the image input; None takes all arrays as they are.
-        name: of the sample, for messages.
+        sample: the values; images if there is a preprocessing.
+        inputs: the network's inputs.
+        preprocess: applied to the image input; None uses all arrays as they are.
+        name: the sample's name, for messages.
 
     Raises:
         DataError: an array does not fit; the message names the sample and the input.
@@ -49,7 +49,7 @@ def image_input(inputs: Sequence[TensorSpec], preprocess: Preprocess) -> TensorS
     """Return the input that takes images: the one named, the only one, or the only one of rank 4.
 
     Raises:
-        DataError: there is none of that name, or it is not clear which it is.
+        DataError: there is no input of that name, or it is not clear which input it is.
     """
     if preprocess.input is not None:
         found = [spec for spec in inputs if spec.name == preprocess.input]
@@ -65,7 +65,7 @@ def image_input(inputs: Sequence[TensorSpec], preprocess: Preprocess) -> TensorS
 
 
 def channels_of(spec: TensorSpec, preprocess: Preprocess) -> int | None:
-    """Return how many channels an image input has; None where its dims do not tell."""
+    """Return the number of channels of an image input; None if its dims do not say."""
     if len(spec.dims) not in (3, 4):
         return None
     channels = spec.dims[-3 if preprocess.layout == "NCHW" else -1]
@@ -73,31 +73,31 @@ def channels_of(spec: TensorSpec, preprocess: Preprocess) -> int | None:
 
 
 def axes_of(inputs: Sequence[TensorSpec]) -> dict[str, int | None]:
-    """Return input name -> batch axis, where that is not 0."""
+    """Return input name -> batch axis, for axes other than 0."""
     return {spec.name: spec.batch_axis for spec in inputs if spec.batch_axis != 0}
 
 
 def as_feed(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
-    """Bring one sample into the form that the input takes.
+    """Turn one sample into a feed of an input.
 
-    A sample of the input's rank minus one gets a batch axis of 1 where the input has its own; one of the
-    full rank is a feed of its own. Integers and booleans become each other, and floats become integers where
-    they are whole, as long as no value changes; floats of other widths are rounded.
+    A sample with one axis less than the input gets a batch axis of length 1 if the input has a batch axis; a
+    sample of the full rank is a feed already. Integers and booleans are converted into each other, and whole
+    floats into integers, if no value changes; floats of other widths are rounded.
 
     Args:
         sample: the values.
         spec: the input.
-        name: of the sample, for messages.
+        name: the sample's name, for messages.
 
     Raises:
         DataError: rank, a fixed dim or the kind of numbers does not fit.
     """
-    # np.ascontiguousarray would make a vector of a scalar
+    # np.ascontiguousarray would turn a scalar into a vector
     return np.asarray(_as_dtype(_as_dims(sample, spec, name), spec, name), order="C")
 
 
 def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
-    if not spec.dims:  # a scalar, or a shape that the file does not tell
+    if not spec.dims:  # a scalar, or a shape that the file does not give
         return sample[np.newaxis] if sample.ndim else sample
     feed, wanted, axis = sample, spec.dims, spec.batch_axis
     if axis is not None:
@@ -124,7 +124,7 @@ def _besides(axis: int | None) -> str:
 
 
 def _advice(found: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
-    """What mends a shape: the other layout, where the channels of an image stand on the wrong side."""
+    """Advice on a wrong shape: another layout or grey images, if that would fit."""
     if len(found) == len(wanted) == 4:
         last = (found[0], found[2], found[3], found[1])
         first = (found[0], found[3], found[1], found[2])
@@ -166,7 +166,7 @@ def _as_dtype(feed: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
 
 
 def _is_float(dtype: np.dtype[np.generic]) -> bool:
-    # bfloat16 of ml_dtypes has the kind 'V'
+    # ml_dtypes' bfloat16 has the kind 'V'
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 

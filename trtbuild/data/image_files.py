@@ -1,4 +1,4 @@
-"""Which files are images: those below a folder, and those that a text file lists."""
+"""Finds image files: those below a folder, and those that a text file lists."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ LIST_SUFFIXES = frozenset({".txt", ".lst", ".list"})
 
 @dataclass(frozen=True)
 class Found:
-    """The images, in order of path, and the names of all other files, each with the reason."""
+    """The images, sorted by path, and the names of all other files, each with the reason."""
 
     images: tuple[Path, ...]
     others: tuple[tuple[str, str], ...]
 
 
 def why_not(name: str) -> str:
-    """Return why a file of this name is no image; empty for one that is."""
+    """Return why a file of this name is not an image; empty if it is one."""
     path = PurePosixPath(name)
     if any(part.startswith(".") and part not in (".", "..") for part in path.parts):
         return HIDDEN
@@ -41,7 +41,7 @@ def why_not(name: str) -> str:
 
 
 def images_below(folder: Path) -> Found:
-    """Return the images below `folder`, through links to folders too, but for hidden ones.
+    """Return the images below `folder`, also through links to folders, but not hidden ones.
 
     Raises:
         DataError: a folder cannot be read.
@@ -60,7 +60,7 @@ def images_below(folder: Path) -> Found:
 
 
 def _files_below(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """Every file; a hidden folder stands for what is in it, and so does one that it lies in itself."""
+    """Yield every file. A hidden folder stands for its files; links to a parent are not followed."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
@@ -83,10 +83,10 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
-    """Return the lines of a text file and the files that they name, relative to it or to where we are.
+    """Return the lines of a text file and the files that they name, relative to it or to the current folder.
 
     Raises:
-        DataError: the file cannot be read, names nothing, or a file that is not there.
+        DataError: the file cannot be read, names nothing, or names a missing file.
     """
     try:
         text = content_of(path).decode("utf-8-sig", "surrogateescape")

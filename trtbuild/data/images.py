@@ -1,4 +1,4 @@
-"""Samples from a folder of images, from a tar file of them, or from a text file that lists them."""
+"""Samples from a folder of images, a tar file of images, or a text file that lists images."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Images(Source):
         path: where they are.
         spec: the input.
         preprocess: how pixels become the input.
-        skip_broken: pass over what cannot be read; else it is an error.
+        skip_broken: whether to skip images that cannot be read; else they are an error.
     """
 
     path: Path
@@ -82,15 +82,15 @@ class _Images(Source):
 
     @abstractmethod
     def _contents(self) -> Iterator[tuple[str, Callable[[], bytes]]]:
-        """Yield the name of each image, and what reads it before the next one is asked for."""
+        """Yield the name of each image and a function that reads it; call it before taking the next."""
 
     @abstractmethod
     def _others(self) -> tuple[tuple[str, str], ...]:
-        """Return the name of every file that is no image, and why it is none."""
+        """Return the name of every file that is not an image, and the reason."""
 
     @cached_property
     def _broken(self) -> frozenset[str]:
-        """Names of images that cannot be read, where those are passed over."""
+        """Names of images that cannot be read, if they are to be skipped."""
         if not self.skip_broken:
             return frozenset()
         return frozenset(name for name, read in self._contents() if not self._is_whole(name, read))
@@ -127,11 +127,11 @@ class _Images(Source):
 
 @dataclass(frozen=True)
 class ImageFolder(_Images):
-    """Every image below a folder, in order of path; through links to folders, hidden ones left out."""
+    """Every image below a folder, sorted by path; links to folders are followed, hidden files left out."""
 
     @property
     def folders(self) -> frozenset[str]:
-        """The class folders: those just below the folder."""
+        """The class folders: those directly below the folder."""
         found = (p for p in self.path.iterdir() if p.is_dir() and not p.name.startswith("."))
         return frozenset(visible(path.name) for path in found)
 
@@ -150,7 +150,7 @@ class ImageFolder(_Images):
 
 @dataclass(frozen=True)
 class ImageList(_Images):
-    """Every image that a text file lists, one path a line, in its order."""
+    """Every image that a text file lists, one path per line, in its order."""
 
     @cached_property
     def _files(self) -> tuple[tuple[str, Path], ...]:
@@ -170,7 +170,7 @@ class ImageTar(_Images):
 
     @property
     def folders(self) -> frozenset[str]:
-        """The class folders: below whatever folder all images lie in."""
+        """The class folders; a folder that contains all images is not one of them."""
         paths = [PurePosixPath(name).parts for name in self._names[0]]
         while paths and len({path[0] for path in paths}) == 1 and all(len(p) > 2 for p in paths):
             paths = [path[1:] for path in paths]
@@ -178,7 +178,7 @@ class ImageTar(_Images):
 
     @cached_property
     def _names(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
-        """Names of the images, and of the other files with the reason."""
+        """Names of the images, and names of the other files with the reason."""
         images, others = [], []
         for member, _ in self._members():
             why = why_not(member.name)
@@ -206,11 +206,11 @@ class ImageTar(_Images):
                 self._check_closed(archive)
         except (DataError, GeneratorExit):
             raise
-        except Exception as error:  # whatever a decoder of damaged bytes raises
+        except Exception as error:  # decoders of damaged bytes raise anything
             raise self._damaged(error) from error
 
     def _check_closed(self, archive: tarfile.TarFile) -> None:
-        """A tar file ends in blocks of zeros; tarfile takes one that was cut off between files as whole."""
+        """A tar file ends with blocks of zeros; tarfile does not notice a file cut off between members."""
         assert archive.fileobj is not None
         archive.fileobj.seek(archive.offset)
         if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -218,7 +218,7 @@ class ImageTar(_Images):
                 f"the tar file '{self.description}' was cut off: the blocks that close it are missing. Copy "
                 "or pack it again."
             )
-        # to the very end, so that checksums of compressed files are looked at, and no second archive is lost
+        # read to the very end, to check the checksums of compressed files and to find a second archive
         while block := archive.fileobj.read(tarfile.BLOCKSIZE):
             if block[257:262] == b"ustar":
                 raise DataError(
@@ -231,9 +231,9 @@ class ImageTar(_Images):
             stream = archive.extractfile(member)
             if stream is not None:
                 return stream.read()
-        except (KeyError, RecursionError) as error:  # or it leads to itself
+        except (KeyError, RecursionError) as error:  # a link to nothing, or to itself
             raise self._unreadable(visible(member.name), "it is a link to nothing") from error
-        except Exception as error:  # whatever a decoder of damaged bytes raises
+        except Exception as error:  # decoders of damaged bytes raise anything
             raise self._damaged(error) from error
         raise self._unreadable(visible(member.name), "it is not a regular file")
 

@@ -30,14 +30,14 @@ __all__ = ["ClassFolders", "LabelledSource", "label_arrays", "read_labels"]
 
 _log = logging.getLogger(__name__)
 
-# Columns by the names that people give them.
+# Common names of the column with the file.
 _FILE_COLUMNS = frozenset({"file", "filename", "file_name", "filepath", "image", "name", "path"})
 _LABEL_COLUMN = "label"
 _ARRAY_NAMES = ("y", "labels", "label")
 _LINE = re.compile(r"(?:(?P<name>.*[^\s,])[\s,]+)?(?P<label>\S+?)")
 _NUMBER = re.compile(r"\+?\d+")
 _MOST_DIGITS = 300
-_MOST_SHOWN = 100  # letters of a line; a file of another kind may be one line
+_MOST_SHOWN = 100  # characters of a line; another kind of file may be one long line
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class LabelledSource(SourceOf):
         """Start a new pass.
 
         Raises:
-            DataError: a sample has no label or more than one, a label stands for two samples, or there
+            DataError: a sample has no label or more than one, two samples share a label's entry, or there
                 are more labels than samples.
         """
         if self.by_name:
@@ -93,7 +93,7 @@ def _by_base_name(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
 
 
 def _entry_for(name: str, names: Mapping[str, int], entries: Mapping[str, Sequence[str]]) -> str:
-    """The entry that says the same path as `name`, or the only one of which one path ends in the other."""
+    """The entry with the path `name`, or the only one where one of the two paths ends in the other."""
     if name in names:
         return name
     fitting = [
@@ -116,12 +116,12 @@ def read_labels(path: Path, source: Source) -> Source:
 
     A CSV file has a header with the columns ``file`` and ``label``, or only ``label`` in the order of
     the samples. A ``.txt`` file has ``name label`` in every line, or only ``label``. An ``.npz`` file has
-    an array ``y``, ``labels`` or ``label``, or only one vector of whole numbers. The word ``folders``
-    stands for the data's own class folders, and a folder for its subfolders: a class is the position of
-    its folder among all of them in order of name.
+    an array ``y``, ``labels`` or ``label``, or only one vector of integers. The word ``folders``
+    stands for the data's own class folders, and a folder for its subfolders; the class is the folder's
+    position when sorted by name.
 
     Raises:
-        DataError: the file is missing, has another form, or more than one reading.
+        DataError: the file is missing, has another form, or is ambiguous.
     """
     if str(path) == FOLDERS or path.is_dir():
         return ClassFolders(source, None if str(path) == FOLDERS else path)
@@ -163,7 +163,7 @@ def _posix(name: str) -> str:
 
 
 def _text_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
-    """``name label`` or ``label`` in every line, as ImageNet's ``val.txt`` has it."""
+    """Parse ``name label`` or ``label`` in every line, as in ImageNet's ``val.txt``."""
     found: list[tuple[str | None, int]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -186,7 +186,7 @@ def _same_form(found: Sequence[tuple[str | None, int]], path: Path) -> None:
 
 
 def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
-    """The columns of a CSV file; a table without labels, or with a column nobody knows, is refused."""
+    """Parse a CSV file; a table without labels, or with an unknown second column, is refused."""
     where = f"the labels '{visible(path)}'"
     try:
         lines = [line for line in csv.reader(text.splitlines(), delimiter=_delimiter(text)) if line]
@@ -200,7 +200,7 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
             f"'{','.join(header)[:_MOST_SHOWN]}'."
         )
     files = [number for number, title in enumerate(columns) if title in _FILE_COLUMNS]
-    if len(files) > 1:  # a name beside a file is the class's
+    if len(files) > 1:  # a name beside a file is the class's name
         files = [number for number in files if columns[number] != "name"]
     if len(files) != 1 and len(columns) > 1:
         others = ", ".join(f"'{title}'" for title in header if title.lower() != _LABEL_COLUMN)
@@ -235,14 +235,14 @@ def _whole(text: str, where: str) -> int:
 
 
 def _class(number: float, where: str) -> int:
-    """A label as arrays hold it."""
+    """A label that fits into int64."""
     if number >= 2**63:
         raise DataError(f"{where} has the label {number:.3g}, and no network has so many classes.")
     return int(number)
 
 
 def label_arrays(arrays: Mapping[str, StoredArray]) -> list[str]:
-    """Return the names of the arrays that may be labels: by their names, else vectors of whole numbers."""
+    """Return the names of arrays that may be labels: by their names, else all vectors of integers."""
     named = [name for name in _ARRAY_NAMES if name in arrays]
     return named or [name for name, array in arrays.items() if _is_vector(array)]
 
@@ -284,11 +284,11 @@ def _hint(array: np.ndarray) -> str:
 
 @dataclass(frozen=True)
 class ClassFolders(SourceOf):
-    """A source whose samples lie in one folder a class; classes count from 0 in order of name.
+    """A source whose samples lie in one folder per class; classes are numbered from 0 in the order of names.
 
     Attributes:
         source: images of a folder or a tar file.
-        root: the folder whose subfolders are the classes; None for those that the samples lie in.
+        root: the folder whose subfolders are the classes; None for the folders of the samples.
     """
 
     root: Path | None
@@ -297,7 +297,7 @@ class ClassFolders(SourceOf):
         """Start a new pass.
 
         Raises:
-            DataError: a sample lies in no class folder, or there are fewer than two of them.
+            DataError: a sample is in no class folder, or there are fewer than two class folders.
         """
         for sample in self.source:
             yield replace(sample, label=self._classes[self._folder(sample.name)])
@@ -329,7 +329,7 @@ class ClassFolders(SourceOf):
 
     def _folder(self, name: str) -> str:
         parts = PurePosixPath(name).parts[:-1]
-        # other folders may stand above the class folders
+        # there may be other folders above the class folders
         found = [part for part in parts if part in self._classes]
         if not found or (self.root is not None and len(found) > 1):
             why = "no class folder" if not found else f"the class folders {found}"

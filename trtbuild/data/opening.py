@@ -1,6 +1,6 @@
-"""The data that a recipe names is opened: the samples that calibrate, and those that verify.
+"""Opens the data of a recipe: the samples that calibrate, and those that verify.
 
-Readers other than that of arrays are imported where they are used: nobody needs them all.
+Readers other than that for arrays are imported where they are used: no run needs all of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class DataPlan:
-    """The samples that calibrate (None when a calibration file does) and those that verify."""
+    """The samples that calibrate (None if a calibration file does) and those that verify."""
 
     calibration: Source | None
     verification: Source
@@ -54,16 +54,16 @@ def open_data(
     calibrates: bool = True,
     held_out: float = HELD_OUT_SHARE,
 ) -> DataPlan:
-    """Open the data and keep apart what verifies.
+    """Open the data and keep samples apart for verification.
 
     Args:
-        recipe: what the user named.
+        recipe: the user's data options.
         inputs: names, dtypes and dims of the network's inputs.
-        calibrates: False when ranges come from a file; then all data may verify.
-        held_out: share of the data that verifies, where no other data is named for that.
+        calibrates: False if ranges come from a file; then all data may verify.
+        held_out: share of the data that verifies, if no other data is given for that.
 
     Raises:
-        DataError: no data was named, it does not fit, or there is too little.
+        DataError: no data was given, it does not fit, or there is too little.
     """
     check_is_named(recipe, calibrates=calibrates)
     source = _all_data(recipe, inputs)
@@ -75,7 +75,7 @@ def open_data(
         return DataPlan(
             choose_samples(chosen, num_images=recipe.num_images, seed=recipe.seed), kept
         )
-    assert source is not None  # or it would not be named
+    assert source is not None  # `check_is_named` has raised otherwise
     source = _labelled(source, recipe)
     if not calibrates:
         return DataPlan(None, source)
@@ -92,14 +92,14 @@ def open_data(
 
 
 def check_is_named(recipe: DataRecipe, *, calibrates: bool = True) -> None:
-    """Do nothing where data are named for everything that a build needs some for.
+    """Check that data is given for everything that a build needs it for.
 
     Args:
-        recipe: what the user named.
-        calibrates: False when ranges come from a file.
+        recipe: the user's data options.
+        calibrates: False if ranges come from a file.
 
     Raises:
-        DataError: they are not.
+        DataError: some is missing.
     """
     if recipe.random_data or recipe.data is not None:
         return
@@ -113,21 +113,21 @@ def check_is_named(recipe: DataRecipe, *, calibrates: bool = True) -> None:
 
 
 def _check_first_fits(source: Source) -> None:
-    """Load one sample: that the data do not fit is said before that there are too few of them."""
+    """Load one sample, so that data that does not fit is reported before too little data is."""
     first = source.index.first
     if first is not None:
         first.load()
 
 
 def calibration_source(recipe: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
-    """Everything the user gave, for calibration alone.
+    """Return all data that the user gave, for calibration alone.
 
     Args:
-        recipe: what the user named.
+        recipe: the user's data options.
         inputs: names, dtypes and dims of the network's inputs.
 
     Raises:
-        DataError: no data was named, it does not fit, or there is too little.
+        DataError: no data was given, it does not fit, or there is too little.
     """
     source = _all_data(recipe, inputs)
     if source is None:
@@ -149,7 +149,7 @@ def open_named(named: Data, recipe: DataRecipe, inputs: Sequence[TensorSpec]) ->
     """Open `named` with the preprocessing and the constants of a recipe.
 
     Raises:
-        DataError: see `open_source`; or a constant does not fit.
+        DataError: as in `open_source`; or a constant does not fit.
     """
 
     def opened(others: Sequence[TensorSpec]) -> Source:
@@ -169,7 +169,7 @@ def _with_constants(
     inputs: Sequence[TensorSpec],
     opened: Callable[[Sequence[TensorSpec]], Source],
 ) -> Source:
-    """The source that `opened` makes for the inputs without a constant, and those constants."""
+    """The source that `opened` makes for the inputs without a constant, combined with the constants."""
     constants = constant_feeds(recipe.constants, inputs)
     others = [spec for spec in inputs if spec.name not in constants]
     if not others:
@@ -202,13 +202,13 @@ def open_source(
     ``script.py:name``.
 
     Args:
-        spec: what the user named.
+        spec: what the user gave.
         inputs: names, dtypes and dims of the network's inputs.
         preprocess: how pixels become the input that takes images.
-        skip_broken: pass over images that cannot be read; else they are an error.
+        skip_broken: whether to skip images that cannot be read; else they are an error.
 
     Raises:
-        DataError: nothing of these, unreadable, or not fitting the network's inputs.
+        DataError: it is none of these, unreadable, or does not fit the network's inputs.
     """
     if spec.startswith(IN_MEMORY):
         raise DataError(f"the data were a {spec}, which no file holds; name them anew.")
@@ -219,7 +219,7 @@ def open_source(
     if path.is_dir() or (path.is_file() and (is_list or _is_tar(path))):
         return _images(path, inputs, preprocess, skip_broken)
     if preprocess is not None:
-        image_input(inputs, preprocess)  # it is said now which input takes the images
+        image_input(inputs, preprocess)  # raises if that is not clear
     if path.suffix.lower() in (".npz", ".npy"):
         return ArraySource.read(path, inputs, preprocess)
     if path.exists():
@@ -262,10 +262,10 @@ def _image_reader(path: Path) -> type[ImageFolder | ImageList | ImageTar]:
 
 
 def _is_tar(path: Path) -> bool:
-    """Whether a file is a tar; one whose compressed bytes break off at once is told when it is read."""
+    """Whether a file is a tar; True for damaged compressed files, whose error appears when they are read."""
     try:
         return tarfile.is_tarfile(path)
-    except Exception as error:  # whatever a decoder of damaged bytes raises
-        if isinstance(error, OSError) and error.strerror:  # the system's refusal
+    except Exception as error:  # decoders of damaged bytes raise anything
+        if isinstance(error, OSError) and error.strerror:  # refused by the system
             raise DataError(f"cannot read the data '{path}': {error.strerror}.") from error
         return True

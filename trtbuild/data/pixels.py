@@ -1,6 +1,6 @@
-"""Pixels of an image file, with the values that the file holds.
+"""Reads the pixels of an image file, with the values that the file holds.
 
-Pillow is loaded when a file is read: data in arrays does without.
+Pillow is imported when a file is read: data in arrays does not need it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ImageFacts", "decode_image", "image_facts", "image_pixels", "images_as_rows"]
 
-# Modes of one number a pixel that NumPy takes over as they are: 16 and 32 bits, and floats.
+# Modes with one number per pixel that NumPy reads unchanged: 16 and 32 bits, and floats.
 _DEEP = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I", "F"})
 _SIXTEEN_BITS = re.compile(r"^(?!BGR).*;16[BLN]?$")  # "BGR;16" is three colours in 16 bits
 _JPEG = b"\xff\xd8"
@@ -32,18 +32,18 @@ _GREY = frozenset({"LA", "La", "1"})
 def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
     """Return the pixels of an image file.
 
-    Eight bits a channel come as uint8, 16 bits as uint16, and whole numbers of 32 bits and floats as they
-    are. Colours come as RGB; transparency only where four channels are wanted.
+    Eight bits per channel give uint8, 16 bits uint16; 32-bit integers and floats keep their type.
+    Colours are RGB; transparency is kept only if four channels are wanted.
 
     Args:
-        content: of the file.
-        channels: what the network takes; None where it does not say.
+        content: content of the file.
+        channels: channels of the network's input; None if not known.
 
     Returns:
         (H, W), (H, W, 3) or (H, W, 4).
 
     Raises:
-        ValueError: the file is no image that can be read, whatever is wrong with it.
+        ValueError: the file is not a readable image, for whatever reason.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -55,16 +55,16 @@ def decode_image(content: bytes, channels: int | None = None) -> np.ndarray:
     except UnidentifiedImageError as error:
         other = LFS_POINTER if is_lfs_pointer(content) else "not an image of a known format"
         raise ValueError(f"it is {other}") from error
-    except Exception as error:  # a decoder may raise anything at all for damaged bytes
+    except Exception as error:  # decoders of damaged bytes raise anything
         raise ValueError(first_line(error)) from error
 
 
 class ImageFacts(NamedTuple):
-    """What an image file tells before it is decoded.
+    """Facts about an image file that are known without decoding it.
 
     Attributes:
-        depth: of its pixels, in a few words; empty where it cannot be read.
-        has_more: whether it goes on behind its first image, as an animation or pages do.
+        depth: depth of its pixels, in a few words; empty if it cannot be read.
+        has_more: whether there are more images after the first, as in an animation or a document.
     """
 
     depth: str = ""
@@ -72,9 +72,9 @@ class ImageFacts(NamedTuple):
 
 
 def image_facts(content: bytes) -> ImageFacts:
-    """Return what an image file tells of itself; what cannot be read is said where it is decoded.
+    """Return the facts about an image file; unreadable files are reported when they are decoded.
 
-    What cameras put behind a JPEG image, such as its depth, is no image of its own.
+    Data that cameras append to a JPEG image, such as a depth map, does not count as an image.
     """
     if content.startswith(_JPEG):
         return ImageFacts(_EIGHT)
@@ -94,7 +94,7 @@ def _depth(image: ImageFile.ImageFile) -> str:
 def image_pixels(image: Image.Image) -> np.ndarray:
     """Return the pixels of an image in memory, ``[height, width, 1 or 3]``.
 
-    Colours come as RGB, without transparency; numbers of 16 and 32 bits, and floats, as they are.
+    Colours are RGB, without transparency; 16 and 32-bit numbers, and floats, keep their values.
     """
     as_it_is = image.mode in ("L", "RGB") or image.mode in _DEEP
     mode = "L" if image.mode in _GREY else "RGB"
@@ -106,8 +106,8 @@ def images_as_rows(images: np.ndarray) -> np.ndarray:
     """Return one image or several as ``[images, height, width, channels]``.
 
     Args:
-        images: ``[height, width]``, ``[height, width, 1, 3 or 4]``, or ``[images, height, width]``; anything
-            else comes back as it is.
+        images: ``[height, width]``, ``[height, width, 1, 3 or 4]``, or ``[images, height, width]``; other
+            arrays are returned unchanged.
     """
     if images.ndim == 2:
         return images[np.newaxis, :, :, np.newaxis]
@@ -134,7 +134,7 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, channels: int | None) ->
 
 
 def _is_deep_ppm(image: ImageFile.ImageFile) -> bool:
-    """Whether a PPM file has more than 8 bits a colour, of which Pillow gives the upper ones alone."""
+    """Whether a PPM file has more than 8 bits per colour; Pillow gives only the upper 8."""
     return (
         image.format == "PPM"
         and image.mode == "RGB"
@@ -156,9 +156,9 @@ def _raw_mode(arguments: object) -> str:
 
 
 def _sixteen_bits(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
-    """The values of 16-bit colours, of which Pillow gives the upper bytes alone.
+    """The values of 16-bit colours, although Pillow gives only their upper bytes.
 
-    Read once more in the other byte order, the lower bytes are what it takes for the upper ones.
+    The file is read again in the other byte order: Pillow then gives the lower bytes as the upper ones.
     """
     from PIL import Image
 

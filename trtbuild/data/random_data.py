@@ -1,4 +1,4 @@
-"""Random samples, for trying a build out; never a base for accuracy."""
+"""Random samples, to try a build; they say nothing about accuracy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["RandomSource"]
 
 @dataclass(frozen=True)
 class RandomSource(Source):
-    """Standard normal floats and zero integers for every input; used only when asked for by name."""
+    """Standard normal floats and zero integers for every input; used only on request."""
 
     inputs: Sequence[TensorSpec]
     count: int = 64
@@ -44,7 +44,7 @@ class RandomSource(Source):
 
 def _draw(spec: TensorSpec, fixed: int | None, generator: np.random.Generator) -> np.ndarray:
     shape = list(spec.dims)
-    # a size that the other inputs do not share is no batch's
+    # a size that the other inputs do not share is not the batch size
     if spec.dims and spec.batch_axis is not None and not _is_fixed_apart(spec, fixed):
         shape[spec.batch_axis] = 1
     unknown = [axis for axis, dim in enumerate(shape) if not isinstance(dim, int)]

@@ -1,4 +1,4 @@
-"""Samples that are costly to read, held in memory from the second pass on."""
+"""Samples that are costly to read, kept in memory from the second pass on."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ if TYPE_CHECKING:
 __all__ = ["MOST_HELD_BYTES", "Replay", "Sized"]
 
 MOST_HELD_BYTES = 256 * 2**20
-"""So much of the data is held in memory for the passes to come."""
+"""At most this much data is kept in memory for further passes."""
 
 Sized = tuple["Sample", int]
-"""A sample, and how many bytes it holds."""
+"""A sample, and its size in bytes."""
 
 
 class Replay:
-    """Passes over samples of which the first is not held, and the second is, as far as it came.
+    """Passes over samples: the first pass keeps nothing, the second keeps every sample it reads.
 
-    The first tells what the data is; by reading a second time, other data in another pass is found. From then
-    on nothing is read that was read: a pass that goes further than those before it reads on where they ended.
+    The first pass shows what the data is. Because the second pass reads again, it detects data that differs
+    from pass to pass. After that nothing is read twice: a pass that goes further than those before it
+    continues where they ended.
 
     Args:
-        read: start a pass over all samples.
+        read: starts a pass over all samples.
     """
 
     def __init__(self, read: Callable[[], Iterator[Sized]]) -> None:
@@ -50,13 +51,13 @@ class Replay:
             self._is_busy = False
 
     def _further(self) -> Iterator[Sample]:
-        """What no pass has read yet."""
+        """The samples that no pass has kept yet."""
         more = self._more = self._read() if self._more is None else self._more
         try:
             for sample, num_bytes in more:
                 self._hold(sample, num_bytes)
                 yield sample
-        except GeneratorExit:  # the reader has enough, for now
+        except GeneratorExit:  # the caller needs no more for now
             raise
         except BaseException:
             self._forget()

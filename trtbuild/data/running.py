@@ -1,4 +1,4 @@
-"""A network runs samples, and an error says which of them it is about."""
+"""Runs samples through a network, and names the sample in an error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OUT_OF_BOUNDS = "out of data bounds"
 
 
 class Runnable(Protocol):
-    """What is run, and the names of its samples."""
+    """Feeds, and the names of their samples."""
 
     @property
     def feeds(self) -> Mapping[str, np.ndarray]:
@@ -31,20 +31,20 @@ class Runnable(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """Of the samples."""
+        """Names of the samples."""
         ...
 
 
 @contextlib.contextmanager
 def naming(names: Sequence[str], feeds: Feeds) -> Iterator[None]:
-    """Name the samples in what ONNX Runtime says while the block runs them.
+    """Add the samples' names to errors of ONNX Runtime in the block.
 
     Args:
-        names: of the samples, at least one.
-        feeds: what is run.
+        names: names of the samples, at least one.
+        feeds: the feeds that are run.
 
     Raises:
-        ExecutionError: as in the block.
+        ExecutionError: the error of the block, with the names.
     """
     try:
         with busy("ran", names):
@@ -60,7 +60,7 @@ def naming(names: Sequence[str], feeds: Feeds) -> Iterator[None]:
 
 
 def _which_ids(feeds: Mapping[str, np.ndarray]) -> str:
-    """What whole numbers there are: an index beyond a table is most often a token of another vocabulary."""
+    """The ranges of integers: an index beyond a table is usually a token of another vocabulary."""
     spans = [
         f"'{name}' from {array.min()} to {array.max()}"
         for name, array in feeds.items()
@@ -74,11 +74,11 @@ def _which_ids(feeds: Mapping[str, np.ndarray]) -> str:
 
 
 def run_batch(session: Session, batch: Runnable) -> Mapping[str, np.ndarray]:
-    """Return what `session` answers; where it fails, it is tried which sample alone makes it fail.
+    """Run a batch; if it fails, run its samples one by one to find the one at fault.
 
     Args:
         session: the network.
-        batch: what is run; one that is no `Batch` is named as a whole.
+        batch: the batch; if it is not a `Batch`, the error names all of it.
 
     Raises:
         ExecutionError: it names the sample.
@@ -94,9 +94,9 @@ def run_batch(session: Session, batch: Runnable) -> Mapping[str, np.ndarray]:
 
 
 def _try_each(session: Session, batch: Batch) -> None:
-    """Raise the error of the first sample that fails alone, where others do not.
+    """Raise the error of the first sample that fails alone, if others succeed.
 
-    Of a network whose batch is fixed, no sample runs alone.
+    In a network with a fixed batch, no sample runs alone.
     """
     failed: list[tuple[Batch, ExecutionError]] = []
     for one in batch.samples():

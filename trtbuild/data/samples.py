@@ -1,4 +1,4 @@
-"""What every reader yields: samples, with an index of them; and how samples become batches."""
+"""The samples that every reader yields, their index, and how they become batches."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Sample:
     Attributes:
         name: for messages and lists of worst images, for example ``cat.jpg`` or ``x[17]``.
         key: digest of the content, so that a choice among samples does not depend on their order.
-        load: gives input name -> array with a batch axis of 1; or, for a network without a batch axis,
+        load: returns input name -> array with a batch axis of 1; or, for a network without a batch axis,
             the array that it takes.
-        label: class index, where it is known.
-        axes: input name -> its batch axis, where that is not 0; None where it has none.
-        is_encoded: whether loading it decodes an image, which other threads can do meanwhile.
-        unused: what of its file is not used, in a few words; empty where all is.
-        depth: of the pixels of its image, in a few words; empty where it is none.
+        label: class index, if known.
+        axes: input name -> its batch axis, if that is not 0; None if it has none.
+        is_encoded: whether loading it decodes an image, which other threads can do in advance.
+        unused: the unused part of its file, in a few words; empty if there is none.
+        depth: depth of its image's pixels, in a few words; empty if it is not an image.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class DataDigest:
-    """Number and digest of samples, whatever their order; those of parts add up.
+    """Number and digest of samples, independent of their order; digests of parts can be added.
 
     The digest is the sum of the samples' keys, hashed to 256 bits each, modulo 2^256.
     """
@@ -88,7 +88,7 @@ class DataDigest:
 
     @classmethod
     def from_text(cls, text: str, num_samples: int) -> DataDigest:
-        """Return what `str` wrote, of so many samples."""
+        """Parse the text of `str`, for this number of samples."""
         return cls(int(text.removeprefix(_DIGEST), 16), num_samples)
 
     def __str__(self) -> str:
@@ -97,14 +97,14 @@ class DataDigest:
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """What one pass over a source tells of its samples, in their order.
+    """What one pass over a source finds about its samples, in their order.
 
     Attributes:
-        keys: of every sample; equal samples have equal keys.
-        labels: of every sample; None where it has none.
-        first: the first sample; None where there is no sample, or it is not kept.
+        keys: key of every sample; equal samples have equal keys.
+        labels: label of every sample; None if it has none.
+        first: the first sample; None if there is none, or if it is not kept.
         inputs: input name -> the range and the variation of the first samples' values.
-        unused: name of a sample -> what of its file is not used, where that is not all.
+        unused: name of a sample -> the unused part of its file, if there is one.
         depths: depth of images -> name of the first sample that has it.
     """
 
@@ -117,7 +117,7 @@ class SampleIndex:
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> SampleIndex:
-        """Go through `samples` once; only the first few are loaded."""
+        """Read `samples` once; only the first few are loaded."""
         first, entries = None, []
         few: list[dict[str, np.ndarray]] = []
         unused: dict[str, str] = {}
@@ -130,7 +130,7 @@ class SampleIndex:
                 depths.setdefault(sample.depth, sample.name)
             entries.append((sample.key, sample.label))
             if len(few) < SURVEYED_SAMPLES:
-                # what does not load is told when it is needed
+                # a sample that cannot be loaded is reported when it is needed
                 with contextlib.suppress(DataError):
                     few.append(sample.load())
         keys = tuple(key for key, _ in entries)
@@ -151,7 +151,7 @@ class SampleIndex:
         return functools.reduce(DataDigest.plus, self.keys, DataDigest())
 
     def chosen(self, keys: frozenset[bytes]) -> SampleIndex:
-        """Return the index of those samples whose keys are among `keys`."""
+        """Return the index of the samples whose keys are among `keys`."""
         kept = [entry for entry in zip(self.keys, self.labels) if entry[0] in keys]
         labels = tuple(label for _, label in kept)
         keys_kept = tuple(key for key, _ in kept)
@@ -159,10 +159,10 @@ class SampleIndex:
 
 
 class Source(ABC):
-    """Data that can be gone through more than once, a sample at a time.
+    """Data that can be read several times, sample by sample.
 
-    A pass may be costly: of a callable it is the user's whole input pipeline. So everything that is
-    asked about the samples, and not of their values, comes from one pass, the `index`.
+    A pass may be costly: for a callable it is the user's whole input pipeline. So everything about the
+    samples except their values comes from one pass, the `index`.
     """
 
     @property
@@ -176,26 +176,26 @@ class Source(ABC):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """What of the data was not read, and why."""
+        """The parts of the data that were not read, and why."""
         return ()
 
     @property
     def folders(self) -> frozenset[str] | None:
-        """Names of the folders, one a class, that the samples lie in; None where samples have no folder."""
+        """Names of the samples' class folders; None if samples have no folders."""
         return None
 
     @functools.cached_property
     def index(self) -> SampleIndex:
-        """The samples' index; computed when it is first asked for, and kept."""
+        """The samples' index; computed on first use, and kept."""
         return SampleIndex.of(self)
 
 
 @dataclass(frozen=True)
 class SourceOf(Source):
-    """The samples of another source, changed; what is said of the data is what that one says.
+    """The samples of another source, changed; all descriptions come from the other source.
 
     Attributes:
-        source: the other one.
+        source: the other source.
     """
 
     source: Source
@@ -207,24 +207,24 @@ class SourceOf(Source):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """What of the data was not read, and why."""
+        """The parts of the data that were not read, and why."""
         return self.source.skipped
 
     @property
     def folders(self) -> frozenset[str] | None:
-        """Names of the folders, one a class, that the samples lie in."""
+        """Names of the samples' class folders."""
         return self.source.folders
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples put together along the batch axes.
+    """Samples joined along the batch axes.
 
     Attributes:
         feeds: input name -> array of ``len(names)`` rows; or one sample that is a feed of its own.
-        labels: int64 array of ``len(names)``, or None where any label is missing.
+        labels: int64 array of ``len(names)``, or None if any label is missing.
         names: names of the samples.
-        axes: of the samples.
+        axes: batch axes of the samples.
     """
 
     feeds: dict[str, np.ndarray]
@@ -233,7 +233,7 @@ class Batch:
     axes: Mapping[str, int | None] = field(default_factory=dict)
 
     def samples(self) -> Iterator[Batch]:
-        """Give every sample as a batch of its own."""
+        """Yield every sample as a batch of its own."""
         if len(self.names) == 1:
             yield self
             return
@@ -262,11 +262,11 @@ def array_key(arrays: Iterable[np.ndarray]) -> bytes:
 
 
 def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
-    """Put `samples` together in batches of `size` rows; the last one may be smaller.
+    """Join `samples` into batches of `size` rows; the last batch may be smaller.
 
-    Samples whose arrays differ in shape (images of several sizes) never share a batch, nor do samples
-    whose batch axis is not 1: what it means, only the network knows. What has no batch axis (scalars) is
-    the same in all samples of a batch.
+    Samples whose arrays differ in shape (images of several sizes) never share a batch, nor do samples with
+    more than one row: only the network knows what these rows mean. An array without a batch axis (a scalar)
+    must be equal in all samples of a batch.
 
     Raises:
         DataError: a sample cannot be loaded, or holds NaN or infinity.
@@ -285,11 +285,11 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
 def _loaded(
     samples: Iterable[Sample], ahead: int
 ) -> Iterator[tuple[Sample, dict[str, np.ndarray]]]:
-    """Yield samples with what they hold, in order; images are decoded while those before them are run.
+    """Yield samples with their arrays, in order; images are decoded while earlier ones are run.
 
     Args:
         samples: read in the calling thread.
-        ahead: how many images are decoded ahead, so that a batch is there when it is asked for.
+        ahead: number of images to decode in advance, so that a batch is ready when it is needed.
     """
     waiting: deque[tuple[Sample, Future[dict[str, np.ndarray]]]] = deque()
     pool = ThreadPoolExecutor(usable_cpus())  # starts no thread before the first image
@@ -314,7 +314,7 @@ def _is_shared(name: str, array: np.ndarray, axes: Mapping[str, int | None]) -> 
 
 
 def _num_rows(name: str, array: np.ndarray, axes: Mapping[str, int | None]) -> int:
-    """Length of the batch axis; 1 where there is none."""
+    """Length of the batch axis; 1 if there is none."""
     axis = axes.get(name, 0)
     return 1 if axis is None or not array.ndim else array.shape[axis]
 
@@ -331,7 +331,7 @@ def _go_together(
     second: Mapping[str, np.ndarray],
     axes: Mapping[str, int | None],
 ) -> bool:
-    """Whether two samples can share a batch: equal shapes, and equal values where there are no rows."""
+    """Whether two samples can share a batch: equal shapes, and equal arrays where there is no batch axis."""
     return not _is_whole(first, axes) and all(
         array.shape == second[name].shape
         and (not _is_shared(name, array, axes) or np.array_equal(array, second[name]))
@@ -357,10 +357,10 @@ def _joined(items: Sequence[tuple[Sample, dict[str, np.ndarray]]]) -> Batch:
 
 
 def load_feeds(sample: Sample) -> dict[str, np.ndarray]:
-    """Load one sample, for a run of its own.
+    """Load one sample, to be run alone.
 
-    Minus infinity passes: that is what a mask, added in front of a Softmax, holds. In a tensor of INT8 it is
-    refused where ranges are counted.
+    Minus infinity is allowed: masks that are added before a Softmax contain it. In an INT8 tensor, it is
+    refused when ranges are counted.
 
     Raises:
         DataError: it cannot be loaded, or holds NaN or infinity.
@@ -377,10 +377,10 @@ def load_feeds(sample: Sample) -> dict[str, np.ndarray]:
 
 
 def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
-    """Return `batches`, without those that are not full; for networks whose batch is fixed.
+    """Return `batches` without those that are not full; for networks with a fixed batch.
 
     Raises:
-        DataError: not one full batch.
+        DataError: there is no full batch.
     """
     found = False
     for batch in batches(samples, size):
@@ -399,12 +399,12 @@ def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
 def filled(
     feeds: Mapping[str, np.ndarray], rows: int, axes: Mapping[str, int | None] | None = None
 ) -> dict[str, np.ndarray]:
-    """Repeat one sample to the `rows` of a fixed batch; a sample that is a feed of its own stays.
+    """Repeat one sample to fill the `rows` of a fixed batch; a sample that is a feed of its own stays.
 
     Args:
-        feeds: of the sample.
-        rows: of the batch.
-        axes: of the sample.
+        feeds: feeds of the sample.
+        rows: size of the batch.
+        axes: batch axes of the sample.
     """
     axes = axes or {}
     if rows == 1 or _is_whole(feeds, axes):
@@ -418,7 +418,7 @@ def filled(
 
 
 def samples_per_batch(source: Source, size: int) -> int:
-    """Return how many samples fill a batch of `size` rows: `size`, or 1 where a sample is a whole feed.
+    """Return how many samples fill a batch of `size` rows: `size`, or 1 if a sample is a whole feed.
 
     Raises:
         DataError: the first sample cannot be loaded.

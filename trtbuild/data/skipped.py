@@ -1,4 +1,4 @@
-"""What of the data was not read, and why."""
+"""The parts of the data that were not read, and why."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ __all__ = ["HIDDEN", "Skipped", "grouped", "without_input"]
 
 HIDDEN = "hidden"
 
-# Names that a sentence tells; the others are counted.
+# Number of names to list; the others are only counted.
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Files, or arrays, that were passed over for one reason.
+    """Files or arrays that were skipped for one reason.
 
     Attributes:
         reason: in a few words, such as ``hidden``.
-        count: how many.
+        count: number of files or arrays.
         examples: names of the first few, in order.
     """
 
@@ -38,12 +38,12 @@ class Skipped:
 
 
 def without_input(names: Iterable[str]) -> tuple[Skipped, ...]:
-    """Return that arrays of these names were not read, for the network has no input for them."""
+    """Report arrays with these names as unread, because the network has no input for them."""
     return grouped((name, "an array that no input takes") for name in names)
 
 
 def grouped(files: Iterable[tuple[str, str]]) -> tuple[Skipped, ...]:
-    """Return pairs of a file's name and a reason, grouped by reason; both in their order."""
+    """Group pairs of a file's name and a reason by reason; both keep their order."""
     names: dict[str, list[str]] = defaultdict(list)
     for name, reason in files:
         names[reason].append(name)

@@ -1,4 +1,4 @@
-"""Which samples calibrate and which are kept apart, by content and seed, never by order."""
+"""Splits samples into calibration and verification, by content and seed, never by order."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "without",
 ]
 
-# Share of the data that verification keeps for itself when no other data is named.
+# Share of the data kept for verification if no other data is given for it.
 HELD_OUT_SHARE = 0.05
 
 
@@ -35,7 +35,7 @@ class ChosenSamples(Source):
 
     Args:
         source: all samples.
-        index: of those that were chosen.
+        index: index of the chosen samples.
     """
 
     def __init__(self, source: Source, index: SampleIndex) -> None:
@@ -49,14 +49,14 @@ class ChosenSamples(Source):
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
-        """What of the whole data was not read, and why."""
+        """The parts of the whole data that were not read, and why."""
         return self._source.skipped
 
     def __iter__(self) -> Iterator[Sample]:
-        """Start a pass that ends behind the last sample chosen.
+        """Start a pass that ends after the last chosen sample.
 
         Raises:
-            DataError: the source gives other data than in the pass that chose.
+            DataError: the source gives other data than when the samples were chosen.
         """
         wanted = len(self.index)
         for sample in self._source:
@@ -91,18 +91,18 @@ def split(
 ) -> Split:
     """Keep a share of the data for verification, and calibrate on the rest.
 
-    Samples are ranked by a digest of their content and `seed`. Equal samples go the same way, so
-    nothing that calibration saw can turn up in verification.
+    Samples are ranked by a digest of their content and `seed`. Equal samples stay together, so no sample
+    of calibration can appear in verification.
 
     Args:
         source: all the data.
-        num_images: how many samples calibrate; None takes all that are left.
+        num_images: number of samples that calibrate; None for all that are left.
         seed: another seed gives another choice.
-        at_least: how many samples verification needs: one full batch where the batch is fixed.
-        share: of all samples, that is kept for verification.
+        at_least: number of samples that verification needs: one full batch if the batch is fixed.
+        share: share of all samples that is kept for verification.
 
     Raises:
-        DataError: there are fewer distinct samples than that and one, or fewer than asked for.
+        DataError: there are no more distinct samples than `at_least`, or fewer than asked for.
     """
     ranked = _ranked(source.index.counts, seed)
     if len(ranked) < at_least + 1:
@@ -116,7 +116,7 @@ def split(
 
 
 def choose_samples(source: Source, *, num_images: int | None, seed: int) -> Source:
-    """Return the samples that calibrate when verification has data of its own, or is not wanted.
+    """Return the samples that calibrate if verification has other data, or is not wanted.
 
     Raises:
         DataError: there is no sample, or there are fewer than asked for.
@@ -143,10 +143,10 @@ def without(source: Source, excluded: Source) -> Source:
 
 
 def shard_of(source: Source, shard: str) -> Source:
-    """Part I of N of `source`, with `shard` as ``I/N``; every sample is in exactly one part.
+    """Return part I of N of `source`, with `shard` as ``I/N``; every sample is in exactly one part.
 
     Raises:
-        OptionError: `shard` is not of that form.
+        OptionError: `shard` does not have that form.
         DataError: the part holds no sample.
     """
     index, _, count = shard.partition("/")
@@ -161,12 +161,12 @@ def shard_of(source: Source, shard: str) -> Source:
 
 
 def first_samples(source: Source, count: int, *, after: int = 0) -> Source:
-    """Return the samples `after` to `count` of `source` in order of content, whatever their order there."""
+    """Return samples `after` to `count` of `source`, sorted by key, whatever their order in the data."""
     return samples_of(source, sorted(source.index.counts)[after:count])
 
 
 def samples_of(source: Source, keys: Iterable[bytes]) -> Source:
-    """Return the samples of `source` whose contents have these digests, in its order."""
+    """Return the samples of `source` with these keys, in its order."""
     return ChosenSamples(source, source.index.chosen(frozenset(keys)))
 
 

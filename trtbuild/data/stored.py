@@ -1,4 +1,4 @@
-"""Arrays in ``.npz`` and ``.npy`` files: what they hold is known from their headers, and read when needed."""
+"""Arrays in ``.npz`` and ``.npy`` files: headers are read first, contents when needed."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredArray", "check_whole", "row_of", "stored_arrays"]
 
-# Bytes of an ``.npy`` that are read into memory; only more are worth that the file may change meanwhile.
+# Larger ``.npy`` files are mapped, not read into memory: worth the risk that the file changes meanwhile.
 _MAPPED_FROM = 256_000_000
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array that lies in a file.
+    """An array in a file.
 
     Attributes:
-        path: of the file.
+        path: path of the file.
         member: name within an ``.npz``; None for an ``.npy``.
-        shape: as its header says.
-        dtype: as its header says.
+        shape: from its header.
+        dtype: from its header.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class StoredArray:
         return len(self.shape)
 
     def read(self) -> np.ndarray:
-        """Return the array: of a large ``.npy`` mapped, else in memory. Nothing is ever unpickled.
+        """Return the array: mapped for a large ``.npy``, else in memory. Nothing is ever unpickled.
 
         Raises:
             DataError: it is damaged, holds Python objects, or is larger than memory.
@@ -67,7 +67,7 @@ class StoredArray:
 
 
 def stored_arrays(path: Path) -> dict[str, StoredArray]:
-    """Return name -> array of an ``.npz`` or ``.npy`` file; a lone array has the name of the file's stem.
+    """Return name -> array of an ``.npz`` or ``.npy`` file; a single array is named after the file's stem.
 
     Raises:
         DataError: the file is missing or damaged.
@@ -93,9 +93,9 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
 
 
 def row_of(array: np.ndarray, axis: int, row: int) -> np.ndarray:
-    """Return one row of an array; of one that `StoredArray.read` mapped it is read, where that is one piece.
+    """Return one row of an array; a contiguous row of a mapped array is read from its file.
 
-    The system ends a process that reads a mapped file behind its end, and a read says so.
+    The system kills a process that accesses a mapped file beyond its end; a read reports it instead.
 
     Raises:
         DataError: the array is mapped, and its file has become shorter.
@@ -118,7 +118,7 @@ def row_of(array: np.ndarray, axis: int, row: int) -> np.ndarray:
 
 
 def check_whole(array: np.ndarray) -> None:
-    """Do nothing where the file of a mapped array has its values still: who reads behind its end is killed.
+    """Check that the file of a mapped array is still long enough: access beyond its end kills the process.
 
     Raises:
         DataError: the file has become shorter.
@@ -126,7 +126,7 @@ def check_whole(array: np.ndarray) -> None:
     if not isinstance(array, np.memmap):
         return
     region = getattr(array, "_mmap", None)
-    # of what was mapped, also where another file has taken its name since
+    # size of the file that was mapped, even if another file has its name now
     if isinstance(region, mmap.mmap) and region.size() < array.offset + array.nbytes:
         raise _cut_short(array)
 
@@ -144,7 +144,7 @@ def _reading(path: Path | str) -> AbstractContextManager[None]:
 
 
 def _header(path: Path, member: str | None, stream: IO[bytes], size: int) -> StoredArray:
-    """What the header in `stream` says, unless it is more than the `size` bytes that are there."""
+    """Parse the header in `stream`; refuse one that announces more than the `size` bytes that exist."""
     version = np.lib.format.read_magic(stream)
     read = (
         np.lib.format.read_array_header_1_0

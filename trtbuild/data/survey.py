@@ -1,4 +1,4 @@
-"""The range and the variation of inputs, over the first samples of a pass."""
+"""The range and variation of inputs, over the first samples of a pass."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SURVEYED_SAMPLES = 8
 
 @dataclass(frozen=True)
 class InputSurvey:
-    """What some samples hold for one input.
+    """Statistics of one input over some samples.
 
     Attributes:
-        low, high: the least and the largest value.
-        deviation: the standard deviation of the channel that varies most, within images and between them.
-        at_low, at_high: the shares of values that are the least and the largest one.
+        low, high: the minimum and maximum.
+        deviation: standard deviation of the channel that varies most, within and between images.
+        at_low, at_high: shares of the values equal to the minimum and the maximum.
     """
 
     low: float
@@ -33,12 +33,12 @@ class InputSurvey:
 
 
 def survey(feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, InputSurvey]:
-    """Return a survey of each input that holds images or signals: floats of rank 3 and more.
+    """Return statistics for each input that holds images or signals: floats of rank 3 or more.
 
-    Values that are not finite are left out: they are an error later on.
+    Arrays with non-finite values are left out: they cause an error later.
 
     Args:
-        feeds: of each sample, input name -> values with a leading batch axis.
+        feeds: for each sample, input name -> values with a leading batch axis.
     """
     arrays: dict[str, list[np.ndarray]] = {}
     for sample in feeds:
@@ -66,6 +66,6 @@ def _survey(arrays: Sequence[np.ndarray]) -> InputSurvey:
 
 
 def _by_channel(array: np.ndarray) -> np.ndarray:
-    """(channels, values); the channels are the shorter of the two axes where they can stand."""
+    """(channels, values); the channel axis is 1, or the last one of four if that is shorter."""
     axis = array.ndim - 1 if array.ndim == 4 and array.shape[3] < array.shape[1] else 1
     return np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
