@@ -1,4 +1,4 @@
-"""Gradients of a network's outputs by its inner tensors, as an ONNX network that ONNX Runtime runs."""
+"""Builds ONNX networks that compute gradients of a network's outputs by its inner tensors."""
 
 from __future__ import annotations
 

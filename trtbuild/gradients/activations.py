@@ -1,4 +1,4 @@
-"""Gradients of activations, and of Softmax and its kin."""
+"""Gradients of activations, Softmax and LogSoftmax."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _leaky_relu(step: Step) -> Gradients:
 
 
 def _clip(step: Step) -> Gradients:
-    """What was not changed passes, that on a bound included. The bounds take part as constants."""
+    """The gradient passes where x was not clipped, also on a bound. The bounds count as constants."""
     return {0: step.write.masked(step.g, step.write("Equal", step.x(), step.y))}
 
 

@@ -1,7 +1,7 @@
-"""Gradients of convolutions with respect to what they convolve; their weights take part as constants.
+"""Gradients of convolutions by their inputs and biases; their weights count as constants.
 
-The input's gradient of a convolution is a transposed convolution of the result's, and the other way
-round (Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016, section 4).
+The gradient of a convolution by its input is a transposed convolution of the result's gradient, and vice
+versa (Dumoulin and Visin, A guide to convolution arithmetic for deep learning, 2016, section 4).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["RULES", "Window", "back_to_input", "window_of"]
 
 @dataclass(frozen=True)
 class Window:
-    """Where a kernel is laid, an entry an axis.
+    """The kernel, strides and padding of an operator, with one entry per spatial axis.
 
     Attributes:
-        kernel, strides, dilations: of it.
-        begins, ends: padding in front of and behind the input; None where it depends on a size that is not
-            known before the network runs (``auto_pad``).
-        lower: ``SAME_LOWER``: the larger half of such a padding is in front.
+        kernel, strides, dilations: as in ONNX.
+        begins, ends: padding in front of and behind the input; None if it depends on a size that is unknown
+            before the network runs (``auto_pad``).
+        lower: whether the larger half of such a padding is in front (``SAME_LOWER``).
     """
 
     kernel: tuple[int, ...]
@@ -43,17 +43,17 @@ class Window:
 
     @property
     def count(self) -> int:
-        """How many axes it has."""
+        """The number of spatial axes."""
         return len(self.kernel)
 
     @property
     def spans(self) -> tuple[int, ...]:
-        """How many positions of the input the kernel reaches over."""
+        """The extent of the dilated kernel on the input, per axis."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilations))
 
 
 def window_of(step: Step, kernel: tuple[int, ...]) -> Window:
-    """Return where the operator lays its kernel of these sizes on its first operand."""
+    """Return the window of the operator for a kernel of these sizes on its first operand."""
     count = len(kernel)
     strides = tuple(step.attribute("strides") or (1,) * count)
     dilations = tuple(step.attribute("dilations") or (1,) * count)
@@ -86,13 +86,13 @@ def window_of(step: Step, kernel: tuple[int, ...]) -> Window:
 def back_to_input(
     step: Step, gradient: ir.Value, weight: ir.Value, window: Window, group: int
 ) -> ir.Value:
-    """Return what a transposed convolution spreads of `gradient` over the input of the step's operator.
+    """Return the gradient by the operator's input: a transposed convolution of the result's gradient.
 
     Args:
         step: an operator whose first operand is N x C x spatial.
-        gradient: in the shape of its result.
-        weight: as the operator holds it, results x (C / group) x kernel.
-        window: where the kernel was laid.
+        gradient: of the shape of the operator's result.
+        weight: as in the operator, results x (C / group) x kernel.
+        window: of the operator.
         group: of the convolution.
     """
     w, x = step.write, step.x()
@@ -108,7 +108,7 @@ def back_to_input(
         assert window.ends is not None
         pads = [*window.begins, *window.ends]
         return w("ConvTranspose", gradient, weight, pads=pads, output_padding=exact, **common)
-    # With the last stride whole, the result reaches at least to the end of the input, and is cut there.
+    # With the largest output_padding the result reaches at least the end of the input; the rest is cut off.
     begins = window.begins or (0,) * window.count
     pads = [*begins, *(0,) * window.count]
     rest = [stride - 1 for stride in window.strides]
@@ -123,7 +123,7 @@ def back_to_input(
 
 
 def _computed_begins(step: Step, window: Window, gradient: ir.Value, sizes: ir.Value) -> ir.Value:
-    """The padding in front that SAME asks for: half of max((Y - 1) stride + span - X, 0)."""
+    """The padding in front for SAME: half of max((Y - 1) stride + span - X, 0)."""
     w = step.write
     last = w.sub(w.sizes_from(gradient, 2), w.integers(1))
     reach = w.add(w.mul(last, w.integers(*window.strides)), w.integers(*window.spans))
@@ -134,7 +134,7 @@ def _computed_begins(step: Step, window: Window, gradient: ir.Value, sizes: ir.V
 
 
 def _exact_remainder(step: Step, window: Window) -> list[int] | None:
-    """Return how far the input reaches beyond the last kernel; None where a size is not known."""
+    """Return how far the input extends beyond the last window, per axis; None where a size is unknown."""
     if window.begins is None or window.ends is None:
         return None
     if all(stride == 1 for stride in window.strides):
@@ -180,9 +180,9 @@ def _conv(step: Step) -> Gradients:
 
 
 def _as_convolution(step: Step, window: Window, group: int) -> ir.Value | None:
-    """Return the gradient by a convolution with the kernel turned round, which runs faster; None: no way.
+    """Return the gradient as a convolution with the flipped kernel, which is faster; None if there is none.
 
-    For strides of one and constant weights.
+    Needs strides of one and constant weights.
     """
     weight = array(step.x(1))
     if weight is None or window.begins is None or window.ends is None:

@@ -1,7 +1,7 @@
 """Gradients of arithmetic: element by element, operands broadcast in both directions.
 
-The rules are those of calculus; at a kink the derivative is that of one side, and tied operands of Min and
-Max share theirs evenly, as in PyTorch.
+The rules are those of calculus. At a kink the derivative is that of one side; equal operands of Min and Max
+get equal shares of the gradient, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _pow(step: Step) -> Gradients:
         return w.mul(step.g, w.mul(power, lower))
 
     def by_exponent() -> ir.Value:
-        # 0 where the base is 0, as PyTorch has it
+        # 0 where the base is 0, as in PyTorch
         positive = w("Greater", base, w.number(0.0, base))
         logarithm = w("Log", w.where(positive, base, 1.0))
         return w.mul(step.g, w.mul(step.y, logarithm))
@@ -112,7 +112,7 @@ def _prelu(step: Step) -> Gradients:
 
 
 def _mod(step: Step) -> Gradients:
-    """The remainder rises with the dividend; the divisor is as good as always constant."""
+    """Only for the dividend; the divisor is practically always constant."""
     return _broadcast(step, {0: lambda: step.g})
 
 

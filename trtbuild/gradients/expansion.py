@@ -1,4 +1,4 @@
-"""Operators that ONNX defines by others are written out: LayerNormalization's kin, Gelu, Attention."""
+"""Expands operators that ONNX defines by others: LayerNormalization and similar, Gelu, Attention."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Expanded", "expand", "is_defined"]
 
-# Elements of constants that may decide what the definition looks like: axes, numbers of groups.
+# Elements. Constants up to this size may decide the form of the definition: axes, numbers of groups.
 _SMALL = 64
 
 
 class Expanded:
-    """A node's definition, computed beside it from the same operands.
+    """The definition of a node, computed beside it from the same operands.
 
     Attributes:
-        nodes: appended to the graph, in order.
-        outputs: its results, in the order of the node's.
+        nodes: the definition's nodes, appended to the graph in order.
+        outputs: their results, in the order of the node's outputs.
     """
 
     def __init__(self, nodes: list[ir.Node], outputs: list[ir.Value]) -> None:
@@ -34,7 +34,7 @@ class Expanded:
 
 
 def is_defined(op_type: str, opset: int) -> bool:
-    """Return whether ONNX defines the operator of its domain by others."""
+    """Return whether ONNX defines the operator of its domain by other operators."""
     try:
         schema = onnx.defs.get_schema(op_type, opset, "")
     except onnx.defs.SchemaError:
@@ -65,7 +65,7 @@ def expand(node: ir.Node, write: Writer) -> Expanded:
 
 
 def _alone(node: ir.Node, write: Writer) -> onnx.ModelProto:
-    """A network of this node and nothing else."""
+    """A network that consists of this node only."""
     copies: dict[ir.Value, ir.Value] = {}
     for value in node.inputs:
         if value is None or value in copies:

@@ -15,7 +15,7 @@ __all__ = ["RULES"]
 
 
 def _matmul(step: Step) -> Gradients:
-    """DA = G B^T and dB = A^T G, summed over the batches that an operand was repeated for."""
+    """DA = G B^T and dB = A^T G, summed over the batch dims along which the operand was broadcast."""
     w, a, b, g = step.write, step.x(0), step.x(1), step.g
     ranks = step.rank(a), step.rank(b)
     if 1 in ranks:
@@ -23,7 +23,7 @@ def _matmul(step: Step) -> Gradients:
     found = {}
     if 0 in step.wanted:
         product = w("MatMul", g, w.swapped(b))
-        # a matrix on the right repeats nothing on the left
+        # a matrix on the right has no batch dims along which the left operand could be broadcast
         found[0] = product if ranks[1] == 2 else w.unbroadcast(product, a, _batched(step, 0))
     if 1 in step.wanted:
         found[1] = w.unbroadcast(w("MatMul", w.swapped(a), g), b, _batched(step, 1))
@@ -31,7 +31,7 @@ def _matmul(step: Step) -> Gradients:
 
 
 def _batched(step: Step, index: int) -> ir.Value:
-    """A value with the dims of the gradient before it is summed: the result's batches, the operand's rest."""
+    """A value with the dims of the gradient before the sum: the result's batch dims, the operand's others."""
     operand, result = step.x(index), step.y
     batched = ir.Value(name="", type=operand.type)
     if operand.shape is not None and result.shape is not None:
@@ -40,7 +40,7 @@ def _batched(step: Step, index: int) -> ir.Value:
 
 
 def _matmul_by_vector(step: Step, rank_a: int, rank_b: int) -> Gradients:
-    """A vector is a matrix of one row on the left, of one column on the right."""
+    """A vector on the left is a matrix of one row, on the right a matrix of one column."""
     w, a, b, g = step.write, step.x(0), step.x(1), step.g
     if rank_a == 1 and rank_b == 1:
         return {i: w.mul(g, other) for i, other in ((0, b), (1, a)) if i in step.wanted}
@@ -63,7 +63,7 @@ def _matmul_by_vector(step: Step, rank_a: int, rank_b: int) -> Gradients:
 
 
 def _gemm(step: Step) -> Gradients:
-    """Y = alpha A' B' + beta C, where a dash stands for a transposition that the attributes may ask for."""
+    """Y = alpha A' B' + beta C, where ' is a transposition if the attributes ask for one."""
     w, a, b, g = step.write, step.x(0), step.x(1), step.g
     swap_a, swap_b = step.attribute("transA", 0), step.attribute("transB", 0)
     alpha, beta = step.attribute("alpha", 1.0), step.attribute("beta", 1.0)
@@ -86,7 +86,7 @@ def _gemm(step: Step) -> Gradients:
 
 
 def _einsum(step: Step) -> Gradients:
-    """Exchange the operand's letters and the result's: dA = einsum("result,others->letters of A").
+    """Swap the letters of the operand and the result: dA = einsum("result,others->letters of A").
 
     A letter that only this operand has was summed over: the gradient is repeated along it.
     """

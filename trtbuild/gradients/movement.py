@@ -1,4 +1,4 @@
-"""Gradients of operators that only move, repeat, drop or pick elements: each goes back where it came from."""
+"""Gradients of operators that move, repeat, drop or pick elements: they move back where these came from."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _expand(step: Step) -> Gradients:
 
 
 def _tile(step: Step) -> Gradients:
-    """Every axis becomes two, repetition and place; the first is summed over."""
+    """Split every axis into repetition and position, and sum over the repetitions."""
     w, x = step.write, step.x()
     count = step.rank(x)
     columns = [w("Unsqueeze", one, w.integers(1)) for one in (step.x(1), w.shape(x))]
@@ -69,7 +69,7 @@ def _concat(step: Step) -> Gradients:
 
 
 def _sum(step: Step, a: ir.Value, b: ir.Value) -> ir.Value:
-    """A + b of int64 vectors, as a constant where both are."""
+    """A + b of int64 vectors, as a constant if both are constant."""
     first, second = integers(a), integers(b)
     if first is not None and second is not None:
         return step.write.integers(*(i + j for i, j in zip(first, second)))
@@ -87,9 +87,9 @@ def _split(step: Step) -> Gradients:
 
 
 def _slice(step: Step) -> Gradients:
-    """Place zeros where nothing was taken, an axis at a time: places of the result by place of the input.
+    """Insert zeros where the Slice took nothing, one axis at a time.
 
-    The same Slice of the places 0, 1, 2 ... tells which were taken, whatever the bounds and steps are.
+    The same Slice of the indices 0, 1, 2 ... tells which were taken, whatever the bounds and steps are.
     """
     w, gradient = step.write, step.g
     count = step.rank(step.x())
@@ -125,7 +125,7 @@ def _entry(step: Step, vector: ir.Value, place: int) -> ir.Value:
 
 
 def _as_padding(step: Step, axes: tuple[int, ...]) -> ir.Value | None:
-    """Return the gradient as one Pad, where bounds and dims are known and every step is one."""
+    """Return the gradient as one Pad, if bounds and dims are known and every step is one; else None."""
     w, sizes = step.write, dims(step.x())
     starts, ends = integers(step.x(1)), integers(step.x(2))
     steps = (1,) * len(axes) if step.given(4) is None else integers(step.given(4))
@@ -142,7 +142,7 @@ def _as_padding(step: Step, axes: tuple[int, ...]) -> ir.Value | None:
 
 
 def _places(step: Step, axis: int) -> ir.Value:
-    """0, 1, 2 ... along an axis of the input."""
+    """The indices 0, 1, 2 ... along an axis of the input."""
     known = dims(step.x())
     size = None if known is None else known[axis]
     w = step.write
@@ -155,12 +155,12 @@ def _places(step: Step, axis: int) -> ir.Value:
 def _put_back(
     step: Step, gradient: ir.Value, axis: int, places: ir.Value, taken: ir.Value
 ) -> ir.Value:
-    """Return `gradient` along `axis` at the places `taken` of `places`, and zeros elsewhere."""
+    """Return `gradient` along `axis` at the indices `taken` of `places`, with zeros at all others."""
     w = step.write
     zero = w("ReduceSum", gradient, w.integers(axis), keepdims=1)
     zero = w.mul(zero, w.number(0.0, gradient))
     extended = w("Concat", gradient, zero, axis=axis)
-    last = w("Shape", taken)  # the place of the zero
+    last = w("Shape", taken)  # the index of the zero
     nowhere = w("Expand", last, w("Shape", places))
     order = w("Range", w.array(np.array(0)), w("Squeeze", last), w.array(np.array(1)))
     origin = w("ScatterElements", nowhere, taken, order, axis=0)
@@ -176,7 +176,7 @@ def _scatter_add(step: Step, op_type: str, indices: ir.Value, **attributes: Any)
 
 
 def _gather(step: Step) -> Gradients:
-    """Rows are added up where they were taken, with the axis of the rows in front."""
+    """Add the rows up at the indices they were taken from; the axis of the rows is moved to the front."""
     w, x, indices = step.write, step.x(), step.x(1)
     if w.opset < 16:
         raise NoRuleError(f"opset {w.opset}, in which nothing can be added up by index")
@@ -206,7 +206,7 @@ def _gather_nd(step: Step) -> Gradients:
 
 
 def _scatter(step: Step) -> Gradients:
-    """ScatterElements and ScatterND: what was overwritten gets nothing, what overwrote it the rest."""
+    """ScatterElements, ScatterND: overwritten elements get zero, updates the gradient of their place."""
     if step.attribute("reduction", "none") not in ("none", "add"):
         raise NoRuleError(f"reduction '{step.attribute('reduction')}'")
     w, op_type, indices = step.write, step.node.op_type, step.x(1)
@@ -223,7 +223,7 @@ def _scatter(step: Step) -> Gradients:
 
 
 def _top_k(step: Step) -> Gradients:
-    """Values go back to where they were found; which were found is taken as given."""
+    """The gradients of the values go to the indices they were found at; the indices count as constant."""
     w, axis = step.write, step.attribute("axis", -1)
     zeros = w.zeros_like(step.x())
     return {0: w("ScatterElements", zeros, step.node.outputs[1], step.g, axis=axis)}
@@ -234,7 +234,7 @@ def _depth_to_space(step: Step) -> Gradients:
     w = step.write
     if step.attribute("mode", "DCR") == "DCR":
         return {0: w("SpaceToDepth", step.g, blocksize=block, like=step.x())}
-    # CRD: channels vary slower than the place in a block, as PyTorch's pixel_shuffle has it
+    # CRD: the channel is the outer index, the position in a block the inner, as in PyTorch's pixel_shuffle
     x, g = step.x(), step.g
     heights = w.size_of(x, 2), w.size_of(x, 3)
     b = w.integers(block)

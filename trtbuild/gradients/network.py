@@ -1,8 +1,8 @@
 """The backward network: an ONNX network that also computes gradients of its outputs by inner tensors.
 
 With v a tensor of each output's shape that the caller feeds, it computes d<v, out> / dx: one run gives the
-gradients of one number by everything. Written as ordinary ONNX nodes, so that it runs wherever the network
-runs; nothing but ONNX Runtime is needed.
+gradients of one number by all tensors. It consists of ordinary ONNX nodes, so it needs only ONNX Runtime and
+runs wherever the network runs.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Backward", "backward_network", "differentiable_outputs"]
 
-# The oldest opset in which what the rules write is valid, and that in which values add up by index.
+# The oldest opset in which the nodes of the rules are valid, and the first that can add up by index.
 _OLDEST = 13
 _ADDS_BY_INDEX = 16
 
 
 @dataclass(frozen=True)
 class Backward:
-    """A network that computes tensors of another one, and their gradients.
+    """A network that computes tensors of another network and their gradients.
 
     Attributes:
-        model: takes the inputs of the network and `seeds`; its outputs are the tensors that were asked for
-            and are computed, under their names, and `gradients`.
-        seeds: output of the network -> the input that takes v for it, of that output's type and shape.
-        gradients: tensor -> the output that is its gradient d<v, out> / dx, of its type and shape.
-        incomplete: tensor in `gradients` -> why its gradient leaves something out.
+        model: its inputs are those of the network and `seeds`; its outputs are the requested tensors that a
+            node computes, under their names, and `gradients`.
+        seeds: output of the network -> the input for its v, of that output's type and shape.
+        gradients: tensor -> the output that is its gradient d<v, out> / dx, of the tensor's type and shape.
+        incomplete: tensor in `gradients` -> why part of its gradient is missing.
         unreached: tensor without a gradient -> why.
     """
 
@@ -54,20 +54,20 @@ class Backward:
 def backward_network(
     model: ir.Model, tensors: Iterable[str], outputs: Sequence[str] | None = None
 ) -> Backward:
-    """Return the network that computes `tensors` and their gradients; `model` stays as it is.
+    """Return the network that computes `tensors` and their gradients; `model` does not change.
 
-    What only other tensors need is not computed. Batches and other dims may be dynamic. At kinks and ties the
-    derivative is that of one side; comparisons and roundings have the gradient zero.
+    It computes only what these need. Batch and other dims may be dynamic. At kinks and ties the
+    derivative is that of one side; comparisons and roundings have gradient zero.
 
     Args:
-        model: a float network as `trtbuild.model.read_model` gives it, of opset 13 or newer.
+        model: a float network from `trtbuild.model.read_model`, of opset 13 or newer.
         tensors: names of tensors of its main graph. Inputs and constants may be among them; they get a
-            gradient, but are no outputs themselves.
-        outputs: names of the float tensors that are differentiated; None takes
+            gradient, but are not outputs themselves.
+        outputs: names of the float tensors that are differentiated; by default
             `differentiable_outputs`.
 
     Raises:
-        ModelError: a tensor does not exist, an output is not of floating point, or the opset is too old.
+        ModelError: a tensor does not exist, an output is not floating-point, or the opset is too old.
     """
     copy = _prepared(model)
     values = tensors_by_name(copy.graph)
@@ -84,7 +84,7 @@ def backward_network(
 
 
 def _prepared(model: ir.Model) -> ir.Model:
-    """A copy in which the rules find types and shapes, and may add up by index if the opset can be raised."""
+    """A copy with inferred types and shapes, of an opset that can add up by index if it can be raised."""
     if opset_of(model) < _OLDEST:
         raise ModelError(
             f"gradients need opset {_OLDEST} or newer, and the network has {opset_of(model)}; read it with "
@@ -92,7 +92,7 @@ def _prepared(model: ir.Model) -> ir.Model:
         )
     copy = model.clone()
     if opset_of(copy) < _ADDS_BY_INDEX:
-        with contextlib.suppress(ModelError):  # the rules that need it say so
+        with contextlib.suppress(ModelError):  # the rules that need it report it
             raise_opset(copy, _ADDS_BY_INDEX)
     infer_model(copy)
     return copy
@@ -154,7 +154,7 @@ def _result(
 def _as_output(
     write: Writer, total: ir.Value, value: ir.Value, outputs: Sequence[ir.Value]
 ) -> ir.Value:
-    """Return what gives `total` as an output of its own: itself, unless another one gives it already."""
+    """Return `total` as an output of its own, through an Identity if it is an input or an output already."""
     if total.producer() is None or total in outputs:
         total = write("Identity", total, like=value)
     total.name = write.fresh(f"{value.name}_gradient")
@@ -171,10 +171,10 @@ def _why_unreached(back: Reverse, value: ir.Value) -> str:
 def differentiable_outputs(model: ir.Model) -> tuple[str, ...]:
     """Return the names of the last float tensors that can be differentiated, in the network's order.
 
-    Those are the outputs. In place of outputs that are no floats, or whose size values decide
-    (NonMaxSuppression, NonZero), the float tensors that they are made of; and beside the outputs the float
-    tensors that operators read which choose (ArgMax) or have no rule (LSTM), since no gradient goes through
-    those.
+    In general these are the outputs. An output that is not float, or whose size depends on values
+    (NonMaxSuppression, NonZero), is replaced by the float tensors it is computed from. Beside the outputs,
+    the float inputs of operators that choose (ArgMax) or have no rule (LSTM) are returned, since no gradient
+    passes these operators.
     """
     copy = model.clone()
     infer_model(copy)

@@ -1,4 +1,4 @@
-"""Gradients of normalisations, from the mean and the deviation that are computed once more."""
+"""Gradients of normalizations; mean and deviation are computed again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RULES"]
 
 
 def _batch_normalization(step: Step) -> Gradients:
-    """The stored statistics take part as constants."""
+    """The stored statistics count as constants."""
     if not is_inference_batch_norm(step.node):
         raise NoRuleError("training_mode")
     w, x = step.write, step.x()
@@ -79,9 +79,9 @@ def _rms_normalization(step: Step) -> Gradients:
 
 
 def _local_response(step: Step) -> Gradients:
-    """Y = x d^-beta with d = bias + alpha / size * (squares summed over `size` channels).
+    """Y = x d^-beta with d = bias + alpha / size * (sum of squares over `size` channels).
 
-    dx = g d^-beta - 2 alpha beta / size * x * (g x d^(-beta - 1) summed over the channels that saw x)
+    dx = g d^-beta - 2 alpha beta / size * x * (g x d^(-beta - 1) summed over the channels whose window has x)
     (Krizhevsky, Sutskever and Hinton, ImageNet classification, 2012, section 3.3).
     """
     w, x, size = step.write, step.x(), int(step.attribute("size"))
@@ -96,7 +96,7 @@ def _local_response(step: Step) -> Gradients:
 
 
 def _over_channels(step: Step, value: ir.Value, size: int, front: int, behind: int) -> ir.Value:
-    """Return sums over neighbouring channels, as `size` times the average of one window of them."""
+    """Return sums over neighbouring channels, as `size` times an average pooling along the channels."""
     w = step.write
     plane = w("Reshape", value, w.joined(w.integers(0, 1), w.size_of(value, 1), w.integers(-1)))
     summed = w(

@@ -19,7 +19,7 @@ __all__ = ["RULES"]
 
 
 def _max_pool(step: Step) -> Gradients:
-    """Each result goes to the element that it was, of those that tie the one that the runtime found."""
+    """The gradient of each result goes to its maximum; of ties, to the one whose index the runtime gives."""
     w, x, node = step.write, step.x(), step.node
     if w.opset < 16:
         raise NoRuleError(f"opset {w.opset}, in which nothing can be added up by index")
@@ -30,7 +30,7 @@ def _max_pool(step: Step) -> Gradients:
     indices = node.outputs[1]
     if not indices.name:
         indices.name = w.fresh("backward_indices")
-    # of all elements, batches and channels included
+    # the indices count over all elements, batches and channels included
     flat = w("Expand", w.number(0.0, x), w("Shape", w.inferred(x, -1)))
     places, values = (w.inferred(value, -1) for value in (indices, step.g))
     total = w("ScatterElements", flat, places, values, axis=0, reduction="add")
@@ -38,21 +38,21 @@ def _max_pool(step: Step) -> Gradients:
 
 
 def _average_pool(step: Step) -> Gradients:
-    """Spread each result's share over the elements that it counted: a transposed convolution with ones."""
+    """Spread each result's gradient over the elements averaged: a transposed convolution with ones."""
     w, x = step.write, step.x()
     kernel = tuple(step.attribute("kernel_shape"))
     window = window_of(step, kernel)
     ones = w.array(np.ones((1, 1, *kernel), dtype_of(x).numpy()))
     share = w.mul(step.g, _share(step, window, ones))
-    # channels count as batches
+    # treat channels as batches
     single = w("Reshape", share, w.joined(w.integers(-1, 1), w.sizes_from(step.y, 2)))
     return {0: w.reshape(back_to_input(step, single, ones, window, 1), w.shape(x))}
 
 
 def _share(step: Step, window: Window, ones: ir.Value) -> ir.Value:
-    """Return 1 / what each result was divided by, which padding and the end of the input change.
+    """Return 1 / divisor of each average; padding and the end of the input change the divisor.
 
-    The operator, on ones, gives how many elements lie in the input by what it divides by.
+    AveragePool of ones gives (elements inside the input) / divisor, and a convolution gives the elements.
     """
     w, x, spatial = step.write, step.x(), window.count
     everywhere = w("Expand", w.number(1.0, x), w.joined(w.integers(1, 1), w.sizes_from(x, 2)))

@@ -1,4 +1,4 @@
-"""Gradients of reductions: the gradient goes back to every element that was counted."""
+"""Gradients of reductions: the gradient goes back to every reduced element."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["RULES"]
 
 
 def _reduction(derivative: Callable[[Step, ir.Value, ir.Value], ir.Value]) -> Rule:
-    """Return a rule from (step, result, gradient) -> gradient, both with the reduced dims as 1."""
+    """Return a rule from (step, result, gradient) -> gradient, where reduced dims are kept as 1."""
 
     def rule(step: Step) -> Gradients:
         y, g = (_with_reduced_dims(step, value) for value in (step.y, step.g))
@@ -28,7 +28,7 @@ def _reduction(derivative: Callable[[Step, ir.Value, ir.Value], ir.Value]) -> Ru
 
 
 def _with_reduced_dims(step: Step, value: ir.Value) -> ir.Value:
-    """Reduced axes that were dropped come back; where all were, a scalar broadcasts as it is."""
+    """Insert dropped axes again; if all were dropped, a scalar broadcasts anyway."""
     if step.attribute("keepdims", 1):
         return value
     axes = written_axes(step.node)
@@ -38,14 +38,14 @@ def _with_reduced_dims(step: Step, value: ir.Value) -> ir.Value:
 
 
 def _mean(step: Step, _: ir.Value, g: ir.Value) -> ir.Value:
-    """What a sum would give, by the number of elements that went into each result."""
+    """The gradient of a sum, divided by the number of elements in each result."""
     w = step.write
     sizes = (w.as_type_of(w("Size", value), step.x()) for value in (step.y, step.x()))
     return w.mul(g, w.div(*sizes))
 
 
 def _extreme(step: Step, y: ir.Value, g: ir.Value) -> ir.Value:
-    """The largest or smallest element; those that tie share evenly, as in PyTorch."""
+    """The gradient goes to the largest or smallest element; ties get equal shares, as in PyTorch."""
     w, x = step.write, step.x()
     hits = w.as_type_of(w("Equal", x, y), x)
     return w.mul(hits, w.div(g, _reduced_like(step, hits)))
@@ -63,7 +63,7 @@ def _global_max(step: Step) -> Gradients:
 
 
 def _reduced_like(step: Step, value: ir.Value) -> ir.Value:
-    """Sum over the axes of the step's reduction, whose dims stay as 1."""
+    """Sum over the axes of the step's reduction, with dims kept as 1."""
     axes, w = written_axes(step.node), step.write
     if axes:
         return w.sum_over(value, axes)
@@ -73,7 +73,7 @@ def _reduced_like(step: Step, value: ir.Value) -> ir.Value:
 
 
 def _product(step: Step, y: ir.Value, g: ir.Value) -> ir.Value:
-    """Exact where no element is zero, as the quotient of the product and the element."""
+    """Product / element: exact where no element is zero."""
     return step.write.div(step.write.mul(g, y), step.x())
 
 

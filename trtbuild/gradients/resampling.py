@@ -1,7 +1,7 @@
-"""Gradients of operators that are linear along each axis by itself: Resize, and Pad with what lies inside.
+"""Gradients of operators that are linear along each axis separately: Resize and Pad.
 
-Applied to the identity, the operator gives its own matrix along an axis; the gradient is multiplied by the
-transpose of that. So every mode and every rule of coordinates is the runtime's own.
+Applied to the identity, the operator gives its own matrix along an axis; the gradient is multiplied by that
+matrix transposed. So the runtime itself implements all modes and coordinate rules.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def _changed(step: Step, count: int, *, by_scale: bool) -> Iterable[int]:
 
 
 def _through(step: Step, gradient: ir.Value, axis: int, count: int, matrix: ir.Value) -> ir.Value:
-    """Multiply along an axis by `matrix`, new size by old size once it is transposed."""
+    """Multiply along an axis by the transpose of `matrix`, of old size x new size."""
     w = step.write
     turned = w.axis_last(gradient, axis, count)
     product = w("MatMul", turned, w("Transpose", matrix, perm=[1, 0]))
@@ -72,7 +72,7 @@ def _through(step: Step, gradient: ir.Value, axis: int, count: int, matrix: ir.V
 
 
 def _pad(step: Step) -> Gradients:
-    """What a constant put around is cut away, by the same padding with the other sign."""
+    """For constant padding, cut it off with a Pad of negative widths."""
     w, axes_input = step.write, step.given(3)
     if step.attribute("mode", "constant") == "constant":
         known = integers(step.x(1))

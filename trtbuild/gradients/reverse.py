@@ -1,7 +1,7 @@
-"""Gradients go backwards over nodes: reverse accumulation, one rule an operator.
+"""Reverse accumulation: gradients go backwards through the nodes, with one rule per operator.
 
-Griewank and Walther, Evaluating Derivatives, 2008, chapter 3: each node, the last first, turns the
-gradients of its outputs into those of its inputs; what arrives at a tensor on several ways is added up.
+Griewank and Walther, Evaluating Derivatives, 2008, chapter 3: from the last node to the first, the gradients
+of a node's outputs become gradients of its inputs; those that reach a tensor on several paths are summed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_float(value: ir.Value) -> bool:
 
 
 def read_by(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield what `node` reads, and what its bodies take from outside of them."""
+    """Yield the inputs of `node`, and the outer tensors that its bodies read."""
     yield from (value for value in node.inputs if value is not None)
     for body in bodies(node):
         for graph in all_graphs(body):
@@ -44,7 +44,7 @@ def read_by(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def moved_by(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield what decides the values of the results of `node`: not what is read for a shape or a type."""
+    """Yield the tensors that the values of the results of `node` depend on, not only their shape or type."""
     if node.domain == "" and node.op_type in ("Shape", "Size"):
         return
     if node.domain == "" and node.op_type == "CastLike":
@@ -54,7 +54,7 @@ def moved_by(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def varying(nodes: Iterable[ir.Node], sources: Collection[ir.Value]) -> set[ir.Value]:
-    """Return `sources` and the outputs of `nodes` whose values depend on them; shapes do not count."""
+    """Return `sources` and the outputs of `nodes` whose values depend on them, not only their shapes."""
     found = set(sources)
     for node in nodes:
         if any(value in found for value in moved_by(node)):
@@ -63,7 +63,7 @@ def varying(nodes: Iterable[ir.Node], sources: Collection[ir.Value]) -> set[ir.V
 
 
 def stops(node: ir.Node, opset: int) -> bool:
-    """Return whether no gradient goes through `node`, though its results follow its operands."""
+    """Return whether no gradient passes `node`, although its results depend on its operands."""
     if node.domain != "" or node.op_type in CHOOSING or has_bodies(node):
         return True
     known = node.op_type in RULES or node.op_type in FLAT
@@ -71,18 +71,18 @@ def stops(node: ir.Node, opset: int) -> bool:
 
 
 class Reverse:
-    """One way back.
+    """One backward pass.
 
     Attributes:
-        missing: tensor -> why not all of its gradient, or none, is there.
+        missing: tensor -> why its gradient is incomplete or absent.
     """
 
     def __init__(self, write: Writer, depending: Collection[ir.Value]) -> None:
-        """Args as follow.
+        """Start a backward pass.
 
         Args:
             write: writes the backward graph.
-            depending: tensors whose gradients are of use.
+            depending: tensors whose gradients are needed.
         """
         self.missing: dict[ir.Value, str] = {}
         self._write = write
@@ -91,12 +91,12 @@ class Reverse:
         self._reached: set[ir.Value] = set()
 
     def start(self, value: ir.Value, gradient: ir.Value) -> None:
-        """Add `gradient` to what `value` has."""
+        """Add `gradient` to the gradients of `value`."""
         self._arrived.setdefault(value, []).append(gradient)
         self._reached.add(value)
 
     def total(self, value: ir.Value) -> ir.Value | None:
-        """Return the sum of what has arrived at `value`; None where nothing has."""
+        """Return the sum of the gradients of `value`; None where there are none."""
         arrived = self._arrived.get(value)
         if not arrived:
             return None
@@ -105,7 +105,7 @@ class Reverse:
         return arrived[0]
 
     def through(self, nodes: Sequence[ir.Node]) -> None:
-        """Go over `nodes`, which are in order, from the last to the first."""
+        """Go through `nodes`, which are in topological order, from the last to the first."""
         for node in reversed(nodes):
             if not any(v in self._reached and v in self._depending for v in node.outputs):
                 continue
@@ -144,7 +144,7 @@ class Reverse:
                 self._lack([value], f"{_named(node)} has none for its input {index}")
 
     def _choice(self, node: ir.Node) -> str | None:
-        """Why another choice of places counts for nothing; None where `node` chooses none that is used."""
+        """Why no gradient passes `node` because it chooses by values; None if it makes no used choice."""
         if node.domain != "":
             return None
         used = [value for value in node.outputs if value in self._reached]

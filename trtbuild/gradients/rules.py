@@ -1,4 +1,4 @@
-"""Which rule differentiates which operator of the ONNX domain."""
+"""Maps operators of the ONNX domain to their rules."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ FLAT = frozenset(
         "Shape", "Sign", "Size", "Xor",
     }
 )  # fmt: skip
-"""Their results do not change when an operand changes a little: the gradient is zero, as in PyTorch."""
+"""Small changes of operands do not change their results: the gradient is zero, as in PyTorch."""
 
 OF_UNKNOWN_SIZE = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
-"""The values of their operands decide how large their results are."""
+"""The sizes of their results depend on the values of their operands."""
 
 CHOOSING = OF_UNKNOWN_SIZE | frozenset({"ArgMax", "ArgMin", "Bernoulli", "Multinomial"})
-"""They answer places, not values: what comes of another choice no gradient tells."""
+"""Their results are choices (indices), so no gradient tells how another choice would change the output."""

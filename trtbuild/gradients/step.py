@@ -1,4 +1,4 @@
-"""One operator on the way back: what a rule is given, and how it says that it does not apply."""
+"""One operator in the backward pass: what a rule gets, and how it says that it does not apply."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["Gradients", "Rule", "Step"]
 
 @dataclass(frozen=True)
 class Step:
-    """One node of the network, reached from behind.
+    """One node of the network in the backward pass.
 
     Attributes:
         node: the node.
-        gradients: d<v,out>/dy for each of its outputs y; None where nothing arrives.
-        wanted: the places of the inputs whose gradients are asked for.
+        gradients: d<v,out>/dy for each of its outputs y; None where there is none.
+        wanted: the indices of the inputs whose gradients are needed.
         write: writes the nodes of the backward graph.
     """
 
@@ -40,7 +40,7 @@ class Step:
         """The gradient of the first output.
 
         Raises:
-            NoRuleError: only other outputs have one.
+            NoRuleError: only other outputs have a gradient.
         """
         found = self.gradients[0]
         if found is None:
@@ -53,13 +53,13 @@ class Step:
         return self.node.outputs[0]
 
     def x(self, index: int = 0) -> ir.Value:
-        """Return an operand that the operator must have."""
+        """Return an operand that is never omitted."""
         value = self.node.inputs[index]
         assert value is not None
         return value
 
     def given(self, index: int) -> ir.Value | None:
-        """Return an operand that may be left out."""
+        """Return an operand that may be omitted, or None."""
         return input_at(self.node, index)
 
     def attribute(self, name: str, default: Any = None) -> Any:
@@ -67,10 +67,10 @@ class Step:
         return attribute(self.node, name, default)
 
     def rank(self, value: ir.Value) -> int:
-        """Return how many dims `value` has.
+        """Return the number of dims of `value`.
 
         Raises:
-            NoRuleError: that is not known.
+            NoRuleError: it is unknown.
         """
         known = rank(value)
         if known is None:
@@ -79,6 +79,6 @@ class Step:
 
 
 Gradients: TypeAlias = "Mapping[int, ir.Value]"
-"""Place of an input -> its gradient."""
+"""Index of an input -> its gradient."""
 
 Rule: TypeAlias = "Callable[[Step], Gradients]"

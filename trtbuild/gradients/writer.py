@@ -1,4 +1,4 @@
-"""Nodes of a backward graph are written: arithmetic, shapes and sums, at any rank and any batch size."""
+"""Writes the nodes of a backward graph: arithmetic, shapes and sums, for any rank and batch size."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _COUNTING = frozenset({"ArgMax", "NonZero", "Shape", "Size"})
 
 
 class NoRuleError(Exception):
-    """This form of an operator has no rule; the text says what about it, as "mode 'cubic'"."""
+    """This form of an operator has no rule; the text names the form, for example "mode 'cubic'"."""
 
 
 def _type(op_type: str, inputs: Sequence[ir.Value | None]) -> ir.TypeProtocol | None:
-    """Return the type of a node's output: where no table says more, that of its first operand."""
+    """Return the type of a node's output: by the tables above, else that of its first data operand."""
     if op_type in _LOGICAL:
         return ir.TensorType(ir.DataType.BOOL)
     if op_type in _COUNTING:
@@ -41,7 +41,7 @@ def dtype_of(value: ir.Value) -> ir.DataType:
     """Return the element type of a tensor.
 
     Raises:
-        NoRuleError: it is not known, as behind an operator of which ONNX infers nothing.
+        NoRuleError: it is unknown, for example behind an operator that ONNX cannot infer.
     """
     if value.dtype is None:
         raise NoRuleError(f"the element type of '{value.name}' is not known")
@@ -49,7 +49,7 @@ def dtype_of(value: ir.Value) -> ir.DataType:
 
 
 class Writer:
-    """Appends nodes to the main graph of a network; what it writes is valid from opset 13 on.
+    """Appends nodes to the main graph of a network; they are valid from opset 13 on.
 
     Attributes:
         model: the network.
@@ -75,7 +75,7 @@ class Writer:
         like: ir.Value | None = None,
         **attributes: Any,
     ) -> ir.Value:
-        """Append a node of the ONNX domain and return its only output, typed and shaped as `like`."""
+        """Append a node of the ONNX domain; return its only output, with the type and shape of `like`."""
         name = self.fresh(f"backward_{op_type}")
         node = ir.node(op_type, list(inputs), attributes=attributes, name=self._node_name(name))
         output = node.outputs[0]
@@ -95,7 +95,7 @@ class Writer:
         return name
 
     def append(self, node: ir.Node) -> None:
-        """Append a node made elsewhere; it and its outputs get names that are free."""
+        """Append an existing node; it and its outputs get unused names."""
         node.name = self._node_name(f"backward_{node.op_type}")
         for output in node.outputs:
             if output.name != "":
@@ -103,7 +103,7 @@ class Writer:
         self.model.graph.append(node)
 
     def array(self, content: np.ndarray) -> ir.Value:
-        """Return a constant; small ones of the same content are one."""
+        """Return a constant; small ones with equal content are shared."""
         key = (content.dtype.str, content.shape, content.tobytes() if content.size < 64 else b"")
         if content.size < 64 and key in self._constants:
             return self._constants[key]
@@ -141,7 +141,7 @@ class Writer:
         return self("Neg", a)
 
     def times(self, a: ir.Value, factor: float) -> ir.Value:
-        """Return a * factor; a itself where that is one."""
+        """Return a * factor, or a itself if the factor is one."""
         return a if factor == 1.0 else self.mul(a, self.number(factor, a))
 
     def plus(self, a: ir.Value, term: float) -> ir.Value:
@@ -149,11 +149,11 @@ class Writer:
         return self.add(a, self.number(term, a))
 
     def masked(self, gradient: ir.Value, condition: ir.Value) -> ir.Value:
-        """Return `gradient` where the condition holds, zero elsewhere: a product, far faster than Where."""
+        """Return `gradient` where the condition holds, else zero; a product is far faster than Where."""
         return self.mul(gradient, self.as_type_of(condition, gradient))
 
     def where(self, condition: ir.Value, a: ir.Value, b: float) -> ir.Value:
-        """Return a where the condition holds, b elsewhere."""
+        """Return a where the condition holds, else b."""
         return self("Where", condition, a, self.number(b, a), like=a)
 
     def as_type_of(self, value: ir.Value, like: ir.Value) -> ir.Value:
@@ -164,7 +164,7 @@ class Writer:
         return result
 
     def shape(self, value: ir.Value) -> ir.Value:
-        """Return the dims of `value` as an int64 vector: a constant where they are known."""
+        """Return the dims of `value` as an int64 vector, which is constant if they are known."""
         if value not in self._sizes:
             known = static_dims(value)
             if known is not None:
@@ -191,17 +191,17 @@ class Writer:
         return self("Slice", self.shape(value), self.integers(start), end)
 
     def joined(self, *vectors: ir.Value) -> ir.Value:
-        """Return int64 vectors one behind the other."""
+        """Concatenate int64 vectors."""
         return vectors[0] if len(vectors) == 1 else self("Concat", *vectors, axis=0)
 
     def reshape(self, value: ir.Value, shape: ir.Value) -> ir.Value:
-        """Return `value` with the dims of the vector `shape`, in which 0 is a size of 0 from opset 14 on."""
+        """Return `value` with the dims in vector `shape`; from opset 14 on a 0 there means size 0."""
         if self.opset < 14:
             return self("Reshape", value, shape)
         return self("Reshape", value, shape, allowzero=1)
 
     def inferred(self, value: ir.Value, *dims_or_copies: int) -> ir.Value:
-        """Return `value` with these dims, in which 0 copies one and -1 stands for what is left."""
+        """Return `value` with these dims, where 0 copies a dim and -1 is computed."""
         return self("Reshape", value, self.integers(*dims_or_copies))
 
     def in_shape_of(self, value: ir.Value, like: ir.Value) -> ir.Value:
@@ -223,13 +223,13 @@ class Writer:
         return self("Expand", value, self.shape(like), like=like)
 
     def sum_over(self, value: ir.Value, axes: Sequence[int], *, keep: bool = True) -> ir.Value:
-        """Return the sum over `axes`; over none where there are none."""
+        """Return the sum over `axes`, or `value` itself if there are none."""
         if not axes:
             return value
         return self("ReduceSum", value, self.integers(*axes), keepdims=int(keep))
 
     def unbroadcast(self, gradient: ir.Value, operand: ir.Value, result: ir.Value) -> ir.Value:
-        """Sum a gradient in the shape of `result` over the axes along which `operand` was repeated."""
+        """Sum a gradient of the shape of `result` over the axes along which `operand` was broadcast."""
         small, large = dims(operand), dims(result)
         if same_dims(small, large):
             return gradient
@@ -258,19 +258,19 @@ class Writer:
         return result
 
     def swapped(self, value: ir.Value) -> ir.Value:
-        """Return matrices with rows for columns: the last two axes change places."""
+        """Transpose matrices: swap the last two axes."""
         axes = list(range(rank(value) or 2))
         axes[-2:] = [axes[-1], axes[-2]]
         return self("Transpose", value, perm=axes)
 
     def axis_last(self, value: ir.Value, axis: int, number: int) -> ir.Value:
-        """Exchange `axis` and the last of `number` axes; twice is as before."""
+        """Swap `axis` and the last of `number` axes; a second call undoes it."""
         axes = list(range(number))
         axes[axis], axes[-1] = axes[-1], axes[axis]
         return value if axis == number - 1 else self("Transpose", value, perm=axes)
 
     def identity_matrix(self, value: ir.Value, axis: int) -> ir.Value:
-        """Return the identity of the element type of `value` and the size of one of its axes."""
+        """Return the identity matrix of the size of one axis of `value`, and of its element type."""
         known = dims(value)
         size = None if known is None else known[axis]
         if isinstance(size, int):
