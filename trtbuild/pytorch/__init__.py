@@ -1,8 +1,8 @@
-"""The front end for PyTorch: a module is loaded, pruned, folded and exported to ONNX.
+"""The front end for PyTorch: loads, prunes and folds a module, and exports it to ONNX.
 
-Every file here except `spec` imports torch at its top. Nothing of this package is imported before one
-of the names below is asked for, so ``import trtbuild.pytorch`` costs nothing; without torch the first
-use of a name raises `MissingError`, which says what to install.
+Every file here except `spec` imports torch at its top. They are imported on first use of one of the names
+below, so ``import trtbuild.pytorch`` costs nothing; without torch, the first use of a name raises
+`MissingError`, which says what to install.
 
     from trtbuild.pytorch import ExportSpec, InputSpec, ModuleSource, export_from_spec
 

@@ -1,6 +1,6 @@
-"""ReLU, ReLU6 and clip right behind a layer: that is where the layer's output range is taken.
+"""Finds ReLU, ReLU6 and clip directly behind a layer: the layer's output range is taken behind them.
 
-TensorRT runs layer and activation as one kernel, so the range of what lies between them is never used.
+TensorRT fuses layer and activation into one kernel, so the range of the tensor between them is never used.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _CLIPS = frozenset(("relu", "relu6", "hardtanh", "clamp", "clamp_min"))
 
 @dataclass(frozen=True)
 class LayerActivation:
-    """A layer and the activation that alone reads its output.
+    """A layer and the activation that is the only reader of its output.
 
     Attributes:
-        layer: module path of the layer (graph node name of a functional one).
+        layer: module path of the layer (graph node name if it is functional).
         activation: module path of the activation, or its graph node.
-        low, high: what the activation clips to; None where it is open.
+        low, high: the bounds of the activation; None where it has none.
         node: the activation's graph node, after which the exporter names the tensor.
     """
 
@@ -40,7 +40,7 @@ class LayerActivation:
 
 
 def find_activations(program: ExportedProgram) -> tuple[LayerActivation, ...]:
-    """Return all layer-activation pairs of a graph, norms and value-preserving operators between removed."""
+    """Return all layer-activation pairs of a graph, skipping norms and value-preserving operators between."""
     found = []
     for node in calls(program):
         if LayerCall.of(node) is None:

@@ -1,6 +1,6 @@
-"""The graph that ``torch.export`` sees: real order of execution, functional calls, every consumer.
+"""The graph of ``torch.export``: it has the real order of execution, functional calls and all readers.
 
-A module is analysed on this graph and changed as a module. Nodes are ATen operators before
+Modules are analysed on this graph, but changed as modules. Its nodes are ATen operators before
 decomposition (``aten.conv2d``, ``aten.batch_norm``, ``aten.relu_`` ...).
 """
 
@@ -52,14 +52,14 @@ def capture(module: nn.Module, inputs: BoundInputs, *, dynamic: bool = False) ->
     Args:
         module: in eval mode.
         inputs: sample inputs; their dims are fixed in the program.
-        dynamic: leave the dims open that `inputs` names as dynamic.
+        dynamic: keep the dims dynamic that `inputs` names as dynamic.
 
     Raises:
-        ModelError: neither way of tracing works, for example because data chooses a branch.
+        ModelError: no way of tracing works, for example because a branch depends on data.
     """
     if dynamic:
         inputs = _with_dims_of_two(inputs)
-    module = copy_module(module, share_parameters=True)  # tracing leaves its own tensors in it
+    module = copy_module(module, share_parameters=True)  # tracing leaves tensors in the module
     arguments, keywords = sample(inputs, seed=0)
     shapes = _dynamic_shapes(inputs) if dynamic else None
     failures = []
@@ -70,7 +70,7 @@ def capture(module: nn.Module, inputs: BoundInputs, *, dynamic: bool = False) ->
                 return torch.export.export(
                     module, arguments, keywords, dynamic_shapes=shapes, strict=strict
                 )
-        except Exception as error:  # noqa: BLE001 - torch raises everything; told below
+        except Exception as error:  # noqa: BLE001 - torch raises any type; reported below
             if shapes is not None and "Constraints violated" in str(error):
                 refusal = error
                 break
@@ -88,7 +88,7 @@ def capture(module: nn.Module, inputs: BoundInputs, *, dynamic: bool = False) ->
 
 @contextlib.contextmanager
 def open_lengths() -> Iterator[None]:
-    """Let torch trace recurrent layers over a length that is not known, as its own ONNX exporter does.
+    """Let torch trace recurrent layers over a dynamic length, as its own ONNX exporter does.
 
     Otherwise it unrolls them step by step, for the length of the sample.
     """
@@ -103,7 +103,7 @@ def open_lengths() -> Iterator[None]:
             _patches.register_lstm_while_loop_decomposition(),
             _patches.register_gru_while_loop_decomposition(),
         ):
-            for one in operators:  # what an earlier trace found is remembered
+            for one in operators:  # it keeps the result of an earlier trace
                 one._dispatch_cache.clear()
             yield
     finally:
@@ -112,24 +112,24 @@ def open_lengths() -> Iterator[None]:
 
 
 def _with_open_length(module: nn.Module, inputs: BoundInputs) -> ExportedProgram | None:
-    """Export with recurrent layers over an open length; None where that does not help."""
+    """Export with recurrent layers over a dynamic length; None where that does not help."""
     arguments, keywords = sample(inputs, seed=0)
     shapes = _dynamic_shapes(inputs)
     try:
         with quiet(), open_lengths():
             return torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
-    except Exception:  # noqa: BLE001 - torch raises everything; the first refusal is told
+    except Exception:  # noqa: BLE001 - torch raises any type; the first refusal is reported
         return None
 
 
 def _with_bounds(module: nn.Module, inputs: BoundInputs, refusal: Exception) -> ExportedProgram:
-    """Export with bounds of the dynamic dims: those that torch names, or the least powers of two.
+    """Export with lower bounds for the dynamic dims: those that torch suggests, or the least powers of two.
 
-    A network that halves its maps wants no map of one pixel, which torch would take for a number that never
-    changes. Where bounds do not help, torch finds the relations itself.
+    A network that halves its maps must not get a map of one pixel, which torch would take for a constant
+    size. Where bounds do not help, torch finds the relations of the dims itself.
 
     Raises:
-        ModelError: it then fixes one of the dims.
+        ModelError: torch then still fixes one of the dims.
     """
     arguments, keywords = sample(inputs, seed=0)
     least = dict.fromkeys((name for one in inputs.specs for name in one.dynamic.values()), 2)
@@ -154,16 +154,16 @@ def _with_bounds(module: nn.Module, inputs: BoundInputs, refusal: Exception) -> 
 
 
 def _suggested(named: dict[str, Any] | None, refusal: Exception) -> dict[str, Any] | None:
-    """The dims with the bounds and relations that torch names in its refusal; None where it names none."""
+    """The dims with the bounds and relations that torch suggests in its refusal; None without suggestions."""
     try:
         found = refine_dynamic_shapes_from_suggested_fixes(str(refusal), named or {})
-    except Exception:  # noqa: BLE001 - it reads its own text, and raises on what it cannot read
+    except Exception:  # noqa: BLE001 - it parses torch's own text, and raises if it cannot
         return None
     return found if isinstance(found, dict) else None
 
 
 def _raised(least: dict[str, int], inputs: BoundInputs, told: Exception) -> dict[str, Any] | None:
-    """The dims with twice the bound of those that torch complains of; None where that cannot help."""
+    """The dims that torch complains about, with doubled bounds; None where that cannot help."""
     text = str(told)
     names = re.search(r"Constraints violated \(([^)]*)\)", text)
     wrong = set(names[1].split(", ")) & set(least) if names and "specialized" not in text else set()
@@ -186,7 +186,7 @@ def _all_open(program: ExportedProgram, inputs: BoundInputs) -> bool:
 def _input_dims(
     program: ExportedProgram, inputs: BoundInputs
 ) -> Iterator[tuple[InputSpec, tuple[Any, ...]]]:
-    """The inputs with the dims of their placeholders, as `shape` gives them."""
+    """The inputs with the dims of their placeholders, as `shape` returns them."""
     nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
     names = [
         one.arg.name
@@ -200,7 +200,7 @@ def _input_dims(
 
 
 def bounds(program: ExportedProgram, inputs: BoundInputs) -> tuple[str, ...]:
-    """Return, in words, the least size of each dynamic dim above 2 and what it must be divisible by."""
+    """Return, in words, each dynamic dim's least size if above 2, and what must divide it."""
     ranges = {str(symbol): limits for symbol, limits in program.range_constraints.items()}
     found: dict[str, str] = {}
     for spec, dims in _input_dims(program, inputs):
@@ -218,7 +218,7 @@ def bounds(program: ExportedProgram, inputs: BoundInputs) -> tuple[str, ...]:
 
 
 def _with_dims_of_two(inputs: BoundInputs) -> BoundInputs:
-    """Dynamic dims of 1 at 2: torch.export takes a 1 for a number that never changes."""
+    """Set dynamic dims of 1 to 2: torch.export takes a 1 for a constant size."""
     sizes = {
         name: max(spec.dims[axis], 2)
         for spec in inputs.specs
@@ -228,7 +228,7 @@ def _with_dims_of_two(inputs: BoundInputs) -> BoundInputs:
 
 
 def _fixed_dims(error: BaseException) -> str:
-    """Which dynamic dims the module itself fixes."""
+    """Say which dynamic dims the module itself fixes."""
     named = re.search(r"Constraints violated \(([^)]*)\)", str(error))
     which = f"'{named[1]}'" if named else "a dynamic axis"
     detail = re.search(r"- (?!Not all)(.*?\)?\.)", str(error))
@@ -240,7 +240,7 @@ def _fixed_dims(error: BaseException) -> str:
 
 
 def _dynamic_shapes(inputs: BoundInputs, dim: Any = None) -> dict[str, Any] | None:
-    """What torch.export takes: a named dim each, or `dim` for all."""
+    """The argument of torch.export: a named dim for each dynamic axis, or `dim` for all."""
     if not any(spec.dynamic for spec in inputs.specs):
         return None
     names = {name for spec in inputs.specs for name in spec.dynamic.values()}
@@ -262,7 +262,7 @@ def _shapes_with(inputs: BoundInputs, dims: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of an exporter's error that says something, with where it happened."""
+    """The first informative line of an exporter's error, with the place where it happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = next(
         (line for line in lines if not line.startswith(("from user code", "Traceback"))), ""
@@ -273,12 +273,12 @@ def _cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what the exporter says of its internals: warnings, log lines, failed graphs.
+    """Suppress what the exporter prints about its internals: warnings, log lines, failed graphs.
 
-    And tell it what it lacks, see `trtbuild.pytorch.fake_quantize.shapes_of_fake_quantize`.
+    And register shape functions, see `trtbuild.pytorch.fake_quantize.shapes_of_fake_quantize`.
     """
     known = logging.root.manager.loggerDict
-    # the others of torch's hundreds have the level of these
+    # only these of torch's hundreds of loggers have a level of their own
     own = [
         name
         for name, one in known.items()
@@ -315,7 +315,7 @@ def calls(program: ExportedProgram) -> list[Node]:
 
 
 def groups_by_sample(program: ExportedProgram) -> str | None:
-    """Return the module path of the first convolution whose groups are as many as the samples, or None."""
+    """Return the module path of the first convolution with one group per sample, or None."""
     for node in calls(program):
         if name_of(node).startswith("conv") and any(
             isinstance(one, torch.fx.Node) and isinstance(one.meta.get("val"), torch.SymInt)
@@ -326,9 +326,9 @@ def groups_by_sample(program: ExportedProgram) -> str | None:
 
 
 def module_path(node: Node) -> str:
-    """Path of the innermost module that made this call, empty for the outermost one.
+    """Path of the innermost module that made this call; empty for the outermost module.
 
-    A second call of a module is recorded as ``path@1``; the mark is taken off here.
+    A second call of a module is recorded as ``path@1``; the suffix is removed.
     """
     stack = node.meta.get("nn_module_stack") or {}
     path = list(stack.values())[-1][0] if stack else ""
@@ -336,7 +336,7 @@ def module_path(node: Node) -> str:
 
 
 def shape(node: Node) -> tuple[Any, ...] | None:
-    """Return the dims of the node's tensor: ints, sympy expressions for dynamic ones; None if no tensor."""
+    """Return the dims of the node's tensor, dynamic ones as SymPy expressions; None if it is not a tensor."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
@@ -344,7 +344,7 @@ def shape(node: Node) -> tuple[Any, ...] | None:
 
 
 def state_names(program: ExportedProgram) -> dict[str, str]:
-    """Placeholder name -> name of the parameter, buffer or constant that it stands for."""
+    """Placeholder name -> name of its parameter, buffer or constant."""
     kinds = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
     return {
         spec.arg.name: spec.target

@@ -1,4 +1,4 @@
-"""Attention as the products and sums that it stands for, where torch has no ONNX form for it."""
+"""Writes attention as matrix products and a softmax, where torch cannot export it to ONNX."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def has_attention(program: ExportedProgram) -> bool:
 
 
 class AttentionInSteps(TorchFunctionMode):  # type: ignore[misc]
-    """Within this mode ``scaled_dot_product_attention`` is what its documentation says that it computes."""
+    """In this mode ``scaled_dot_product_attention`` runs as the steps that its documentation lists."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call `func`, or what attention stands for."""
+        """Call `func`, or the steps of attention in its place."""
         del types
         if func is not F.scaled_dot_product_attention:
             return func(*args, **(kwargs or {}))
@@ -46,8 +46,8 @@ def _attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Softmax of the scaled products of queries and keys, times values; any number of axes in front."""
-    del dropout_p  # a module in eval mode drops nothing
+    """Softmax of the scaled products of queries and keys, times values; any number of leading axes."""
+    del dropout_p  # no dropout in eval mode
     if enable_gqa:
         heads = query.shape[-3]
         key, value = (one.repeat_interleave(heads // one.shape[-3], -3) for one in (key, value))
@@ -61,7 +61,7 @@ def _attention(
     if attn_mask.dtype is torch.bool:
         scores = scores.masked_fill(~attn_mask, -math.inf)
     else:
-        scores = scores + attn_mask.to(scores.dtype)  # float32 beside values of 16 bits is allowed
-    # a query that may look at nothing gets zeros from torch, where a softmax alone has no number
+        scores = scores + attn_mask.to(scores.dtype)  # float32 masks of 16-bit scores are allowed
+    # torch gives zeros to a query that may see no key, where softmax alone would give NaN
     nothing = scores.amax(-1, keepdim=True) == -math.inf
     return scores.softmax(-1).masked_fill(nothing, 0) @ value

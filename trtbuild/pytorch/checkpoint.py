@@ -1,9 +1,9 @@
-"""Matching a checkpoint's keys with a module's, and loading it strictly.
+"""Matches a checkpoint's keys with a module's, and loads it strictly.
 
-The weights lie at the top of the file or under a key of it (``state_dict``, ``ema`` ...), and keys may have a
-prefix in front (``module.``, ``_orig_mod.``), which is cut off where the key then fits; after that loading is
-strict. Never loading loosely matters: ``strict=False`` with a wrong prefix loads nothing and says nothing.
-Of two sets that fit, such as raw and averaged weights, the averaged are taken, and both are named.
+The weights are at the top of the file or under a key of it (``state_dict``, ``ema`` ...). Their names may
+have a prefix (``module.``, ``_orig_mod.``), which is removed where the name then fits; loading itself is
+strict. ``strict=False`` with a wrong prefix would silently load nothing. Of several sets of weights that fit,
+such as raw and averaged ones, the averaged are loaded, and a warning names both.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ __all__ = [
 ]
 
 _AVERAGED = ("ema", "swa", "avg", "averag")
-"""In the key of weights that are averages of the training's last steps: what trainers measure and publish."""
+"""Parts of the keys of weights that are averaged over training steps, which trainers evaluate and publish."""
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 _TOLERATED = ("*num_batches_tracked", "num_batches_tracked")
-"""Only counts the training steps; torch itself tolerates its absence."""
+"""Only count the training steps; torch itself tolerates their absence."""
 _COUNTERS = ("n_averaged", "module.n_averaged")
-"""What ``torch.optim.swa_utils.AveragedModel`` counts beside the weights."""
+"""Counters that ``torch.optim.swa_utils.AveragedModel`` stores beside the weights."""
 _DEPTH = 4
-"""So far down weights are looked for."""
+"""How many levels of keys are searched for weights."""
 
 
 @dataclass(frozen=True)
 class CheckpointReport:
-    """What was loaded, and what had to be done for it.
+    """What was loaded, and how.
 
     Attributes:
-        wrapper: key under which the weights lay, or empty.
-        prefix: what was cut off from keys, or empty.
-        num_loaded: tensors loaded.
-        missing: keys that were allowed to be missing, and are.
-        unexpected: keys that were allowed to be unexpected, and are.
+        wrapper: the key that held the weights, or empty.
+        prefix: the prefix removed from the names, or empty.
+        num_loaded: number of loaded tensors.
+        missing: allowed missing keys.
+        unexpected: allowed unexpected keys.
         warnings: sentences for the user.
     """
 
@@ -68,13 +68,13 @@ class CheckpointReport:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One set of weights in a file, as the module may want it.
+    """One set of weights in a file, fitted to the module.
 
     Attributes:
-        key: where it lies in the file, with dots; empty at the top.
-        weights: by the module's names, where they fit.
-        cut: prefix -> how many keys it was cut from.
-        told: sentences about what was worked out.
+        key: its key in the file, with dots; empty at the top.
+        weights: the tensors by the module's names, where they fit.
+        cut: prefix -> number of names that it was removed from.
+        told: sentences about weights that were computed.
     """
 
     key: str
@@ -96,16 +96,16 @@ def load_weights(
     """Load the checkpoint `path` into `module`, strictly.
 
     Args:
-        module: is changed in place.
+        module: changed in place.
         path: see `trtbuild.pytorch.weight_files.read_checkpoint`.
         trust: unpickle everything.
-        key: where in the file the weights lie, such as ``ema`` or ``ema.state_dict``; None for what fits.
-        prefix: what is cut off from keys; those without it are left out. None for what fits.
-        allow_missing: patterns of keys that the file need not have.
-        allow_unexpected: patterns of keys that the module need not have.
+        key: key of the weights in the file, such as ``ema`` or ``ema.state_dict``; None: the set that fits.
+        prefix: the prefix to remove; names without it are ignored. None: the prefixes that fit.
+        allow_missing: patterns of keys that the file may lack.
+        allow_unexpected: patterns of keys that the module may lack.
 
     Raises:
-        ModelError: unreadable, unsafe, or keys or shapes that do not match.
+        ModelError: the file is unreadable or unsafe, or keys or shapes do not match.
     """
     content = read_checkpoint(path, trust=trust)
     wanted = _wanted_shapes(module)
@@ -135,10 +135,10 @@ def load_weights(
 
 
 def load_tensors(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Load `weights` into `module`, by its own names; whatever has no name there stays as it is.
+    """Load `weights` into `module`, by its own names; names that the module lacks are ignored.
 
-    Modules that have changed their layout ask which version the weights are of (torchvision's MNASNet does
-    not load without); files hold none, so they are of the version that the module has.
+    Modules whose layout has changed ask for the version of the weights (torchvision's MNASNet does not
+    load without it). Files store none, so the module's version is assumed.
     """
     state = OrderedDict(weights)
     state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
@@ -156,7 +156,7 @@ def _wanted_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
 def _chosen(
     content: Any, wanted: Mapping[str, Any], path: Path, key: str | None, prefix: str | None
 ) -> tuple[_Candidate, tuple[str, ...]]:
-    """The weights that fit best, and what the user should know of the choice."""
+    """The set of weights that fits best, and sentences about the choice."""
     sets = dict(_sets(content))
     if not sets:
         raise ModelError(
@@ -190,7 +190,7 @@ def _named(key: str) -> str:
 
 
 def _sets(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Everything in a file that is tensors by name, with the keys that lead there."""
+    """All dictionaries of tensors in a file, with their keys."""
     state = content.state_dict() if isinstance(content, torch.nn.Module) else content
     if not isinstance(state, dict) or depth > _DEPTH:
         return
@@ -206,7 +206,7 @@ def _sets(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, d
 def _fitted(
     key: str, weights: Mapping[str, torch.Tensor], wanted: Mapping[str, Any], prefix: str | None
 ) -> _Candidate:
-    """The weights with prefixes cut off, and in the form that the module wants."""
+    """The weights with prefixes removed, in the form that the module needs."""
     possible = fitting_keys(wanted)
     if prefix is not None:
         cut = {name[len(prefix) :]: v for name, v in weights.items() if name.startswith(prefix)}
@@ -215,14 +215,14 @@ def _fitted(
     cuts = {name: _prefix_of(name, weights, possible) for name in weights}
     counts = Counter(one for one in cuts.values() if one)
     if len(counts) == 1 and not any(name in possible for name in weights):
-        only = next(iter(counts))  # what fits has it, so it is cut from the rest as well
+        only = next(iter(counts))  # all fitting names have it, so the others lose it, too
         cuts = {name: only if name.startswith(only) else "" for name in weights}
     found, told = with_computed({n[len(cuts[n]) :]: value for n, value in weights.items()}, wanted)
     return _Candidate(key, found, counts, told)
 
 
 def _prefix_of(name: str, weights: Mapping[str, Any], possible: Iterable[str]) -> str:
-    """What has to be cut from `name` for it to fit; empty where it fits, or nothing helps."""
+    """The prefix to remove from `name` so that it fits; empty if it fits or no prefix helps."""
     rest = name
     while rest not in possible:
         known = next((prefix for prefix in _PREFIXES if rest.startswith(prefix)), None)
@@ -247,7 +247,7 @@ def _equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -
 
 
 def _cuts(taken: _Candidate) -> tuple[str, ...]:
-    """A sentence where a prefix was cut from some keys only."""
+    """A sentence if a prefix was removed from some keys only, or several prefixes were."""
     total = len(taken.weights)
     parts = [f"'{prefix}' from {count} keys" for prefix, count in taken.cut.items()]
     if not parts or (len(parts) == 1 and next(iter(taken.cut.values())) >= total):
@@ -260,9 +260,9 @@ def _matches(key: str, patterns: Iterable[str]) -> bool:
 
 
 def without_tied(module: nn.Module, missing: list[str], weights: Mapping[str, Any]) -> list[str]:
-    """Return `missing` without the names of tensors that are there under another name.
+    """Return `missing` without the names of tied tensors that the file has under another name.
 
-    `safetensors.torch.save_model` keeps one name of each tied tensor.
+    `safetensors.torch.save_model` stores a tied tensor under one of its names only.
     """
     tensors = module.state_dict(keep_vars=True)
     present = {_memory(tensors[key]) for key in weights if key in tensors}
@@ -270,7 +270,7 @@ def without_tied(module: nn.Module, missing: list[str], weights: Mapping[str, An
 
 
 def _memory(value: Any) -> tuple[Any, ...]:
-    """What is the same for two tensors of one size in one place."""
+    """A key that is equal for two tensors of the same shape at the same address."""
     if not isinstance(value, torch.Tensor) or value.is_meta or not value.numel():
         return (id(value),)
     return value.data_ptr(), value.shape, value.stride()
@@ -318,7 +318,7 @@ def _mismatch(
 
 
 def _names(keys: list[str], others: list[str], limit: int = 5) -> str:
-    """The first keys, each with the nearest name on the other side."""
+    """The first keys, each with the most similar key of the other side."""
     parts = []
     for key in keys[:limit]:
         near = difflib.get_close_matches(key, others, n=1, cutoff=0.75)
@@ -329,7 +329,7 @@ def _names(keys: list[str], others: list[str], limit: int = 5) -> str:
 
 
 def _common_owner(wanted: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> str:
-    """What stands before every wanted key in the file; empty where there is no such thing."""
+    """The prefix of all wanted keys in the file; empty if there is none."""
     needed = [key for key in wanted if not _matches(key, _TOLERATED)]
     if not needed or needed[0] in weights:
         return ""

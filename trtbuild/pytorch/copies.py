@@ -1,9 +1,9 @@
 """Copies of modules: in eval mode throughout, with plain weights, in float64.
 
-Exporting in train mode makes a model that is random (Dropout) or silently another one (BatchNorm).
+Exporting in train mode gives a network that is random (Dropout) or silently different (BatchNorm).
 
-A fold is right or wrong at 1e-15 against 1e-1 in float64, and hard to tell in float32, where 50 layers
-of ordinary rounding differ by more than 1e-3.
+In float64 a correct fold differs by 1e-15 and a wrong one by 1e-1. In float32 they are hard to tell apart:
+ordinary rounding of 50 layers alone makes more than 1e-3.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _MODULE_INTERNALS = frozenset(nn.Module().__dict__)
 
 
 def enforce_eval(module: nn.Module) -> list[str]:
-    """Put `module` and what it hides into eval mode, and check every flag.
+    """Put `module` and its hidden modules into eval mode, and check every flag.
 
     Returns:
-        Sentences about what had to be done beyond ``module.eval()``.
+        Sentences about modules that ``module.eval()`` did not reach.
 
     Raises:
         ModelError: a module stays in train mode, for example because it overrides ``train``.
@@ -79,7 +79,7 @@ def enforce_eval(module: nn.Module) -> list[str]:
 
 
 def in_train_mode(module: nn.Module) -> list[str]:
-    """Return the paths of the modules, hidden ones included, whose ``training`` flag is set."""
+    """Return the paths of the modules, including hidden ones, whose ``training`` flag is set."""
     found = [path or "the module" for path, child in module.named_modules() if child.training]
     for path, hidden in hidden_modules(module).items():
         found += [
@@ -94,18 +94,18 @@ _WRAPPERS = {
     "AveragedModel": "module",
     "OptimizedModule": "_orig_mod",
 }
-"""Classes of torch by name: that of ``torch.compile`` takes seconds to import."""
+"""By name, since the class of ``torch.compile`` takes seconds to import."""
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """Return what ``torch.compile``, ``DataParallel`` or ``AveragedModel`` wrapped, or `module` itself."""
+    """Return the module inside ``torch.compile``, ``DataParallel`` or ``AveragedModel``, else `module`."""
     while type(module).__module__.startswith("torch.") and type(module).__name__ in _WRAPPERS:
         module = getattr(module, _WRAPPERS[type(module).__name__])
     return module
 
 
 def hidden_modules(module: nn.Module) -> dict[str, nn.Module]:
-    """Return the modules in lists, tuples, sets or dicts of `module`, which torch itself does not see."""
+    """Return the modules in lists, tuples, sets or dicts of `module`, which torch does not register."""
     registered = {id(child) for child in module.modules()}
     found: dict[str, nn.Module] = {}
     for path, owner in module.named_modules():
@@ -134,18 +134,18 @@ def _modules_in(value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, n
 def copy_module(
     module: nn.Module, dtype: torch.dtype | None = None, *, share_parameters: bool = False
 ) -> nn.Module:
-    """Deep-copy `module`, weight normalisation and pruning masks of the old kind included.
+    """Deep-copy `module`, including weight normalization and pruning masks of the old kind.
 
     Those keep a computed, non-leaf tensor as a plain attribute, which `copy.deepcopy` refuses.
 
     Args:
         module: the module.
         dtype: the type of every floating-point parameter and buffer of the copy; None keeps each.
-        share_parameters: keep the parameters themselves. What forward leaves in buffers and attributes
-            (a grid for the last shape, a position table) then stays in the copy, which costs no memory.
+        share_parameters: use the same parameters in the copy, which then costs no memory. What forward writes
+            to buffers and attributes (a grid for the last shape, a position table) still stays in the copy.
 
     Raises:
-        ModelError: it keeps something that cannot be copied.
+        ModelError: the module has something that cannot be copied.
     """
     memo = _memo_of(module, dtype, share_parameters=share_parameters)
     functions = _own_functions(module)
@@ -166,7 +166,7 @@ def copy_module(
 def _memo_of(
     module: nn.Module, dtype: torch.dtype | None, *, share_parameters: bool
 ) -> dict[int, Any]:
-    """What `copy.deepcopy` shall take for some objects, by their ids."""
+    """The memo of `copy.deepcopy`: object id -> the copy to use."""
     memo: dict[int, Any] = {}
     if share_parameters:
         memo = {id(one): one for child in _all_modules(module) for one in child.parameters(False)}
@@ -183,10 +183,10 @@ def _memo_of(
 
 
 def _own_functions(module: nn.Module) -> list[types.FunctionType]:
-    """Functions that `module` keeps, hooks among them, and that refer to something from around them.
+    """Functions stored in `module`, including hooks, that refer to enclosing variables.
 
-    A deep copy shares functions. One that refers to ``self`` would run layers of the original, and keep what
-    it writes there.
+    A deep copy shares functions. One that refers to ``self`` would run layers of the original module, and
+    write into it.
     """
     leaves = torch.utils._pytree.tree_leaves
     waiting = [one for child in _all_modules(module) for one in leaves(list(vars(child).values()))]
@@ -202,10 +202,10 @@ def _own_functions(module: nn.Module) -> list[types.FunctionType]:
 
 
 def _around(function: types.FunctionType) -> list[Any]:
-    """What a function refers to from around it: its cells, and modules as defaults of its parameters."""
+    """The values that a function refers to: its closure cells, and modules as defaults of parameters."""
     try:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
-    except ValueError:  # one is not filled yet
+    except ValueError:  # a cell is still empty
         return []
     given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
     return [*cells, *(one for one in given if isinstance(one, nn.Module))]
@@ -221,7 +221,7 @@ def _with_empty_cells(function: types.FunctionType) -> types.FunctionType:
 
 
 def _fill(function: types.FunctionType, memo: dict[int, Any]) -> None:
-    """Let the copy of a function refer to copies, where what it refers to was copied."""
+    """Let the copy of a function refer to copies of its values, where there are copies."""
 
     def now(value: Any) -> Any:
         return memo.get(id(value), value)
@@ -236,10 +236,10 @@ def _fill(function: types.FunctionType, memo: dict[int, Any]) -> None:
 
 
 def _give_own_class(module: nn.Module) -> None:
-    """Undo the sharing of a parametrized module's class between copies.
+    """Give a parametrized module its own class, which copies otherwise share with the original.
 
     The parametrized weight is a property of a class made for the module. Removing the parametrization
-    deletes the property, so without this it would break the module that was copied.
+    deletes the property, which would break the original module.
     """
     shared = type(module)
     content = {k: v for k, v in vars(shared).items() if k not in ("__dict__", "__weakref__")}
@@ -253,9 +253,9 @@ def _all_modules(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def make_weights_plain(module: nn.Module) -> list[str]:
-    """Evaluate every computed weight once and keep the value as a plain parameter, in place.
+    """Evaluate every computed weight once and store the result as a plain parameter, in place.
 
-    A mask's zeros become permanent; weight and spectral norm keep their present value.
+    Zeros of masks become permanent; weight and spectral norm keep their present value.
 
     Returns:
         A line for each weight: its name, and what computed it.
@@ -276,7 +276,7 @@ def make_weights_plain(module: nn.Module) -> list[str]:
 
 
 def _forget_spectral_norm(module: nn.Module, name: str) -> None:
-    """Remove the hook that torch leaves behind: with it, plain weights cannot be loaded."""
+    """Remove the hook that torch leaves behind, with which plain weights cannot be loaded."""
     hooks = module._load_state_dict_pre_hooks
     for key, wrapped in list(hooks.items()):
         hook = getattr(wrapped, "hook", wrapped)
@@ -300,7 +300,7 @@ def _computed(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, str]]:
 
 
 def shared_parameters(module: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """Return the names of each parameter that has several (tied weights)."""
+    """Return all names of each parameter that has several (tied weights)."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -308,7 +308,7 @@ def shared_parameters(module: nn.Module) -> tuple[tuple[str, ...], ...]:
 
 
 def share_again(module: nn.Module, shared: Sequence[Sequence[str]]) -> None:
-    """Make one parameter of each of `shared` again, in place, where its copies are still the same."""
+    """Tie the parameters of each tuple of `shared` again, in place, if they are still equal."""
     known = dict(module.named_parameters(remove_duplicate=False))
     for first, *others in shared:
         for name in others:
@@ -322,7 +322,7 @@ _CASTS = frozenset((torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16
 
 
 class Float64(TorchFunctionMode):  # type: ignore[misc]
-    """Within this mode every floating-point type that code asks for is float64."""
+    """In this mode every floating-point type that code asks for becomes float64."""
 
     def __torch_function__(
         self,
@@ -331,7 +331,7 @@ class Float64(TorchFunctionMode):  # type: ignore[misc]
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call `func` with float64 in the place of smaller types."""
+        """Call `func` with float64 instead of smaller types."""
         del types
         if func in _CASTS:
             func = torch.Tensor.double
@@ -349,22 +349,22 @@ def float64_copy(module: nn.Module) -> nn.Module:
 
 
 def outputs64(module: nn.Module, inputs: BoundInputs, seed: int) -> list[torch.Tensor]:
-    """Run a float64 module on a float64 sample; its output tensors, flattened out of their containers."""
+    """Run a float64 module on a float64 sample; return its output tensors without their containers."""
     arguments, keywords = sample(inputs, seed, torch.float64)
     with torch.no_grad(), Float64():
         return tensors_in(module(*arguments, **keywords))
 
 
 def tensors_in(output: Any) -> list[torch.Tensor]:
-    """Return copies of the tensors of an output in the order of its containers; nothing overwrites them."""
+    """Return copies of an output's tensors, in the order of its containers, safe from later overwriting."""
     leaves = torch.utils._pytree.tree_leaves(output)
     return [leaf.detach().clone() for leaf in leaves if isinstance(leaf, torch.Tensor)]
 
 
 def relative_difference(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
-    """Return the largest ``max|expected - found| / max|expected|`` of the outputs; infinite if shapes differ.
+    """Return the largest ``max|expected - found| / max|expected|`` of the outputs; infinity if shapes differ.
 
-    An output that is not finite in both gives infinity: nothing can be said about it.
+    Also infinity if an output is not finite on either side.
     """
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
         return float("inf")

@@ -1,7 +1,7 @@
-"""What a module takes: multiply-accumulates and parameters, and the time of each layer.
+"""The cost of a module: multiply-accumulates and parameters, and the time of each layer.
 
-Products are counted on the graph of ``torch.export``, so functional attention counts and a norm does not (it
-is folded). One sample: the batch is divided out. Times come from torch's own profiler.
+Products are counted on the graph of ``torch.export``, so functional attention counts, and norms do not (they
+are folded). The counts are per sample: the batch size is divided out. Times come from torch's profiler.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MATRIX_PRODUCTS = frozenset(("matmul", "mm", "bmm"))
 
 @dataclass(frozen=True)
 class Cost:
-    """What one sample takes: `macs` multiply-accumulates (None if unknown), `parameters` values."""
+    """Cost of one sample: `macs` multiply-accumulates (None if unknown), and number of `parameters`."""
 
     macs: int | None
     parameters: int
@@ -52,14 +52,12 @@ def count_cost(module: nn.Module, inputs: BoundInputs) -> Cost:
 
 
 def cost_of(program: ExportedProgram, module: nn.Module, inputs: BoundInputs) -> Cost:
-    """Return `count_cost` for a module whose graph is at hand."""
+    """Return `count_cost` for a module whose exported graph exists already."""
     parameters = sum(tensor.numel() for tensor in module.parameters())
     batch = max(inputs.specs[0].dims[0] if inputs.specs and inputs.specs[0].dims else 1, 1)
     try:
         macs = sum(_macs(node) for node in calls(program)) // batch
-    except (
-        GuardOnDataDependentSymNode
-    ):  # what is chosen by values has no size before they are known
+    except GuardOnDataDependentSymNode:  # sizes that depend on values are unknown
         macs = None
     return Cost(macs, parameters)
 
@@ -68,8 +66,8 @@ def _macs(node: Node) -> int:
     layer = LayerCall.of(node)
     if layer is not None:
         weight = _dims(layer.weight)
-        # Every output value takes one product per weight of its channel; a transposed convolution
-        # spreads every input value over the weights of its channel instead.
+        # Each output value takes one product per weight of its channel. In a transposed convolution each
+        # input value takes one product per weight of its channel.
         values = _dims(layer.input) if layer.transposed else _dims(node)
         return math.prod(values) * math.prod(weight[1:])
     name = name_of(node)
@@ -98,9 +96,9 @@ class LayerTime:
         path: module path.
         kind: its class.
         num_calls: calls in one run.
-        cpu_ms: milliseconds on the CPU, what it calls included.
+        cpu_ms: milliseconds on the CPU, including what the module calls.
         device_ms: milliseconds of its kernels on the GPU; 0 without one.
-        share: of the sum over all leaf modules, by device time if there is any.
+        share: of the total over all leaf modules, by device time if there is any.
     """
 
     path: str
@@ -121,9 +119,9 @@ def profile_layers(
     """Profile the leaf modules of `module` on its device; the slowest first.
 
     Args:
-        module: in eval mode. Its transformer fast paths are off while it is profiled.
-        inputs: one sample input each.
-        runs: runs that are averaged.
+        module: in eval mode. Its transformer fast paths are off during profiling.
+        inputs: the sample inputs.
+        runs: number of runs that are averaged.
         warmup: runs before those.
     """
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)

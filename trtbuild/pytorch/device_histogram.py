@@ -1,7 +1,7 @@
-"""The calibration statistic of a torch tensor, counted where the tensor is: only counts reach the host.
+"""The calibration histogram of a torch tensor, counted on the tensor's device: only counts reach the host.
 
-The same counts to the bit as `calibrators.Histogram.observe` of the copied tensor: a bin's number is the
-upper 19 bits of a float32, which any device can shift out, and counts are whole numbers, so the order in
+The counts equal those of `calibrators.Histogram.observe` on a copy of the tensor to the bit: a bin's number
+is the upper 19 bits of a float32, which any device can shift out, and counts are integers, so the order in
 which a GPU adds them does not matter.
 """
 
@@ -23,16 +23,16 @@ _ALL_BUT_SIGN = 0x7FFFFFFF
 def device_histogram(tensor: Any) -> Histogram:
     """Count all elements of `tensor` on its own device.
 
-    While it counts, it takes some 30 bytes of the device's memory for each element; the host gets
+    Counting takes about 30 bytes of device memory per element; the host gets
     numbers and counts of the occupied bins, two int64 each.
 
     Args:
-        tensor: a torch tensor, or what has ``__dlpack__``, as other libraries' tensors on a GPU do; any
-            shape, layout and device; floating point. float64 is rounded to float32, and what
-            does not fit counts as infinite.
+        tensor: a torch tensor, or an object with ``__dlpack__``, such as another library's tensor on a GPU;
+            any shape, layout and device; floating point. float64 is rounded to float32; values too
+            large for it count as infinite.
 
     Returns:
-        The statistic of this tensor alone; `calibrators.Collector.add` puts it to what was seen before.
+        The histogram of this tensor alone; `calibrators.Collector.add` merges it with earlier ones.
 
     Raises:
         DataError: the values are not floating point.
@@ -63,7 +63,7 @@ def device_histogram(tensor: Any) -> Histogram:
 
 def _bins(bits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Numbers of the occupied bins, ascending, and their counts; ``int64[n]`` both."""
-    # torch shifts the sign in from the left
+    # torch's right shift fills with the sign bit, which the mask removes
     numbers = (bits >> grid.SHIFT) & (2 * grid.SIGN_OFFSET - 1)
     counts = torch.bincount(numbers, minlength=2 * grid.SIGN_OFFSET)
     occupied = counts.nonzero().reshape(-1)
@@ -71,7 +71,7 @@ def _bins(bits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _extremes(finite: torch.Tensor) -> tuple[float, float]:
-    """The smallest and the largest value, exactly, by whole numbers that sort as values do."""
+    """The smallest and the largest value, exactly, by integer keys that sort as the values do."""
     if not finite.numel():
         return 0.0, 0.0
     keys = finite ^ ((finite >> 31) & _ALL_BUT_SIGN)

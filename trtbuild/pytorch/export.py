@@ -1,4 +1,4 @@
-"""A module as a checked ONNX file: thinned if asked for, folded, named by its modules, then compared."""
+"""Exports a module as a checked ONNX file: pruned on request, folded, named by its modules, compared."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ class ExportResult:
 
     Attributes:
         model: the ONNX model; node names are module paths.
-        module: the torch module that it was made from: folded, in eval mode.
+        module: the torch module that was exported: folded, in eval mode.
         path: the file, or None.
         files: every file written.
-        opset: of ONNX's own operators.
-        parity: how far the file is from the module.
-        fold: what became of the norms; None when folding was not asked for.
+        opset: of the ONNX domain.
+        parity: how much the file's results differ from the module's.
+        fold: what was done with each norm; None when folding was not asked for.
         activations: layers whose range is taken behind their activation.
         warnings: sentences for the user.
-        details: reports of the steps before, JSON types only.
+        details: reports of the earlier steps, JSON types only.
     """
 
     model: ir.Model
@@ -106,18 +106,18 @@ def export_onnx(
 
     Args:
         module: any module; a copy of it is put into eval mode.
-        inputs: one sample input each, with the dims that shall be dynamic.
-        path: where the file goes; None keeps it in memory.
+        inputs: the sample inputs, with their dynamic dims.
+        path: the file to write; None keeps the model in memory.
         fold: fold norms first, so that every weighted node maps to its module.
         opset: of the file, see `trtbuild.pytorch.spec`.
         force_opset: allow an opset that TensorRT 10 may not parse.
         output_names: names of the outputs in order; else ``output`` or the keys of a dict.
-        external_data: weights in a file of their own; None does so above 2 GB only.
+        external_data: write the weights into a file of their own; None: only above 1.8 GB.
 
     Raises:
-        OptionError: an opset, an input or an output name that does not fit.
-        ModelError: the module cannot be run or traced, the operators cannot be exported, or the file
-            computes something else. No file is left behind then.
+        OptionError: opset, inputs or output names do not fit.
+        ModelError: the module cannot be run or traced, operators cannot be exported, or the file's results
+            differ. No file is left then.
         OutputError: the file cannot be written.
     """
     check_opset(opset, force=force_opset)
@@ -131,7 +131,7 @@ def export_onnx(
     program, model = _exported(prepared, bound, opset)
     activations = find_activations(program)
     limits = bounds(program, bound)
-    if bound.collected:  # the exporter counts them
+    if bound.collected:  # the exporter numbers their names
         for value, name in zip(model.graph.inputs, bound.names):
             value.name = name
     name_dims(model, bound.specs)
@@ -154,7 +154,7 @@ def export_onnx(
 
 
 def _evaluable(module: nn.Module, bound: BoundInputs) -> tuple[nn.Module, BoundInputs, list[str]]:
-    """A copy of `module` for evaluation in float32, what it takes, and what was changed for that."""
+    """A copy of `module` for evaluation in float32, its inputs, and sentences about what was changed."""
     original = copy_module(module)
     _refuse_nan(original)
     _refuse_projections(original)
@@ -166,9 +166,9 @@ def _evaluable(module: nn.Module, bound: BoundInputs) -> tuple[nn.Module, BoundI
 
 
 def _in_float32(module: nn.Module, bound: BoundInputs) -> tuple[BoundInputs, list[str]]:
-    """Make float64 weights float32, in place, and inputs of float64 as well; what was done.
+    """Convert float64 weights (in place) and inputs to float32; return the inputs and what was done.
 
-    TensorRT has no float64, and ONNX Runtime no convolutions of it.
+    TensorRT has no float64, and ONNX Runtime has no float64 convolutions.
     """
     if all(one.dtype is not torch.float64 for one in module.parameters()):
         return bound, []
@@ -181,7 +181,7 @@ def _in_float32(module: nn.Module, bound: BoundInputs) -> tuple[BoundInputs, lis
 
 
 def _refuse_others(output: Any) -> None:
-    """Refuse outputs that are no tensors: an ONNX file gives nothing else."""
+    """Refuse outputs that are not tensors: an ONNX file has only tensors."""
     for path, leaf in torch.utils._pytree.tree_leaves_with_path(output):
         if leaf is not None and not isinstance(leaf, torch.Tensor):
             where = torch.utils._pytree.keystr(path)
@@ -204,7 +204,7 @@ def _refuse_nan(module: nn.Module) -> None:
 
 
 def _refuse_projections(module: nn.Module) -> None:
-    """Refuse an LSTM that projects its state, which ONNX's LSTM cannot: torch writes an invalid one."""
+    """Refuse an LSTM with proj_size, which ONNX's LSTM lacks: torch would write an invalid one."""
     for path, child in module.named_modules():
         where = f"'{path}'" if path else "the module"
         if isinstance(child, torch.nn.LSTM) and child.proj_size:
@@ -228,22 +228,22 @@ def _prepare(
 def _exported(
     module: nn.Module, bound: BoundInputs, opset: int
 ) -> tuple[ExportedProgram, ir.Model]:
-    """The traced module, and the model that torch makes of it."""
+    """The traced module, and the ONNX model that torch makes of it."""
     program = capture(module, bound, dynamic=True)
     try:
         return program, _to_onnx(program, module, opset)
     except ModelError:
         if not has_attention(program):
             raise
-    # torch has no ONNX for attention with another number of axes than four, and where one kernel lies its
-    # values out otherwise than another it cannot take it apart
+    # torch cannot export attention unless it has four axes, and cannot decompose it where two attention
+    # kernels return different memory layouts
     with AttentionInSteps():
         program = capture(module, bound, dynamic=True)
     return program, _to_onnx(program, module, opset)
 
 
 def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model:
-    """The model, its nodes and tensors named after the modules."""
+    """The model, with nodes and tensors named after the modules."""
     try:
         with quiet(), open_lengths():
             exported = torch.onnx.export(
@@ -294,7 +294,7 @@ def _names_of(sample: Any, count: int) -> list[str]:
 
 
 def _dimension_warnings(model: ir.Model, bound: BoundInputs) -> list[str]:
-    """Outputs whose first dim is fixed although the batch was to be dynamic."""
+    """Warn of outputs whose first dim is fixed although the batch is dynamic."""
     if not any(0 in spec.dynamic for spec in bound.specs):
         return []
     batch = next(spec.dims[0] for spec in bound.specs if 0 in spec.dynamic)
@@ -308,7 +308,7 @@ def _dimension_warnings(model: ir.Model, bound: BoundInputs) -> list[str]:
 
 @contextlib.contextmanager
 def _destination(model: ir.Model, path: Path | None, external_data: bool | None) -> Iterator[Path]:
-    """The written file, to be checked before it appears at `path`; a temporary one without `path`."""
+    """Yield the written file for checks before it is moved to `path`; without `path`, a temporary file."""
     if path is not None:
         with staged_model(model, path, external_data=external_data) as file:
             _check(file)
@@ -332,20 +332,20 @@ def _check(path: Path) -> None:
 def export_from_spec(
     spec: ExportSpec, progress: Progress = silent, timing: Timing | None = None
 ) -> ExportResult:
-    """Do everything that `spec` asks for.
+    """Load, prune, mask and export a module as `spec` says.
 
-    The order is the one that works: channels are removed while the norms are still there, the 2:4
-    pattern is made after that, and folding comes last.
+    The order matters: channels are removed while the norms are still there, then the 2:4 pattern is made,
+    and folding comes last.
 
     Args:
-        spec: what is asked for.
-        progress: told of every step.
-        timing: measures for a budget of latency: takes the dense module and its inputs, and is a block in
-            which a function gives the share of the latency that a module takes.
+        spec: what to do.
+        progress: called at every step.
+        timing: measures latency for a latency budget: called with the dense module and its inputs, it gives a
+            context, in which a function returns a module's latency as a share of the dense one's.
 
     Raises:
         ModelError: the module cannot be loaded, pruned, traced or exported.
-        OptionError: an option that does not fit this module.
+        OptionError: an option does not fit this module.
         OutputError: the file cannot be written.
     """
     steps = 2 + sum(wish is not None for wish in (spec.prune, spec.mask, spec.sparsity))
@@ -376,14 +376,14 @@ def export_from_spec(
 def _thinned(
     spec: ExportSpec, module: nn.Module, timing: Timing | None
 ) -> tuple[nn.Module, dict[str, Any], list[str]]:
-    """The module without the channels and weights that shall go; reports and warnings."""
+    """The module with channels and weights removed as `spec` says; reports and warnings."""
     bound = bind_inputs(module, spec.traced_inputs)
     before = asdict(count_cost(module, bound))
     details: dict[str, Any] = {"cost": {"loaded": before, "exported": before}}
     warnings: list[str] = []
     if spec.prune is not None:
         require_torch("torch_pruning")
-        from trtbuild.pytorch.prune import prune_channels  # slow to import
+        from trtbuild.pytorch.prune import prune_channels  # imported here: it is slow to import
 
         inputs = spec.traced_inputs
         with contextlib.ExitStack() as stack:
@@ -405,7 +405,7 @@ def _thinned(
 
 
 def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
-    """Mask `module` in place; the zeros per layer and in all."""
+    """Mask `module` in place; return the share of zeros per layer and in total."""
     if spec.dim is not None:
         method = "ln" if spec.method == "l1" else spec.method
         report = mask_slices(

@@ -1,9 +1,9 @@
-"""Modules of quantization-aware training keep their scales: as operators that ONNX has, without observers.
+"""Freezes the fake quantization of QAT modules: scales stay, observers go, and ONNX can express the rest.
 
-``torch.ao.quantization`` puts a `FakeQuantizeBase` behind every quantized tensor, which observes ranges while
-it trains. What it computes when it observes no more is ``torch.fake_quantize_*_affine`` with its scale and
-zero point, which the exporter of PyTorch writes as QuantizeLinear and DequantizeLinear. NVIDIA's ModelOpt and
-pytorch-quantization put a ``TensorQuantizer`` there, which rounds symmetrically to its ``amax``.
+``torch.ao.quantization`` puts a `FakeQuantizeBase` behind every quantized tensor, which observes ranges
+during training. Without observing it computes ``torch.fake_quantize_*_affine`` with its scale and zero point,
+which PyTorch's exporter writes as QuantizeLinear and DequantizeLinear. NVIDIA's ModelOpt and
+pytorch-quantization use a ``TensorQuantizer`` instead, which rounds symmetrically with its ``amax``.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _KERNELS = (
 
 
 class FrozenFakeQuantize(nn.Module):  # type: ignore[misc]  # torch has no types here
-    """Rounds to the steps of a scale, which is fixed; per tensor, or per slice of `axis`.
+    """Rounds to the steps of a fixed scale, per tensor or per slice of `axis`.
 
     Args:
         scale, zero_point: one value, or one per slice.
-        axis: None for one value.
+        axis: None if there is one scale.
         low, high: the smallest and largest step.
     """
 
@@ -49,7 +49,7 @@ class FrozenFakeQuantize(nn.Module):  # type: ignore[misc]  # torch has no types
         self.register_buffer("scale", scale.detach().to(torch.float32).reshape(-1))
         self.register_buffer("zero_point", zero_point.detach().to(torch.int32).reshape(-1))
         self.axis, self.low, self.high = axis, low, high
-        # numbers, so that tracing meets no value of a tensor
+        # as Python numbers, since tracing cannot read values of tensors
         self._scale, self._zero = float(scale.reshape(-1)[0]), int(zero_point.reshape(-1)[0])
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -65,9 +65,9 @@ class FrozenFakeQuantize(nn.Module):  # type: ignore[misc]  # torch has no types
 
 @contextlib.contextmanager
 def shapes_of_fake_quantize() -> Iterator[None]:
-    """Let ``torch.export`` know the shapes of what fake quantization gives, which torch itself lacks.
+    """Tell ``torch.export`` the output shapes of fake quantization, which torch itself lacks.
 
-    Without them a network that rounds cannot be traced with dynamic dims.
+    Without them a network with fake quantization cannot be traced with dynamic dims.
     """
     known = [
         name
@@ -86,19 +86,19 @@ def _like_input(values: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tens
 
 
 def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
-    """Replace, in place, what observes and rounds by what rounds alone; what is switched off goes.
+    """Replace, in place, modules that observe and round by modules that only round; remove disabled ones.
 
-    A layer that trains with its norm (torch's fused modules) becomes one whose weights hold the norm.
+    In a layer that was trained with its norm (torch's fused modules) the norm is folded into the weights.
 
     Returns:
-        The paths of what was replaced.
+        The paths of the replaced modules.
 
     Raises:
-        ModelError: it rounds in a way that INT8 Q/DQ do not.
+        ModelError: a module rounds in a way that INT8 Q/DQ cannot express.
     """
     from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 
-    # one may stand in several places
+    # a module may be registered under several paths
     found = [
         (path, one)
         for path, one in module.named_modules(remove_duplicate=False)
@@ -110,7 +110,7 @@ def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
         owner, _, name = path.rpartition(".")
         holder = module.get_submodule(owner)
         if getattr(holder, name, None) is not one:
-            continue  # it went with the one that held it
+            continue  # replaced together with its parent
         setattr(holder, name, frozen[one])
         done.append(path)
     _freeze_norms(module)
@@ -118,12 +118,12 @@ def freeze_fake_quantize(module: nn.Module) -> tuple[str, ...]:
 
 
 class _RoundedLayer(nn.Module):  # type: ignore[misc]
-    """A convolution or linear layer whose weights are rounded.
+    """A convolution or linear layer with rounded weights.
 
     Args:
-        layer: with the weights and the bias.
-        rounding: of the weights.
-        activation: what comes behind it.
+        layer: has the weights and the bias.
+        rounding: rounds the weights.
+        activation: what follows the layer.
     """
 
     def __init__(self, layer: Any, rounding: nn.Module, activation: nn.Module) -> None:
@@ -131,17 +131,18 @@ class _RoundedLayer(nn.Module):  # type: ignore[misc]
         self.layer, self.rounding, self.activation = layer, rounding, activation
 
     def forward(self, values: torch.Tensor) -> Any:
-        """Return the layer of `values` behind its activation."""
+        """Return the activation of the layer's result."""
         layer = self.layer
         apply = F.linear if isinstance(layer, nn.Linear) else layer._conv_forward
         return self.activation(apply(values, self.rounding(layer.weight), layer.bias))
 
 
 def _freeze_norms(module: nn.Module) -> None:
-    """Put, in place, the norm of each layer that trains with it into its weights.
+    """Fold, in place, the norm of each layer that was trained with it into the layer's weights.
 
-    There ``y = norm(layer(x, round(w s)) / s + b)`` with ``s = gamma / sqrt(var + eps)``, which is
-    ``layer(x, round(w s)) + s (b - mean) + beta`` (Jacob et al. 2018, arXiv 1712.05877, section 3.2).
+    Such a layer computes ``y = norm(layer(x, round(w s)) / s + b)`` with ``s = gamma / sqrt(var + eps)``,
+    which is ``layer(x, round(w s)) + s (b - mean) + beta`` (Jacob et al. 2018, arXiv 1712.05877, section
+    3.2).
     """
     from torch.ao.nn.intrinsic.qat.modules.conv_fused import _ConvBnNd
     from torch.ao.nn.intrinsic.qat.modules.linear_fused import LinearBn1d
@@ -156,7 +157,7 @@ def _freeze_norms(module: nn.Module) -> None:
             layer.weight.copy_(one.weight * scale.reshape(-1, *[1] * (one.weight.ndim - 1)))
             layer.bias.copy_(scale * (bias - norm.running_mean) + norm.bias)
         behind = [nn.ReLU()] if "ReLU" in type(one).__name__ else []
-        if hasattr(one, "activation_post_process"):  # called by a hook, in eager mode
+        if hasattr(one, "activation_post_process"):  # in eager mode, called by a hook
             behind.append(one.activation_post_process)
         activation = nn.Sequential(*behind)
         owner, _, name = path.rpartition(".")
@@ -165,7 +166,7 @@ def _freeze_norms(module: nn.Module) -> None:
 
 
 def _plain_layer(fused: Any) -> Any:
-    """A layer of the same form, with a bias, and with weights that are still to be set."""
+    """An unfused layer of the same form with a bias; the caller sets its weights."""
     if isinstance(fused, nn.Linear):
         return nn.Linear(fused.in_features, fused.out_features)
     plain = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[fused.weight.ndim - 2]
@@ -191,15 +192,15 @@ def _frozen(module: nn.Module, path: str) -> Iterator[nn.Module]:
 
 
 def _is_of_nvidia(module: nn.Module) -> bool:
-    """Whether it is a quantizer of ModelOpt or pytorch-quantization, which need not be installed."""
+    """Whether it is a quantizer of ModelOpt or pytorch-quantization; neither needs to be installed."""
     return type(module).__name__ == "TensorQuantizer" and hasattr(module, "_num_bits")
 
 
 def _frozen_of_nvidia(module: Any, path: str) -> Iterator[nn.Module]:
-    """What a ``TensorQuantizer`` computes; nothing where it is switched off.
+    """The module that replaces a ``TensorQuantizer``; nothing if it is disabled.
 
     Raises:
-        ModelError: it has no scale, or rounds otherwise than to 8 bits per tensor or per slice of one axis.
+        ModelError: it has no scale, or does not round to 8 bits per tensor or per slice of one axis.
     """
     if module._disabled or not getattr(module, "_if_quant", True):
         return

@@ -1,4 +1,4 @@
-"""The inputs of a module in memory, read off the first item of its data."""
+"""Derives the inputs of a module in memory from the first item of its data."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["inputs_of"]
 
 
 def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]:
-    """Return what the module takes, and the data, held in memory where they can be read once.
+    """Return the module's inputs, and the data, kept in memory if they can be read only once.
 
     Names are those of ``forward``; dims, dtypes and ranges those of the first item, whose first axis is the
-    batch. What has ``__getitem__`` and is no list, tuple, dict or array (a data set) gives single samples;
-    everything else gives batches. Pixels (uint8) and floats are of the type of the module's parameters.
+    batch. An object with ``__getitem__`` that is not a list, tuple, dict or array (a dataset) gives single
+    samples; all else gives batches. Pixels (uint8) and floats get the type of the module's parameters.
 
     Args:
         module: the network.
-        data: what gives batches or samples; see `trtbuild.data.callables.CallableSource`.
+        data: gives batches or samples; see `trtbuild.data.callables.CallableSource`.
 
     Raises:
-        OptionError: the data are named by a text.
-        DataError: the data give nothing, or no arrays for ``forward``.
+        OptionError: the data is a path or name, or None.
+        DataError: the data is empty, or gives no arrays for ``forward``.
     """
     if data is None or isinstance(data, str | bytes) or hasattr(data, "__fspath__"):
         raise OptionError(
@@ -47,7 +47,7 @@ def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]
 
 
 def _required(module: nn.Module) -> Iterator[str]:
-    """Parameters of ``forward`` without a default; the first where all have one."""
+    """Parameters of ``forward`` without a default; the first parameter if all have one."""
     parameters = [
         one
         for one in inspect.signature(module.forward).parameters.values()

@@ -26,8 +26,8 @@ class BoundInputs:
     """Inputs and the parameters of ``forward`` that take them, in order.
 
     Attributes:
-        specs: the inputs, every name filled in.
-        positional: how many of them are passed by position; the rest goes by keyword.
+        specs: the inputs, each with a name.
+        positional: how many of them are passed by position; the others are passed by keyword.
         collected: name of the parameter ``*args`` that takes the last of them; empty without one.
         parameters: names of the parameters that take one input each.
     """
@@ -44,10 +44,10 @@ class BoundInputs:
 
 
 def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
-    """Give every input the name of the parameter of ``forward`` that takes it.
+    """Give every input the name of its parameter of ``forward``.
 
     Raises:
-        OptionError: a name that is no parameter, an input too many, or one too few.
+        OptionError: a name is not a parameter, or there are too many or too few inputs.
         ModelError: a part of the module is TorchScript, or lazy and without weights.
     """
     refuse_unfinished(module)
@@ -79,10 +79,10 @@ def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
 
 
 def refuse_unfinished(module: nn.Module) -> None:
-    """Refuse what cannot be looked into, or has no weights yet.
+    """Refuse modules that cannot be analysed or have no weights yet.
 
     Raises:
-        ModelError: a part of `module` is TorchScript or lazy, observes for torchao, or holds integers that
+        ModelError: a part of `module` is TorchScript or lazy, is an observer of torchao, or has integers that
             torch.ao packed; the text names it.
     """
     for path, child in module.named_modules():
@@ -109,7 +109,7 @@ def refuse_unfinished(module: nn.Module) -> None:
 
 
 def _is_packed(module: nn.Module) -> bool:
-    """Whether torch.ao has put its integers into an object of C++, in the layer or in a part of it."""
+    """Whether torch.ao has packed integer weights into a C++ object in this layer or a part of it."""
     return type(module).__module__.startswith("torch.ao.nn.") and any(
         isinstance(value, torch.ScriptObject)
         for one in module.modules()
@@ -130,9 +130,9 @@ def sample(
     """Draw the arguments and keyword arguments of one call of ``forward``.
 
     Args:
-        inputs: what to draw.
+        inputs: the inputs to draw.
         seed: the same seed gives the same values.
-        dtype: takes the place of every floating-point type, after the values are drawn.
+        dtype: replaces every floating-point type after drawing.
     """
     generator = torch.Generator().manual_seed(seed)
     values = [_draw(spec, generator) for spec in inputs.specs]
@@ -168,7 +168,7 @@ def with_sizes(inputs: BoundInputs, sizes: dict[str, int]) -> BoundInputs:
 
 
 def other_batch(inputs: BoundInputs) -> list[BoundInputs]:
-    """Return `inputs` with another size of the first axis, if all inputs agree on that size; else nothing."""
+    """Return `inputs` with one more sample, if all inputs have the same batch size; else nothing."""
     sizes = {spec.dims[0] for spec in inputs.specs if spec.dims}
     if len(sizes) != 1:
         return []

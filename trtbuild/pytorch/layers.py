@@ -1,4 +1,4 @@
-"""Layers with weights: their kinds, and those of a module that a pattern names."""
+"""Layers with weights: their kinds, and selection by pattern."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 def match_layers(
     module: nn.Module, patterns: Sequence[str], kinds: tuple[type[nn.Module], ...]
 ) -> dict[str, nn.Module]:
-    """Return the layers of these kinds that match a pattern; a container's path takes its layers.
+    """Return the layers of these kinds that match a pattern; a container's path matches its layers.
 
     Args:
         module: the module.
         patterns: a path or a class (``Conv2d``), a glob over either, or ``re:`` and a regular expression that
-            a whole path matches.
-        kinds: of the layers.
+            matches the whole path.
+        kinds: classes of layers.
 
     Raises:
-        OptionError: a pattern matches none, or is no regular expression.
+        OptionError: a pattern matches no layer, or is not a regular expression.
     """
     layers = {path: child for path, child in module.named_modules() if isinstance(child, kinds)}
     found: dict[str, nn.Module] = {}
@@ -51,7 +51,7 @@ def match_layers(
 
 
 def _meaning_of(pattern: str) -> Callable[[str, nn.Module], bool]:
-    """Whether a pattern means a layer, by its path and class."""
+    """Return a function of path and layer that says whether the pattern matches."""
     if pattern.startswith("re:"):
         try:
             expression = re.compile(pattern.removeprefix("re:"))

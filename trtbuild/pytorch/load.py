@@ -1,4 +1,4 @@
-"""A module from ``package.module:attribute`` and a checkpoint, in eval mode; a session of such a module."""
+"""Loads a module by ``package.module:attribute`` and a checkpoint, in eval mode; opens it as a session."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class LoadedModule:
     Attributes:
         module: the module, in eval mode throughout.
         checkpoint: what was loaded, or None without a checkpoint.
-        warnings: what may make this module another one than the user trained.
+        warnings: reasons why this module may differ from the one that the user trained.
     """
 
     module: nn.Module
@@ -54,11 +54,11 @@ class LoadedModule:
 def load_module(source: ModuleSource) -> LoadedModule:
     """Import, construct, load the weights, and put into eval mode; a module in memory is copied first.
 
-    The current directory can be imported from. The factory runs on the CPU.
+    The current directory is importable. The factory runs on the CPU.
 
     Raises:
-        ModelError: it cannot be imported, there is no such attribute, the factory raised, what it
-            gave is no `nn.Module`, or the checkpoint does not match.
+        ModelError: the import fails, the attribute does not exist, the factory raises or does not return an
+            `nn.Module`, or the checkpoint does not match.
     """
     is_named = isinstance(source.target, str)
     target = _import_target(source.target) if is_named else source.target
@@ -166,7 +166,7 @@ def _call_factory(target: Callable[..., Any], source: ModuleSource) -> Any:
 
 
 def _users_traceback(error: BaseException) -> str:
-    """The traceback without the frames of this file and of importlib."""
+    """The traceback without frames of this file and of importlib."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -177,9 +177,9 @@ def _users_traceback(error: BaseException) -> str:
 
 
 def _changing_buffers(target: Any, source: ModuleSource, module: nn.Module) -> list[str]:
-    """Non-persistent buffers that are not the same in a second construction.
+    """Warn of non-persistent buffers that differ in a second construction.
 
-    They are in no checkpoint, so each run of the factory gives another model.
+    No checkpoint has them, so each call of the factory gives another model.
     """
     persistent = set(module.state_dict())
     left = {name: buffer for name, buffer in module.named_buffers() if name not in persistent}
@@ -188,7 +188,7 @@ def _changing_buffers(target: Any, source: ModuleSource, module: nn.Module) -> l
     torch.manual_seed(1)
     try:
         second = dict(target(**source.arguments).named_buffers())
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a factory that runs only once is the user's right
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a factory may work only once
         return [f"whether the buffers {sorted(left)} are always the same is not known: {error}"]
     return [
         f"the buffer '{name}' is random and not in the checkpoint (persistent=False): every "
@@ -212,12 +212,12 @@ def _non_finite(module: nn.Module) -> list[str]:
 
 
 class ModuleSession:
-    """A module in eval mode behind the names of an engine; satisfies `trtbuild.runtime.session.Session`.
+    """A module in eval mode with an engine's interface, a `trtbuild.runtime.session.Session`.
 
     Args:
         module: the module.
         inputs: the engine's inputs, in the order of the module's positional arguments.
-        outputs: the engine's outputs, in the order of the tensors that the module answers.
+        outputs: the engine's outputs, in the order of the module's output tensors.
     """
 
     def __init__(
@@ -231,8 +231,8 @@ class ModuleSession:
         """Run the module once, without gradients.
 
         Raises:
-            ModelError: an input is missing, the module raises, or it answers other tensors than the
-                engine: another number of them, or of a type that NumPy lacks.
+            ModelError: an input is missing, the module raises, or its outputs differ from the engine's in
+                number, or have a type that NumPy lacks.
         """
         if self._module is None:
             raise ModelError("this session has been closed; open the module again.")
@@ -257,12 +257,12 @@ class ModuleSession:
         return {spec.name: answer for spec, answer in zip(self.outputs, answers)}
 
     def close(self) -> None:
-        """Let the module go; safe to call twice."""
+        """Release the module; safe to call twice."""
         self._module = None
 
 
 def open_module(source: ModuleSource, signature: Signature) -> Session:
-    """Return a session of a module, with the inputs and outputs of the engine whose float reference it is.
+    """Open a module as the float reference of an engine, with the engine's inputs and outputs.
 
     Raises:
         ModelError: it cannot be loaded; see `trtbuild.pytorch.load.load_module`.

@@ -1,7 +1,7 @@
-"""Node names are module paths, tensor names follow them, and nothing of this machine stays in the file.
+"""Names nodes by module paths and tensors after the nodes; removes what refers to this machine.
 
-The exporter names nodes ``node_Conv_753`` and notes the module path in each node's metadata, beside
-absolute paths of the source files. Here a node gets the path, and the metadata goes:
+The exporter names nodes ``node_Conv_753`` and writes the module path into each node's metadata, beside
+absolute paths of source files. Here a node gets that path as its name, and the metadata is removed:
 
     layer1.0.conv1              the one node of a torch.nn module, or the weighted one of several
     layer1.0.attn/Softmax       any other node of a module
@@ -69,10 +69,10 @@ def _origin(node: ir.Node, modules: Mapping[str, nn.Module]) -> _Origin:
 def _bare_names(
     origins: Mapping[ir.Node, _Origin], modules: Mapping[str, nn.Module]
 ) -> set[ir.Node]:
-    """The nodes that are named by the path alone.
+    """The nodes that get the bare module path as their name.
 
-    Of a layer these are its weighted nodes; of another torch.nn module the node that gives its value,
-    provided that the module makes one kind of call (hooks and padding add others).
+    In a layer these are its weighted nodes. In another torch.nn module it is the node with the module's
+    result, if the module makes only one kind of call (hooks and padding add others).
     """
     by_path: dict[str, list[ir.Node]] = {}
     for node, origin in origins.items():
@@ -109,7 +109,7 @@ def _unique(name: str, taken: Counter[str]) -> str:
 
 
 def _name_weight(node: ir.Node, path: str, graph: ir.Graph) -> None:
-    """Give a weight that the exporter transposed (``val_12``) its parameter's name back."""
+    """Rename a weight that the exporter transposed (``val_12``) to its parameter's name."""
     weight = node.inputs[1]
     name = f"{path}.weight"
     if weight is None or weight.name == name or name in graph.initializers:
@@ -121,13 +121,13 @@ def _name_weight(node: ir.Node, path: str, graph: ir.Graph) -> None:
 
 
 def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
-    """Return the graph's outputs these names, in order."""
+    """Give the graph's outputs these names, in order."""
     for value, name in zip(model.graph.outputs, names):
         value.name = name
 
 
 def name_dims(model: ir.Model, inputs: Sequence[InputSpec]) -> None:
-    """Call dynamic dims as the user does: the exporter numbers them (``s77``)."""
+    """Give dynamic dims the user's names; the exporter numbers them (``s77``)."""
     names: dict[str, str] = {}
     for value, spec in zip(model.graph.inputs, inputs):
         for axis, name in spec.dynamic.items():
@@ -144,7 +144,7 @@ def name_dims(model: ir.Model, inputs: Sequence[InputSpec]) -> None:
 
 
 def strip_metadata(model: ir.Model) -> None:
-    """Take out what the exporter noted: stack traces with absolute paths, scopes, signatures."""
+    """Remove the exporter's metadata: stack traces with absolute paths, scopes, signatures."""
     graph = model.graph
     holders: Iterable[ir.Model | ir.Graph] = (model, graph)
     for holder in holders:
@@ -159,6 +159,6 @@ def strip_metadata(model: ir.Model) -> None:
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:
-    """Every tensor of the graph: inputs, weights, and what nodes give."""
+    """Every tensor of the graph: inputs, weights, and outputs of nodes."""
     outputs = [value for node in graph.all_nodes() for value in node.outputs]
     return [*graph.inputs, *graph.initializers.values(), *outputs]

@@ -1,8 +1,8 @@
-"""The exported file against the module, in ONNX Runtime, on several samples and sizes.
+"""Compares the exported file in ONNX Runtime with the module, on several samples and sizes.
 
-The yardstick is the module in float64. The file may be as far from it as ordinary float32 arithmetic is:
-``|onnx - exact| <= 8 |torch - exact| + 1e-5 max|exact|``. The first term carries networks whose own
-rounding is large (50 layers differ by 1e-3 from float64 and are right); the second is about 80 steps of
+The reference is the module in float64. The file may differ from it as much as ordinary float32 arithmetic
+does: ``|onnx - exact| <= 8 |torch - exact| + 1e-5 max|exact|``. The first term is for networks whose own
+rounding is large (50 layers differ by 1e-3 from float64 and are correct); the second is about 80 steps of
 float32, for networks that torch happens to compute exactly. A wrong graph differs by 1e-1.
 """
 
@@ -34,21 +34,21 @@ __all__ = ["ParityReport", "check_parity", "rounding_error"]
 _SLACK = 8.0
 _FLOOR = 1e-5
 _ROUNDING_FLOOR = 5e-2
-"""Of a module that rounds to 8 bits: a value between two steps may go to the other one, step after step."""
+"""For a module that rounds to 8 bits: a value between two steps may go to either, in layer after layer."""
 _NUDGE, _NUDGES = 1e-6, 4
-"""Relative size of what sums in another order differ by, and how often it is tried."""
+"""Relative difference of sums in another order, and how many perturbations of that size are tried."""
 _NO_BFLOAT16 = "ONNX Runtime on the CPU does not run bfloat16; the file was not compared."
 
 
 @dataclass(frozen=True)
 class ParityReport:
-    """How far the file is from the module.
+    """How much the file's results differ from the module's.
 
     Attributes:
-        samples: the shapes tried, as ``name 2x3x224x224``.
+        samples: the tried shapes, as ``name 2x3x224x224``.
         error: largest ``max|onnx - exact| / max|exact|`` over samples and outputs.
-        torch_error: the same of the module's own float32 arithmetic.
-        note: why the comparison could not be made in full, or empty.
+        torch_error: the same for the module's own float32 arithmetic.
+        note: why the comparison is incomplete, or empty.
     """
 
     samples: tuple[str, ...]
@@ -63,10 +63,10 @@ def check_parity(path: Path, module: nn.Module, inputs: BoundInputs) -> ParityRe
     Args:
         path: the file, with its external data beside it.
         module: the module before folding.
-        inputs: what the module takes; dynamic dims are tried at other sizes, too.
+        inputs: the module's inputs; dynamic dims are also tried at other sizes.
 
     Raises:
-        ModelError: the file does not load, or computes something else.
+        ModelError: the file does not load, or its results differ.
     """
     if any(spec.dtype == "bfloat16" for spec in inputs.specs):
         return ParityReport((), None, None, _NO_BFLOAT16)
@@ -108,10 +108,10 @@ def check_parity(path: Path, module: nn.Module, inputs: BoundInputs) -> ParityRe
 
 
 def _sizes(inputs: BoundInputs) -> list[tuple[BoundInputs, ...]]:
-    """The sizes to try, each with what takes its place where the module itself does not take it.
+    """The cases to try; in each, the first sizes that the module accepts are used.
 
-    As given, twice; every dynamic dim at one more than given, or at twice as much (a network that halves its
-    maps may want even sizes); and the batch at 1.
+    The given sizes, twice; every dynamic dim one larger, or else doubled (a network that halves its
+    maps may need even sizes); and batch 1.
     """
     dims = {name: spec.dims[axis] for spec in inputs.specs for axis, name in spec.dynamic.items()}
     cases: list[tuple[BoundInputs, ...]] = [(inputs,), (inputs,)]
@@ -125,7 +125,7 @@ def _sizes(inputs: BoundInputs) -> list[tuple[BoundInputs, ...]]:
 
 
 def _module_outputs(module: nn.Module, case: BoundInputs, seed: int) -> list[torch.Tensor] | None:
-    """The module's outputs; None where it does not take this size itself."""
+    """The module's outputs; None where the module does not accept this size."""
     arguments, keywords = sample(case, seed)
     try:
         with torch.no_grad():
@@ -139,16 +139,16 @@ def _module_outputs(module: nn.Module, case: BoundInputs, seed: int) -> list[tor
 def rounding_error(
     module: nn.Module, case: BoundInputs, seed: int, outputs: Sequence[torch.Tensor]
 ) -> list[float]:
-    """Return how far each output of a module that rounds moves when what it rounds moves by float32's error.
+    """Return how much each output of a module that rounds changes if its roundings' inputs change by 1e-6.
 
-    Sums in another order differ by as much, and then a value between two steps goes to the other one. The
-    distances are relative to each output's largest magnitude.
+    Sums in another order differ by as much, and then a value between two steps may go to the other one. The
+    changes are relative to each output's largest magnitude.
 
     Args:
         module: its roundings are `FrozenFakeQuantize`.
-        case: what it takes.
+        case: its inputs.
         seed: of the sample.
-        outputs: what it gives for that sample.
+        outputs: its outputs for that sample.
     """
     arguments, keywords = sample(case, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -187,7 +187,7 @@ def _feeds(session: Session, case: BoundInputs, seed: int) -> dict[str, np.ndarr
 
 
 def _distance(want: torch.Tensor, got: torch.Tensor) -> float:
-    """``max|want - got| / max|want|``; infinite when shapes differ or only one is finite."""
+    """``max|want - got| / max|want|``; infinity if shapes differ or only one is finite."""
     if want.shape != got.shape:
         return float("inf")
     if want.numel() == 0:

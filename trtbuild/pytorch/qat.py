@@ -1,9 +1,9 @@
 """Quantization-aware training: a module that rounds where TensorRT does, for the user's own training loop.
 
-Every layer that runs in INT8 gets its input and its weight rounded to the steps of a scale, as in the Q/DQ
-network that was calibrated. Scales of activations are trained with the weights (Esser et al. 2020, "Learned
-Step Size Quantization", arXiv 1902.08153); those of weights follow the largest magnitude of each output
-channel. Rounding passes gradients on as they are (Bengio et al. 2013, arXiv 1308.3432).
+Every layer that runs in INT8 gets its input and its weight rounded to the steps of a scale, as in the
+calibrated Q/DQ network. Scales of activations are trained with the weights (Esser et al. 2020, "Learned
+Step Size Quantization", arXiv 1902.08153); those of weights follow the amax of each output
+channel. The gradient of rounding is the identity (Bengio et al. 2013, arXiv 1308.3432).
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Place:
     """Where an activation is rounded in front of a layer.
 
     Attributes:
-        tensor: what is rounded; layers that read the same tensor share its scale.
-        scale: of one step, as calibrated.
+        tensor: name of the rounded tensor; layers that read the same tensor share its scale.
+        scale: the calibrated step size.
     """
 
     tensor: str
@@ -57,7 +57,7 @@ class Place:
 
 
 class Rounding(nn.Module):  # type: ignore[misc]  # torch has no types here
-    """Rounds an activation to 8-bit steps of a scale that is trained."""
+    """Rounds an activation to 8-bit steps of a trained scale."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -65,7 +65,8 @@ class Rounding(nn.Module):  # type: ignore[misc]  # torch has no types here
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return `values` rounded and clipped; gradients pass where nothing is clipped."""
-        # the gradient of a step size is as large as the tensor; so its share is that of a weight
+        # the gradient of a step size sums over the whole tensor; the factor brings it down to that of a
+        # weight
         share = 1 / (max(values[0].numel(), 1) * _HIGH) ** 0.5
         size = self.scale.abs().clamp_min(torch.finfo(torch.float32).tiny)
         size = size * share + (size * (1 - share)).detach()
@@ -73,14 +74,14 @@ class Rounding(nn.Module):  # type: ignore[misc]  # torch has no types here
 
 
 class WeightRounding(nn.Module):  # type: ignore[misc]
-    """Rounds a weight to 8-bit steps, each output channel by its largest magnitude."""
+    """Rounds a weight to 8-bit steps, with a scale per output channel from its amax."""
 
     def __init__(self, axis: int) -> None:
         super().__init__()
         self.axis = axis
 
     def scales(self, weight: torch.Tensor) -> torch.Tensor:
-        """Return the size of a step of each output channel."""
+        """Return the step size of each output channel."""
         others = [axis for axis in range(weight.ndim) if axis != self.axis]
         largest = weight.detach().abs().amax(others)
         return torch.where(largest > 0, largest, torch.ones_like(largest)) / _HIGH
@@ -101,8 +102,8 @@ class QuantizedLayer(nn.Module):  # type: ignore[misc]
     """A convolution or linear layer with its input and its weight rounded.
 
     Args:
-        layer: the layer, whose parameters go on being trained.
-        rounding: of its input.
+        layer: the layer, whose parameters are still trained.
+        rounding: rounds its input.
     """
 
     def __init__(self, layer: nn.Module, rounding: nn.Module) -> None:
@@ -111,7 +112,7 @@ class QuantizedLayer(nn.Module):  # type: ignore[misc]
         self.weight_rounding: nn.Module = WeightRounding(int(type(layer) in _TRANSPOSED))
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        """Return what the layer makes of its rounded input with its rounded weight."""
+        """Return the layer's result for the rounded input and weight."""
         layer = self.layer
         values, weight = self.rounding(values), self.weight_rounding(layer.weight)
         if isinstance(layer, nn.Linear):
@@ -133,7 +134,7 @@ class QuantizedLayer(nn.Module):  # type: ignore[misc]
 
 
 def places_of(quantized: ir.Model) -> dict[str, Place]:
-    """Return where a Q/DQ network rounds the input of a layer with weights: node name -> place."""
+    """Return where a Q/DQ network rounds the inputs of layers with weights: node name -> place."""
     found = {}
     for node in quantized.graph:
         pair = pair_behind(node.inputs[0]) if len(node.inputs) > 1 else None
@@ -143,11 +144,12 @@ def places_of(quantized: ir.Model) -> dict[str, Place]:
 
 
 def prepare_qat(module: nn.Module, places: Mapping[str, Place]) -> tuple[nn.Module, list[str]]:
-    """Return a copy of `module` that rounds at `places`, and the layers that it rounds.
+    """Return a copy of `module` that rounds at `places`, and the paths of the rounded layers.
 
     Args:
-        module: with its norms folded, as the network of `places` was exported from.
-        places: module path -> place, see `places_of`; what is no plain layer of the module is passed over.
+        module: with its norms folded, as it was when the network of `places` was exported.
+        places: module path -> place, see `places_of`; paths that are not plain layers of the module are
+            skipped.
 
     Raises:
         ModelError: no place belongs to a layer of the module.
@@ -178,7 +180,7 @@ def prepare_qat(module: nn.Module, places: Mapping[str, Place]) -> tuple[nn.Modu
 
 
 def trained_scales(module: nn.Module) -> dict[str, float]:
-    """Return path -> the present scale of the input of each `QuantizedLayer`."""
+    """Return path -> current input scale of each `QuantizedLayer`."""
     return {
         path: float(layer.rounding.scale.detach().abs())
         for path, layer in module.named_modules()
@@ -187,7 +189,7 @@ def trained_scales(module: nn.Module) -> dict[str, float]:
 
 
 def freeze_quantized_layers(module: nn.Module) -> None:
-    """Replace, in place, the roundings that are trained by those that ONNX writes as Q/DQ."""
+    """Replace trained roundings, in place, by fixed ones that the exporter writes as Q/DQ."""
     frozen: dict[int, nn.Module] = {}
     for layer in [one for one in module.modules() if isinstance(one, QuantizedLayer)]:
         rounding, weights = layer.rounding, layer.weight_rounding

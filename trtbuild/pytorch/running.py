@@ -1,4 +1,4 @@
-"""A module run on a sample, and whether it says the same when it runs again."""
+"""Runs a module on a sample, and checks that a second run gives the same."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["check_repeatable", "run"]
 
 _SAME = 1e-3
-"""Rounding that depends on threads lies far below, another draw far above (of the largest value)."""
+"""Relative to the largest value: above rounding that depends on threads, below new random values."""
 
 
 def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
     """Run `module` once on a sample.
 
     Raises:
-        ModelError: it does not take these inputs; the text names the layer that refused.
+        ModelError: it does not take these inputs; the text names the layer that failed.
     """
     arguments, keywords = sample(inputs, seed)
     running: list[str] = []
@@ -53,7 +53,7 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
 
 
 def _types_at_odds(module: nn.Module, inputs: BoundInputs) -> str:
-    """What to do where no input has the type of the weights; else empty."""
+    """What to do if no input has the type of the weights; else empty."""
     weights = {str(one.dtype)[6:] for one in module.parameters() if one.is_floating_point()}
     given = {spec.dtype for spec in inputs.specs if spec.is_float}
     if not weights or not given or weights & given:
@@ -66,10 +66,10 @@ def _types_at_odds(module: nn.Module, inputs: BoundInputs) -> str:
 
 
 def check_repeatable(module: nn.Module, inputs: BoundInputs) -> None:
-    """Run a copy of `module` twice on one sample: an ONNX file knows no state and no dice.
+    """Run a copy of `module` twice on one sample: an ONNX file has no state and no random numbers.
 
     Raises:
-        ModelError: forward writes a buffer that is saved with the weights, keeps something between two
+        ModelError: forward writes a buffer that is saved with the weights, keeps state between two
             runs, or draws random numbers in eval mode; the text names the buffer or the layer.
     """
     copy = copy_module(module, share_parameters=True)
@@ -100,7 +100,7 @@ def check_repeatable(module: nn.Module, inputs: BoundInputs) -> None:
 
 
 def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> list[tuple[str, torch.Tensor]]:
-    """Path of each module that is called, and a summary of what it gives, in the order of ending."""
+    """Path of each called module and a summary of its output, in the order in which the calls end."""
     seen: list[tuple[str, torch.Tensor]] = []
 
     def note(path: str, output: Any) -> None:
@@ -130,7 +130,7 @@ def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> list[tuple[str,
 def _first_difference(
     first: list[tuple[str, torch.Tensor]], second: list[tuple[str, torch.Tensor]]
 ) -> str | None:
-    """What gives something else the second time; None where the network's outputs are the same."""
+    """The first module whose output differs in the second run; None if the network's outputs are equal."""
     outputs = [[value for path, value in trace if not path] for trace in (first, second)]
     same = len(outputs[0]) == len(outputs[1]) and all(map(_same, *outputs))
     if same:

@@ -1,4 +1,4 @@
-"""A network or an engine behind the interface of a module, for the user's own evaluation."""
+"""A network or an engine wrapped as a module, for the user's own evaluation."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ __all__ = ["SessionModule"]
 
 
 class SessionModule(nn.Module):  # type: ignore[misc]
-    """A module whose forward runs a session, and which answers in the containers of the original module.
+    """A module that runs a session, and returns the outputs in the original module's containers.
 
-    Where the session fixes the batch, larger ones are run in parts. It has no weights; its one parameter,
-    empty and on the CPU, tells where inputs are expected.
+    If the session has a fixed batch size, larger batches are run in parts. It has no weights; its one
+    parameter, empty and on the CPU, tells callers where to put the inputs.
 
     Args:
-        session: what runs.
+        session: the session to run.
         inputs: of the original module, in the order of its forward.
-        like: what the original module answers on a sample.
+        like: the original module's output for a sample.
     """
 
     def __init__(self, session: Session, inputs: BoundInputs, like: Any) -> None:
@@ -36,19 +36,17 @@ class SessionModule(nn.Module):  # type: ignore[misc]
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)
         self._session = session
         self._names = inputs.names
-        self._wanted = {
-            spec.name for spec in session.inputs
-        }  # an exporter drops what nothing reads
+        self._wanted = {spec.name for spec in session.inputs}  # exporters drop unread inputs
         leaves, self._spec = _pytree.tree_flatten(like)
         self._leaves = [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
         self._is_tensor = [isinstance(leaf, torch.Tensor) for leaf in leaves]
         self.eval()
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
-        """Run the session on tensors, given by position or by name as to the original module.
+        """Run the session on tensors, passed by position or name as to the original module.
 
         Raises:
-            ModelError: an input is missing or too many.
+            ModelError: an input is missing, or there are too many.
         """
         named = {**dict(zip(self._names, arguments)), **keywords}
         if len(arguments) > len(self._names) or set(named) != set(self._names):
@@ -66,7 +64,7 @@ class SessionModule(nn.Module):  # type: ignore[misc]
 
 
 def _in_parts(session: Session, feeds: Feeds) -> dict[str, np.ndarray]:
-    """What a session answers on a batch of any size; the last part is filled up with its first sample."""
+    """Run a session on a batch of any size; the last part is padded with its first sample."""
     fixed = fixed_batch(session.inputs)
     split = {spec.name for spec in session.inputs if spec.batch_axis == 0}
     sizes = {feeds[name].shape[0] for name in split}

@@ -1,18 +1,18 @@
 """Zeros in weights: masks over single weights or slices, and the 2:4 pattern.
 
-A mask holds its zeros through fine-tuning; `make_masks_permanent` (or the export) makes them ordinary
+A mask keeps its zeros during fine-tuning; `make_masks_permanent` (or the export) makes them ordinary
 zeros. Zeros alone make a network neither smaller nor faster: for that remove channels
 (`trtbuild.pytorch.prune.channels`) or use the 2:4 pattern.
 
 2:4 sparsity: of every four consecutive input channels at most two weights are not zero.
 
-That is the pattern of NVIDIA's sparse tensor cores (TensorRT's flag SPARSE_WEIGHTS), for every output
-channel and kernel position on its own. The input channels lie on axis 1 of Conv, Linear and Gemm
-(transposed B), on axis 0 of ConvTranspose and of the right side of MatMul. Grouping a convolution's
-flattened weights in fours is something else and earns nothing.
+That is the pattern of NVIDIA's sparse tensor cores (TensorRT's flag SPARSE_WEIGHTS), separately for every
+output channel and kernel position. The input channels are axis 1 of Conv, Linear and Gemm
+(transposed B), and axis 0 of ConvTranspose and of the right operand of MatMul. Grouping a convolution's
+flattened weights in fours is a different pattern, which no kernel uses.
 
-The pattern survives folding (it scales whole output channels) and symmetric INT8 rounding (zero stays
-zero). It does not survive removing input channels, or an optimiser step without the mask.
+The pattern survives folding (which scales whole output channels) and symmetric INT8 rounding (zero stays
+zero). It does not survive removing input channels, or an optimizer step without the mask.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class LayerSparsity:
 
 @dataclass(frozen=True)
 class SparsityReport:
-    """Zeros per layer and in all."""
+    """Zeros per layer and in total."""
 
     layers: tuple[LayerSparsity, ...]
 
@@ -91,7 +91,7 @@ def mask_weights(
     Args:
         module: the module.
         amount: a share (float) or a count (int) per layer; a second call masks that much of the rest. None
-            only for a method that takes none.
+            only for a method without an amount.
         method: ``l1`` (the smallest magnitudes), ``random``, or a class of your own, whose ``apply`` gets the
             amount if it takes one.
         layers: patterns of layer paths.
@@ -134,12 +134,12 @@ def mask_slices(
         amount: share or count of the slices per layer.
         method: ``ln`` (the smallest norms) or ``random``.
         n: order of the norm: 1, 2, ``inf``, ``-inf`` or 0.
-        dim: the axis that slices are numbered along.
+        dim: the axis whose slices are masked.
         layers: patterns of layer paths.
         parameter: name of the parameter.
 
     Raises:
-        OptionError: as `mask_weights`; or an axis or norm that does not exist.
+        OptionError: as in `mask_weights`; or the axis or norm does not exist.
     """
     if method not in ("ln", "random") or not isinstance(n, int | float):
         raise OptionError(
@@ -173,14 +173,14 @@ def mask_globally(
 
     Args:
         module: the module.
-        amount: share or count of all weights together. None only for a method that takes none.
+        amount: share or count of all weights together. None only for a method without an amount.
         method: ``l1``, ``random``, or a class of your own with ``PRUNING_TYPE = "unstructured"``.
         layers: patterns of layer paths.
         parameter: name of the parameter.
-        scores: layer path -> importance of each weight, of the weight's shape; else magnitudes.
+        scores: layer path -> importance of each weight, of the weight's shape; default: magnitudes.
 
     Raises:
-        OptionError: as `mask_weights`; or a method that masks slices; or scores that do not fit.
+        OptionError: as in `mask_weights`; or the method masks slices; or the scores do not fit.
     """
     chosen = match_layers(module, layers, LAYERS)
     for path, layer in chosen.items():
@@ -209,14 +209,14 @@ def mask_globally(
 
 
 def is_masked(module: nn.Module) -> bool:
-    """Return whether any parameter carries a mask."""
+    """Return whether any parameter has a mask."""
     return bool(prune.is_pruned(module))
 
 
 def make_masks_permanent(module: nn.Module) -> list[str]:
-    """Turn every mask's zeros into ordinary ones, in place; they do not come back.
+    """Turn the zeros of every mask into ordinary ones, in place; the masked values are lost.
 
-    The next optimiser step fills them again: do this after fine-tuning.
+    The next optimizer step changes them: do this after fine-tuning.
 
     Returns:
         The names of the parameters.
@@ -231,13 +231,13 @@ def make_masks_permanent(module: nn.Module) -> list[str]:
 
 
 def sparsity_report(module: nn.Module, parameter: str = "weight") -> SparsityReport:
-    """Count the zeros of every layer's parameter; masked ones count as masked."""
+    """Count the zeros of every layer's parameter, including masked values."""
     found = []
     for path, layer in module.named_modules():
         tensor = getattr(layer, parameter, None)
         if isinstance(layer, LAYERS) and isinstance(tensor, torch.Tensor):
             mask = getattr(layer, f"{parameter}_mask", None)
-            # The attribute is as old as the last forward; original times mask is what it will be.
+            # The attribute dates from the last forward; original times mask is its next value.
             value = tensor if mask is None else getattr(layer, f"{parameter}_orig") * mask
             found.append(LayerSparsity(path, int((value == 0).sum()), value.numel()))
     return SparsityReport(tuple(found))
@@ -249,14 +249,14 @@ def _check_parameter(path: str, layer: nn.Module, parameter: str) -> None:
 
 
 def _takes_amount(method: type[prune.BasePruningMethod]) -> bool:
-    """Whether a method of the user's wants to know how much: its ``apply``, or else its constructor."""
+    """Whether a user's method takes an amount, in its ``apply`` or else its constructor."""
     own = method.apply.__func__ is not prune.BasePruningMethod.apply.__func__
     given = list(inspect.signature(method.apply if own else method.__init__).parameters.values())
     if own and any(one.kind is one.VAR_POSITIONAL for one in given):
         given = [*inspect.signature(method.__init__).parameters.values()]
         own = False
     names = [one for one in given if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
-    return len(names) > (2 if own else 1)  # behind module and name; behind self
+    return len(names) > (2 if own else 1)  # besides module and name, or besides self
 
 
 def _check_amount(amount: float | None, available: int, where: str) -> float:
@@ -276,12 +276,12 @@ WORTH_CHANNELS = 256
 
 @dataclass(frozen=True)
 class SparseLayer:
-    """What became of one layer.
+    """Result for one layer.
 
     Attributes:
         path: module path.
         sparse: whether it has the pattern now.
-        worth: whether it is large enough for sparse kernels to win, as a rule.
+        worth: whether it is large enough that sparse kernels usually win.
         reason: why it stayed dense, or empty.
     """
 
@@ -293,7 +293,7 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class NodeSparsity:
-    """The pattern in one weighted ONNX node: `holds`, and the share of zeros in its weights."""
+    """One weighted ONNX node: whether it `holds` the pattern, and the share of `zeros` in its weights."""
 
     node: str
     op_type: str
@@ -304,7 +304,7 @@ class NodeSparsity:
 def two_four_mask(weight: torch.Tensor, axis: int) -> torch.Tensor:
     """Return ones at the two largest magnitudes of every four consecutive values along `axis`, else zeros.
 
-    Equal magnitudes are still two of four. The size of `axis` must be divisible by 4.
+    Of equal magnitudes two are kept, too. The size of `axis` must be divisible by 4.
     """
     moved = weight.detach().movedim(axis, -1)
     fours = moved.reshape(-1, 4).abs().float()
@@ -313,12 +313,12 @@ def two_four_mask(weight: torch.Tensor, axis: int) -> torch.Tensor:
 
 
 def make_two_four(module: nn.Module, layers: Sequence[str] = ("*",)) -> tuple[SparseLayer, ...]:
-    """Mask every eligible matching layer, in place; the masks hold through fine-tuning.
+    """Mask every eligible layer that matches, in place; the masks stay during fine-tuning.
 
-    Make them permanent with `make_masks_permanent` after fine-tuning; the export does it anyway.
+    Make them permanent with `make_masks_permanent` after fine-tuning; the export does so anyway.
 
     Raises:
-        OptionError: a pattern that matches no layer, or no layer is eligible.
+        OptionError: a pattern matches no layer, or no layer is eligible.
     """
     found = []
     for path, layer in match_layers(module, layers, LAYERS).items():
@@ -352,7 +352,7 @@ def _is_worth(layer: nn.Module) -> bool:
 
 
 def check_two_four(model: ir.Model) -> tuple[NodeSparsity, ...]:
-    """Look for the pattern in every node with constant weights: Conv, ConvTranspose, Gemm, MatMul."""
+    """Check the pattern in every node with constant weights: Conv, ConvTranspose, Gemm, MatMul."""
     found = []
     for node in model.graph.all_nodes():
         axis = input_channel_axis(node)

@@ -1,4 +1,4 @@
-"""What the user asked for, as frozen values. This file imports no torch."""
+"""The user's request, as frozen values. This file does not import torch."""
 
 from __future__ import annotations
 
@@ -38,28 +38,28 @@ __all__ = [
 
 HISTORY_FILE = "pruning.json"
 WEIGHTS_FILE = "weights.safetensors"
-"""In the folder of a pruned module: what was cut, and the weights that are left."""
+"""Files in the folder of a pruned module: what was cut, and the remaining weights."""
 
 DEFAULT_OPSET = 18
-"""Every TensorRT 10 parses it, and it needs none of the newer operators."""
+"""Every TensorRT 10 parses it, and it has none of the newer operators."""
 MIN_OPSET = 17
 MAX_OPSET = 20
-"""Opset 21 and above bring operators (GroupNormalization) that TensorRT 10.0 to 10.8 cannot parse."""
+"""Opset 21 and newer have operators (GroupNormalization) that TensorRT 10.0 to 10.8 cannot parse."""
 
 CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random")
 """How channels are ranked; `trtbuild.pytorch.prune.channels` says what each means."""
 
 CRITERIA_BY_LOSS = ("taylor", "hessian")
-"""Those that rank by the gradients of a loss."""
+"""Criteria that rank by the gradients of a loss."""
 
 MASK_METHODS = ("l1", "random")
-"""Which weights a mask takes: those of the smallest magnitude, or any."""
+"""Which weights a mask sets to zero: the smallest magnitudes, or random ones."""
 
 SCOPES = ("local", "global", "isomorphic")
-"""Among which channels one is ranked: its layer's, all, or those of layers of the same structure."""
+"""The channels that are ranked together: a layer's, all, or those of layers of the same structure."""
 
 PRUNES = ("ratio", "macs", "parameters", "latency", "layer_ratios", "head_ratio", "masked")
-"""The options that say how much shall go."""
+"""The options that say how much to prune."""
 
 _FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
 _INTEGER_TYPES = ("int64", "int32", "int16", "int8", "uint8", "bool")
@@ -71,9 +71,9 @@ class InputSpec:
 
     Attributes:
         dims: the shape, every dim at least 1.
-        name: parameter of ``forward`` that takes it; None for the next one that is free.
+        name: its parameter of ``forward``; None for the next free one.
         dtype: NumPy's name of the type.
-        low, high: sample values lie in ``[low, high]``; integers include `high`. Without them floats
+        low, high: range ``[low, high]`` of sample values; integers include `high`. Without it floats
             are drawn from a standard normal distribution and integers are 0 or 1.
         dynamic: axis -> name of each dynamic dim.
     """
@@ -159,12 +159,12 @@ def parse_axes(text: str) -> tuple[str | None, dict[int, str]]:
 
 
 def parse_amount(text: str) -> int | float:
-    """Read an amount without surprises: ``30%`` and ``0.3`` are shares, ``12`` is a count.
+    """Read an amount: ``30%`` and ``0.3`` are shares, ``12`` is a count.
 
-    ``1`` alone could be one weight or all of them, so it is refused: write ``100%`` or ``1 weight``.
+    ``1`` alone could mean one weight or all of them, so it is refused: write ``100%`` or ``1 weight``.
 
     Raises:
-        OptionError: not an amount, or out of range.
+        OptionError: it is not an amount, or out of range.
     """
     written = text.strip()
     body = written.removesuffix("weights").removesuffix("weight").strip()
@@ -434,7 +434,7 @@ class ExportSpec:
 
     @property
     def thins(self) -> bool:
-        """Whether channels or weights are taken away before the export."""
+        """Whether channels or weights are removed before the export."""
         return not (self.prune is None and self.mask is None and self.sparsity is None)
 
     @property
@@ -442,16 +442,16 @@ class ExportSpec:
         """The inputs with the axes of `dynamic`.
 
         Raises:
-            OptionError: there is no input, or `dynamic` names none that is there.
+            OptionError: there is no input, or `dynamic` names an input that does not exist.
         """
         return with_axes(self.inputs, self.dynamic)
 
 
 def with_axes(inputs: Sequence[InputSpec], dynamic: Sequence[str]) -> tuple[InputSpec, ...]:
-    """Return inputs with dynamic axes; a text of `dynamic` without an input's name is about all of them.
+    """Return inputs with dynamic axes; a text of `dynamic` without an input's name is for all inputs.
 
     Raises:
-        OptionError: there is no input, or a text names one that is not there.
+        OptionError: there is no input, or a text names an input that does not exist.
     """
     if not inputs:
         raise OptionError("a PyTorch module needs its input shape: --input 1x3x224x224.")
@@ -470,7 +470,7 @@ def check_opset(opset: int, *, force: bool) -> None:
     """Refuse an opset that the exporter or TensorRT does not handle.
 
     Raises:
-        OptionError: too old, or newer than TensorRT 10 parses and not forced.
+        OptionError: it is too old, or newer than TensorRT 10 parses and not forced.
     """
     if opset < MIN_OPSET:
         raise OptionError(f"opset {opset} is too old: {MIN_OPSET} to {MAX_OPSET} can be exported.")

@@ -1,4 +1,4 @@
-"""The user's own functions that train and judge a module: called, and their answers checked."""
+"""Calls the user's own functions that train and evaluate a module, and checks their results."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def the_function(given: Any) -> Callable[..., Any]:
-    """Return the function that the user named, or gave.
+    """Return the function that the user named or passed.
 
     Raises:
-        OptionError: it cannot be imported, or cannot be called.
+        OptionError: it cannot be imported, or is not callable.
     """
     found = import_named(given, OptionError) if isinstance(given, str) else given
     if not callable(found):
@@ -43,12 +43,12 @@ def the_function(given: Any) -> Callable[..., Any]:
 
 
 def name_of(given: Any) -> str:
-    """Return what a message calls a function that the user named, or gave."""
+    """Return the name of such a function for messages."""
     return given if isinstance(given, str) else str(getattr(given, "__qualname__", repr(given)))
 
 
 def seed_all(seed: int) -> None:
-    """Set the random numbers of torch, NumPy and Python: a step gives the same whatever came before."""
+    """Seed torch, NumPy and Python, so that a step's result does not depend on earlier steps."""
     torch.manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - the user's code may draw from it
     random.seed(seed)
@@ -67,22 +67,22 @@ def weights_digest(module: nn.Module) -> str:
 def trained(
     train: Callable[..., Any], name: str, module: nn.Module, extras: Mapping[str, Any] | None = None
 ) -> nn.Module:
-    """Return the module that the user's function has trained: on the CPU, in eval mode, in the types it had.
+    """Let the user's function train the module; return it on the CPU, in eval mode, in its original types.
 
-    What the function changes for the whole process (torch's default type, whether gradients are on, the
-    current directory) is as before afterwards.
+    Global changes by the function (torch's default type, whether gradients are on, the current directory)
+    are undone afterwards.
 
     Args:
-        train: called with the module; trains it in place, or returns it, in a wrapper of torch's or not. What
-            else it returns, such as a loss, is not looked at.
+        train: called with the module; trains it in place, or returns it, perhaps in a wrapper of torch. Other
+            results, such as a loss, are ignored.
         name: of the function, for messages.
-        module: is trained in place.
+        module: trained in place.
         extras: more arguments by name; ``teacher`` must be one of the function's parameters, the others
-            are passed where they are.
+            are passed if they are.
 
     Raises:
-        OptionError: the function raised, lacks a parameter, returned another module, changed layers, or left
-            weights that are NaN or infinite and were not.
+        OptionError: the function raised, lacks the parameter ``teacher``, returned another module, changed
+            layers, or made finite weights NaN or infinite.
     """
     parameters = _parameters(train)
     extras = extras or {}
@@ -108,7 +108,7 @@ def trained(
             raise OptionError(f"the training '{name}' left '{path}' without values (device meta).")
     module.to("cpu")
     if any(one.is_inference() for _, one in _tensors(module)):
-        module = copy_module(module)  # of such tensors come plain ones
+        module = copy_module(module)  # copies are ordinary tensors
     _check_form(form, _form_of(module), name)
     _back_to(form, module, name)
     for path in [one for one in _infinite_in(module) if one not in infinite]:
@@ -122,7 +122,7 @@ def trained(
 
 @contextlib.contextmanager
 def _process_as_before() -> Iterator[None]:
-    """Put back what a function of the user may change for everything behind it."""
+    """Restore the global settings that a user's function may change."""
     kind, folder = torch.get_default_dtype(), Path.cwd()
     with torch.set_grad_enabled(torch.is_grad_enabled()):
         try:
@@ -138,7 +138,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def _back_to(form: Mapping[str, _Form], module: nn.Module, name: str) -> None:
-    """Give floating-point values the types that they had, in place; a half is not what is built from."""
+    """Restore the types of floating-point values, in place: engines are not built from float16 weights."""
     changed = {
         path: form[path].dtype
         for path, one in module.state_dict().items()
@@ -155,7 +155,7 @@ def _back_to(form: Mapping[str, _Form], module: nn.Module, name: str) -> None:
 
 
 def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
-    """The names of a function's parameters; None where it takes any."""
+    """The names of a function's parameters; None if it takes any name."""
     try:
         given = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -166,21 +166,21 @@ def _parameters(function: Callable[..., Any]) -> frozenset[str] | None:
 
 
 class _Form(NamedTuple):
-    """What a saved tensor must be to load again."""
+    """Shape and type that a saved tensor needs to be loaded again."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
 
 def _form_of(module: nn.Module) -> dict[str, _Form]:
-    """Name -> form of everything that is saved of a module."""
+    """Name -> form of every tensor in a module's state dict."""
     plain = copy_module(module)
     make_weights_plain(plain)
     return {path: _Form(tuple(one.shape), one.dtype) for path, one in plain.state_dict().items()}
 
 
 def _check_form(before: Mapping[str, _Form], after: Mapping[str, _Form], name: str) -> None:
-    """Refuse layers that were replaced: what is saved would not load into the module of the factory."""
+    """Refuse changed layers: the saved weights would not load into the factory's module."""
     for path in sorted({*before, *after}):
         was, now = (one[path].shape if path in one else None for one in (before, after))
         if was != now:
@@ -193,7 +193,7 @@ def _check_form(before: Mapping[str, _Form], after: Mapping[str, _Form], name: s
 
 
 def _infinite_in(module: nn.Module) -> list[str]:
-    """Paths of the parameters and buffers with NaN or infinite values, as masks of attention have them."""
+    """Paths of parameters and buffers with NaN or infinite values, which attention masks may have."""
     return [
         path
         for path, tensor in _tensors(module)
@@ -202,16 +202,16 @@ def _infinite_in(module: nn.Module) -> list[str]:
 
 
 def evaluated(evaluate: Callable[..., Any], name: str, module: nn.Module, what: str) -> float:
-    """Return how good the user's function says that `module` is.
+    """Return the value that the user's function gives to `module`.
 
     Args:
         evaluate: called with a copy of the module, without gradients; returns a number.
         name: of the function, for messages.
         module: in eval mode.
-        what: the module is, for messages.
+        what: the module's description, for messages.
 
     Raises:
-        OptionError: the function raised, or returned no finite number.
+        OptionError: the function raised, or did not return a finite number.
     """
     judged = module if isinstance(module, SessionModule) else copy_module(module)
     with (

@@ -1,7 +1,7 @@
-"""Files of weights, read without running anything: torch.save, safetensors, .npz, shards with an index.
+"""Reads files of weights without running code: torch.save, safetensors, .npz, shards with an index.
 
-A checkpoint is read with ``weights_only=True``: a pickle that would run code is refused and nothing of
-it runs.
+Pickles are read with ``weights_only=True``: one that would run code is refused, and none of its code
+runs.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _IN_A_FOLDER = (
     "model.safetensors",
     "pytorch_model.bin",
 )
-"""What a folder of Hugging Face holds, the first that is there."""
+"""Files in a Hugging Face folder; the first that exists is read."""
 
 
 def read_checkpoint(path: Path, *, trust: bool = False) -> Any:
-    """Return what a checkpoint holds, on the CPU; nothing in it runs unless `trust` is set.
+    """Return the content of a checkpoint, on the CPU; no code in it runs unless `trust` is set.
 
     Args:
-        path: a file of torch.save, ``.safetensors``, ``.npz``, the index (``.index.json``) of one in shards,
-            or a folder that holds one under the names of Hugging Face.
+        path: a file of torch.save, ``.safetensors``, ``.npz``, the index (``.index.json``) of shards,
+            or a folder with one of these under Hugging Face's names.
         trust: unpickle everything.
 
     Raises:
-        ModelError: missing, damaged, no checkpoint, or in need of trust.
+        ModelError: it is missing, damaged, not a checkpoint, or needs `trust`.
     """
     if path.is_dir():
         names = [path / name for name in _IN_A_FOLDER if (path / name).is_file()]
@@ -92,13 +92,13 @@ def _read_npz(path: Path, _trust: bool) -> Any:
 
 def _read_torch(path: Path, trust: bool) -> Any:
     with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
-        # torch wonders at old pickles, which is not the user's concern
+        # torch warns of old pickles, which does not concern the user
         warnings.simplefilter("ignore")
         return torch.load(path, map_location="cpu", weights_only=not trust)
 
 
 def _harmless() -> list[Any]:
-    """Types that trainers leave beside the weights, and that run nothing: figures of NumPy, paths."""
+    """Types that trainers save beside the weights and that run no code: NumPy numbers and arrays, paths."""
     numbers = [np.dtype, *(type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd")]
     scalar = np.float64(0).__reduce__()[0]
     array = np.zeros(1).__reduce__()[0]
@@ -106,7 +106,7 @@ def _harmless() -> list[Any]:
 
 
 def _read_shards(path: Path, *, trust: bool) -> dict[str, Any]:
-    """All weights of an index, which names the file of each: ``{"weight_map": {key: file}}``."""
+    """All weights of an index, which maps each key to its file: ``{"weight_map": {key: file}}``."""
     index = json.loads(path.read_text(encoding="utf-8"))
     places = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(places, dict) or not places:

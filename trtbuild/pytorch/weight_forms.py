@@ -1,4 +1,4 @@
-"""Weights of a file as the plain tensors of a module: dense, with masks and weight norm worked out."""
+"""Converts the weights of a file to plain tensors of a module: dense, with masks and weight norm applied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ORIGINALS = ("parametrizations.{}.original0", "parametrizations.{}.original1")
 def plain_weights(
     weights: Mapping[str, torch.Tensor], path: Path
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Return dense tensors of numbers, and sentences about what was not dense.
+    """Return dense float tensors, and sentences about tensors that were not dense.
 
     Raises:
         ModelError: a tensor has no values (device ``meta``), or cannot be made dense; the text names it.
@@ -59,7 +59,7 @@ def _dense(value: torch.Tensor) -> torch.Tensor:
 
 
 def fitting_keys(wanted: Iterable[str]) -> frozenset[str]:
-    """Return every key of a file that `with_computed` can make a wanted one of, the wanted ones included."""
+    """Return every key from which `with_computed` can make a wanted one, including the wanted keys."""
     found = set(wanted)
     for key in wanted:
         name = key.removesuffix("_g").removesuffix("_v").replace("parametrizations.", "", 1)
@@ -72,14 +72,14 @@ def fitting_keys(wanted: Iterable[str]) -> frozenset[str]:
 def with_computed(
     weights: Mapping[str, torch.Tensor], wanted: Collection[str]
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Return `weights` in the form that a module wants: what a file has in parts that the module has whole.
+    """Return `weights` in the form that a module needs: parts in the file become the module's whole tensors.
 
     A mask of ``torch.nn.utils.prune`` (``weight_orig``, ``weight_mask``) is multiplied in. Weight norm
     (``weight_g``, ``weight_v``, or ``parametrizations.weight.original0`` and ``1``) is computed, or renamed
-    where the module has the other form of it.
+    if the module has its other form.
 
     Returns:
-        The weights, and sentences about what was worked out.
+        The weights, and sentences about what was computed.
     """
     found = dict(weights)
     masks, norms = [], []
@@ -106,7 +106,7 @@ def with_computed(
 
 
 def _spellings(name: str) -> tuple[tuple[str, str], ...]:
-    """How size and direction of a weight under weight norm are called, the old way and the new."""
+    """Names of size and direction of a weight under weight norm, in the old form and the new."""
     owner, _, leaf = name.rpartition(".")
     dot = f"{owner}." if owner else ""
     new = tuple(dot + text.format(leaf) for text in _ORIGINALS)
@@ -126,7 +126,7 @@ def _weight_norms(weights: Mapping[str, torch.Tensor]) -> dict[str, tuple[str, s
 
 
 def _is_norm(weights: Mapping[str, torch.Tensor], pair: tuple[str, str]) -> bool:
-    """Whether the sizes are those of weight norm: one size a slice, of the same rank."""
+    """Whether the shapes fit weight norm: one size per slice, of the same rank."""
     size, direction = (weights[key].shape for key in pair)
     if not size:
         return True
@@ -134,7 +134,7 @@ def _is_norm(weights: Mapping[str, torch.Tensor], pair: tuple[str, str]) -> bool
 
 
 def _normed(size: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """``g v / |v|``, the length over the axes along which `size` is one (Salimans, Kingma 2016)."""
+    """``g v / |v|``, with the norm over the axes along which `size` is one (Salimans, Kingma 2016)."""
     wide = direction.double()
     axes = [axis for axis in range(wide.ndim) if not size.ndim or size.shape[axis] == 1]
     length = wide.pow(2).sum(axes, keepdim=True).sqrt()

@@ -1,8 +1,8 @@
-"""Folding BatchNorm (and its kin) into the convolution or linear layer beside it.
+"""Folds BatchNorm and similar norms into the convolution or linear layer beside them.
 
 The module is analysed on the graph of ``torch.export`` (`plan`), changed as a module (`on_module`) and
-checked on a float64 copy. Norms that a module cannot drop are left to the graph passes after the export.
-A module that cannot be traced is folded inside plain ``nn.Sequential`` only.
+checked on a float64 copy. Norms that cannot be folded in the module are left to the graph passes after the
+export. In a module that cannot be traced, only plain ``nn.Sequential`` containers are folded.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ __all__ = ["TOLERANCE", "FoldReport", "FoldResult", "NormFate", "fold_norms"]
 
 @dataclass(frozen=True)
 class NormFate:
-    """What became of one norm.
+    """What was done with one norm.
 
     Attributes:
         norm: path of the norm module, or name of the graph node of a functional norm.
         kind: its class, or ``functional``.
         outcome: ``folded`` in the module, or ``left``.
-        into: paths of the layers that took it up.
-        reason: why it was left, and whether the graph passes can fold it after the export; empty for a
-            folded one.
+        into: paths of the layers that it was folded into.
+        reason: why it was left, and whether the graph passes can fold it after the export; empty if it was
+            folded.
     """
 
     norm: str
@@ -67,14 +67,14 @@ class NormFate:
 
 @dataclass(frozen=True)
 class FoldReport:
-    """The fate of every norm, and how exact the whole is.
+    """What was done with every norm, and the numerical error of all folds.
 
     Attributes:
-        fates: one entry a norm.
+        fates: one entry per norm.
         relative_error: largest difference to the unfolded module in float64, relative to the largest
             output; None when nothing was folded.
         evaluated: computed weights (masks, weight norm, spectral norm) that were made plain first.
-        notes: what else the user should know, for example that the module could not be traced.
+        notes: other sentences for the user, for example that the module could not be traced.
     """
 
     fates: tuple[NormFate, ...]
@@ -84,12 +84,12 @@ class FoldReport:
 
     @property
     def folded(self) -> tuple[NormFate, ...]:
-        """The norms that are gone."""
+        """The folded norms."""
         return tuple(fate for fate in self.fates if fate.outcome != "left")
 
     @property
     def left(self) -> tuple[NormFate, ...]:
-        """The norms that are still there."""
+        """The norms that remain."""
         return tuple(fate for fate in self.fates if fate.outcome == "left")
 
     def as_dict(self) -> dict[str, Any]:
@@ -118,18 +118,18 @@ def fold_norms(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) -> 
     """Fold every norm that can be folded, on a copy of `module`.
 
     Computed weights (masks, weight and spectral norm) are evaluated first. The folded state dict no
-    longer fits the user's factory (``conv.bias`` comes, ``bn.*`` goes): save it as ONNX.
+    longer fits the user's factory (``conv.bias`` is added, ``bn.*`` is gone): save it as ONNX.
 
     Args:
-        module: any module; norms in train mode are left alone.
-        inputs: one sample input each, in the order of ``forward``.
+        module: any module; norms in train mode are not folded.
+        inputs: the sample inputs, in the order of ``forward``.
 
     Raises:
         OptionError: `inputs` do not fit ``forward``.
     """
     module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
-    with torch.inference_mode(mode=False):  # copies made in it could not be traced
+    with torch.inference_mode(mode=False):  # copies made inside inference mode cannot be traced
         return _fold(module, bound)
 
 
@@ -155,7 +155,7 @@ def _planner(base: nn.Module, bound: BoundInputs) -> tuple[Planner, tuple[str, .
 
 
 class _Folding:
-    """Fold a float64 copy, compare, bar what is wrong; until it is right. Then fold `base` itself."""
+    """Folds a float64 copy, excludes folds that change the result, and then folds `base` itself."""
 
     def __init__(self, base: nn.Module, bound: BoundInputs, plan: Planner) -> None:
         self.base = base
@@ -168,7 +168,7 @@ class _Folding:
         except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
             self.unverifiable = f"it cannot be run in float64: {first_line(error)}"
             return
-        # Another batch size, where the module takes it: layouts that agree by chance differ there.
+        # Another batch size, if the module takes it: there, layouts that agree by chance differ.
         for other in other_batch(bound):
             try:
                 self.expected.append(outputs64(reference, other, 2))
@@ -177,7 +177,7 @@ class _Folding:
             self.samples.append((other, 2))
 
     def run(self) -> tuple[nn.Module, FoldReport]:
-        """Return the module with all folds that hold, and what became of each layer."""
+        """Return the module with all correct folds, and the report."""
         barred: dict[str, str] = {}
         notes: tuple[str, ...] = ()
         if self.unverifiable:
@@ -200,7 +200,7 @@ class _Folding:
         return self.base, FoldReport(fates, error if folds else None, notes=notes)
 
     def _tried(self, folds: list[ModuleFold]) -> tuple[nn.Module, float]:
-        """A folded float64 copy and its largest relative difference; infinite when it does not run."""
+        """A folded float64 copy and its largest relative difference; infinity if it does not run."""
         if not folds:
             return self.base, 0.0
         module = float64_copy(self.base)
@@ -213,7 +213,7 @@ class _Folding:
         return module, max(relative_difference(want, got) for want, got in pairs)
 
     def _culprits(self, folds: list[ModuleFold], barred: Mapping[str, str]) -> dict[str, str]:
-        """The norms whose fold is wrong on its own; all of them when each is right alone."""
+        """The norms whose fold is wrong on its own; all norms if each fold is right on its own."""
         wrong = {}
         norms = {fold.norm for fold in folds}
         for norm in norms:
@@ -237,7 +237,7 @@ def _not_finite(outputs: list[torch.Tensor]) -> str:
 def _fates(
     module: nn.Module, folds: list[ModuleFold], reasons: Mapping[str, str]
 ) -> tuple[NormFate, ...]:
-    """One fate per norm module in the order of registration, then the functional ones."""
+    """One entry per norm module in the order of registration, then the functional norms."""
     fates = []
     modules = norm_modules(module)
     for path, norm in modules.items():

@@ -1,4 +1,4 @@
-"""A norm with fixed statistics as a scale and a shift, and the layers that can take it up; in float64.
+"""A norm with fixed statistics as scale and shift, and its fold into a layer, in float64.
 
     norm(x) = (x - mean) / sqrt(var + eps) * weight + bias  =  scale * x + shift
     scale   = weight / sqrt(var + eps)
@@ -9,8 +9,8 @@ A layer is ``y = W * x + b``. A norm after it scales outputs, a norm before it s
     after:   scale * (W * x + b) + shift    =  (scale W) * x + (scale b + shift)
     before:  W * (scale * x + shift) + b    =  (W scale) * x + (W * shift + b)
 
-``before`` holds only where no zero is padded in: the border would see 0 instead of the shift. Weights
-are ``[out, in/groups, k...]``, of a transposed convolution ``[in, out/groups, k...]``.
+``before`` is valid only without zero padding: the border would have 0 instead of the shift. Weights
+are ``[out, in/groups, k...]``, those of a transposed convolution ``[in, out/groups, k...]``.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 TOLERANCE = 1e-9
-"""A right fold differs by about 1e-15 in float64, a wrong one by 1e-1, at any depth."""
+"""In float64 a correct fold differs by about 1e-15, a wrong one by 1e-1, at any depth."""
 
 
 class CannotFoldError(Exception):
-    """A norm cannot be folded; the text is the reason in the report. Never leaves the fold.
+    """A norm cannot be folded; the text is the reason in the report. Only used inside this package.
 
-    `norm` is the norm's path where only the one who raises knows it.
+    `norm` is the norm's path, if the code that catches the error cannot know it.
     """
 
     def __init__(self, reason: str, norm: str = "") -> None:
@@ -70,7 +70,7 @@ def norm_affine(
     """Return the affine form of a norm with these statistics; absent weight is 1, absent bias is 0.
 
     Raises:
-        CannotFoldError: statistics that are not finite, or a variance that is not positive.
+        CannotFoldError: the statistics, scale or shift are not finite, or variance + eps is not positive.
     """
     mean, var = mean.detach().double(), var.detach().double()
     if not (mean.isfinite().all() and var.isfinite().all()):
@@ -103,7 +103,7 @@ LAYER_OPERATORS = frozenset(
 
 @dataclass(frozen=True)
 class Weights:
-    """A layer's weight, its bias ``[out]`` or None, and how they lie."""
+    """A layer's weight, its bias ``[out]`` or None, and their layout."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
@@ -136,7 +136,7 @@ class LayerCall:
 
     @classmethod
     def of(cls, node: Node) -> LayerCall | None:
-        """Read a graph node; None if it is no layer, or has as many groups as the batch has samples."""
+        """Read a graph node; None if it is not a layer, or its number of groups depends on the batch."""
         name = name_of(node)
         if name not in LAYER_OPERATORS:
             return None
@@ -155,19 +155,19 @@ class LayerCall:
 
     @property
     def input(self) -> Node:
-        """The node whose value goes in."""
+        """The node that makes the layer's input."""
         value: Node = self.node.args[0]
         return value
 
     @property
     def channel_axis(self) -> int:
-        """Axis of the channels, of input and output alike."""
+        """Axis of the channels, in input and output alike."""
         dims = shape(self.node)
         assert dims is not None
         return len(dims) - 1 - self.spatial
 
     def pads_with_zeros(self) -> bool:
-        """Return whether zeros are added around the input."""
+        """Return whether the layer pads its input with zeros."""
         padding = arguments(self.node).get("padding", 0)
         if isinstance(padding, str):
             kernel = (shape(self.weight) or ())[2:]
@@ -176,7 +176,7 @@ class LayerCall:
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """Return a node's arguments by the names of the operator's schema, defaults filled in."""
+    """Return a node's arguments by the names in the operator's schema, with defaults."""
     schema = node.target._schema.arguments
     given = {argument.name: argument.default_value for argument in schema}
     given.update(zip((argument.name for argument in schema), node.args))
@@ -185,10 +185,10 @@ def arguments(node: Node) -> dict[str, Any]:
 
 
 def scaled_after(layer: Weights, norm: Affine) -> Weights:
-    """Return the layer followed by the norm, as one layer; float64.
+    """Return the layer followed by the norm as one layer, in float64.
 
     Raises:
-        CannotFoldError: the norm has another number of channels than the layer's output.
+        CannotFoldError: the norm and the layer's output differ in their number of channels.
     """
     weight = layer.weight.detach().double()
     outputs = weight.shape[1] * layer.groups if layer.transposed else weight.shape[0]
@@ -207,10 +207,11 @@ def scaled_after(layer: Weights, norm: Affine) -> Weights:
 
 
 def scaled_before(layer: Weights, norm: Affine) -> Weights:
-    """Return the norm followed by the layer (convolution or linear), as one layer; float64.
+    """Return the norm followed by the layer (convolution or linear) as one layer, in float64.
 
     Raises:
-        CannotFoldError: the norm has another number of channels than the layer's input.
+        CannotFoldError: the norm and the layer's input differ in their number of channels, or the layer is a
+            transposed convolution.
     """
     weight = layer.weight.detach().double()
     inputs = weight.shape[1] * layer.groups

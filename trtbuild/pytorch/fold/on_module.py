@@ -1,12 +1,12 @@
-"""Folds carried out on the user's module: its class, methods and hooks stay.
+"""Folds norms in the user's module, whose class, methods and hooks stay.
 
-The layer gets new parameters and the norm becomes `nn.Identity`. A module can express a fold only when
-every call of the norm and every call of the layer takes part in it the same way; what it cannot express
-(a functional norm, one layer under two norms) is left to the graph passes, which see every call alone.
+The layer gets new parameters and the norm becomes `nn.Identity`. A fold is possible in the module only if
+all calls of the norm and all calls of the layer are folded in the same way. Other norms (a functional one,
+one layer under two norms) are left to the graph passes, which handle each call separately.
 
-A module that cannot be traced is folded only where neighbours stand in a plain ``nn.Sequential``: one
-recorded run cannot prove that another input takes the same way. Inside a plain Sequential whose children
-are called by nobody else it does: each child gets what the one before it gave.
+In a module that cannot be traced, only neighbours in a plain ``nn.Sequential`` are folded: one
+recorded run does not prove that another input takes the same path. In a plain Sequential whose children
+have no other callers it does: each child gets the output of the one before it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ __all__ = [
 
 
 LEFT_TO_PASSES = "left to the graph passes"
-"""In the reason for a norm that the graph allows to fold, and the module does not."""
+"""Part of the reason for a norm that can be folded in the graph, but not in the module."""
 
 _LAYERS = (*CONVOLUTIONS, *TRANSPOSED, nn.Linear)
 _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.forward)
@@ -67,7 +67,7 @@ _NORM_FORWARDS = (_BatchNorm.forward, nn.SyncBatchNorm.forward, _InstanceNorm.fo
 
 @dataclass(frozen=True)
 class ModuleFold:
-    """One norm module that goes into one layer module, both by path."""
+    """One norm module to be folded into one layer module, both by path."""
 
     norm: str
     layer: str
@@ -87,7 +87,7 @@ def norm_modules(module: nn.Module) -> dict[str, nn.Module]:
 def plan_module_folds(
     module: nn.Module, program: ExportedProgram, barred: Mapping[str, str]
 ) -> tuple[list[ModuleFold], dict[str, str]]:
-    """Plan the folds that `module` can express.
+    """Plan the folds that are possible in `module`.
 
     Args:
         module: the module that `program` was captured from.
@@ -95,7 +95,7 @@ def plan_module_folds(
         barred: paths of norms that must stay, each with its reason.
 
     Returns:
-        The folds in the order in which they are to be done, and the reason for each norm call that
+        The folds in the order in which to apply them, and the reason for each norm call that
         stays, by norm path (functional norms: by node name).
     """
     view = _Owners(module, program)
@@ -120,7 +120,7 @@ def plan_module_folds(
 
 
 class _Owners:
-    """Which module owns which call of the graph."""
+    """Maps the calls of the graph to the modules that make them."""
 
     def __init__(self, module: nn.Module, program: ExportedProgram) -> None:
         self.module = module
@@ -136,16 +136,16 @@ class _Owners:
             return None
 
     def path(self, node: Node) -> str:
-        """Path of the module that made the call; one path when it has several."""
+        """Path of the module that made the call; one of them if it has several."""
         return str(self.paths.get(id(self.by_node[node]), ""))
 
     def name(self, node: Node) -> str:
-        """How the report names a norm call: the norm's path, or the node if it is functional."""
+        """Name of a norm call in the report: the norm's path, or the node if it is functional."""
         owner = self.by_node[node]
         return self.path(node) if owner is not None and is_norm(owner) else str(node.name)
 
     def refusal(self, norm: Node, barred: Mapping[str, str]) -> str:
-        """Why this norm call cannot be taken out of its module; empty when it can."""
+        """Why this norm call cannot be removed from its module; empty if it can."""
         owner = self.by_node[norm]
         if owner is None or not is_norm(owner):
             return "it is a functional call, which a module cannot drop"
@@ -163,7 +163,7 @@ class _Owners:
         return next((reason for reason, holds in causes.items() if holds), "")
 
     def layer_refusal(self, layer: LayerCall) -> str:
-        """Why this layer's parameters cannot be replaced; empty when they can."""
+        """Why this layer's parameters cannot be replaced; empty if they can."""
         owner = self.by_node[layer.node]
         title = f"'{self.path(layer.node)}'" if owner is not None else "its layer"
         if owner is None or not is_plain_layer(owner):
@@ -186,7 +186,7 @@ class _Owners:
         return value if isinstance(value, torch.Tensor) else tensor_of(self.program, name)
 
     def _is_read_elsewhere(self, nodes: Iterable[object], owner: nn.Module) -> bool:
-        """Whether another call reads these parameters through `owner`, not through a tied module."""
+        """Whether another module's call reads these parameters; modules with tied ones do not count."""
         for node in nodes:
             tensor = self._tensor(node)
             for user in getattr(node, "users", ()):
@@ -210,7 +210,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_plain_layer(module: nn.Module | None) -> bool:
-    """Return whether forward is torch's own, so that weight and bias are all that it uses."""
+    """Return whether forward is torch's own, so that it uses only weight and bias."""
     for kind in _LAYERS:
         if isinstance(module, kind):
             own = type(module)
@@ -220,7 +220,7 @@ def is_plain_layer(module: nn.Module | None) -> bool:
 
 
 def _inexpressible(plan: Plan, view: _Owners) -> dict[Node, str]:
-    """The planned norm calls that the module cannot express, with the reason."""
+    """The planned norm calls that cannot be folded in the module, with the reason."""
     planned = {fold.norm: fold for fold in plan.folds}
     refused = {f.norm: reason for f in plan.folds if (reason := view.layer_refusal(f.layer))}
     for norm in planned:
@@ -255,10 +255,10 @@ def _norms_of(layer: Node, folds: Iterable[Fold], view: _Owners) -> tuple[tuple[
 
 
 def fold_into_modules(module: nn.Module, folds: Iterable[ModuleFold]) -> None:
-    """Carry out `folds` on the float64 copy of a module, in place.
+    """Apply `folds` to the float64 copy of a module, in place.
 
     Raises:
-        CannotFoldError: the numbers do not allow it; its text names the norm.
+        CannotFoldError: the values do not allow it; the error names the norm.
     """
     norms = {fold.norm: module.get_submodule(fold.norm) for fold in folds}
     for fold in folds:
@@ -275,11 +275,11 @@ def fold_into_modules(module: nn.Module, folds: Iterable[ModuleFold]) -> None:
 
 
 def take_over(module: nn.Module, folded: nn.Module, folds: Iterable[ModuleFold]) -> None:
-    """Give `module` the folded weights of its float64 copy, in its own dtypes, in place.
+    """Copy the folded weights from the float64 copy to `module`, in the module's dtypes, in place.
 
     Raises:
-        CannotFoldError: a weight is not finite in its dtype; its text names the norm, and `module` is
-            as it was.
+        CannotFoldError: a weight is not finite in its dtype; the error names the norm, and `module` does not
+            change.
     """
     cast = {}
     for fold in folds:
@@ -301,7 +301,7 @@ def _scale_layer(layer: nn.Module, affine: Affine, side: str) -> None:
 
 
 def _give(layer: nn.Module, weights: Weights) -> None:
-    """New parameters, not new values: another layer may be tied to the old ones."""
+    """Set new parameters instead of new values: another layer may be tied to the old ones."""
     trained = layer.weight.requires_grad
     layer.weight = nn.Parameter(weights.weight.detach(), requires_grad=trained)
     layer.bias = nn.Parameter(weights.bias, requires_grad=trained)
@@ -318,9 +318,9 @@ def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
 def plan_sequential_folds(
     module: nn.Module, inputs: BoundInputs, barred: Mapping[str, str]
 ) -> tuple[list[ModuleFold], dict[str, str]]:
-    """Plan the folds of layer-norm neighbours inside plain Sequential containers.
+    """Plan the folds of neighbouring layers and norms inside plain Sequential containers.
 
-    Args and result as for `plan_module_folds`.
+    Arguments and result as in `plan_module_folds`.
     """
     reasons = dict.fromkeys(norm_modules(module), "the module cannot be traced, and the norm does not "
                             "directly follow a layer in an nn.Sequential")  # fmt: skip
@@ -374,7 +374,7 @@ def _refusal(
 
 
 def _record(module: nn.Module, inputs: BoundInputs) -> tuple[Counter[int], dict[int, int]]:
-    """How often each module is called in one run, and the rank of what it gives."""
+    """How often each module is called in one run, and the rank of its output."""
     count: Counter[int] = Counter()
     ranks: dict[int, int] = {}
 

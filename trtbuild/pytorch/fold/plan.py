@@ -1,9 +1,9 @@
-"""Which norm of a graph can go into which layer, and why each other one cannot.
+"""Decides which norm of a graph can be folded into which layer, and why others cannot.
 
-A norm goes backward into the layer that made its input, or else forward into the layer that takes its
-output. Between the two may stand only what moves values without changing them, and every value on the
-way must have exactly one consumer. Norms are taken in order of execution, and one that is folded is no
-obstacle any more, so conv-norm-norm folds whole.
+A norm is folded backward into the layer that makes its input, or else forward into the layer that reads its
+output. Only operators that move values without changing them may be between, and every value on the
+path must have exactly one reader. Norms are processed in order of execution, and a folded norm no longer
+counts as an obstacle, so conv-norm-norm folds completely.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def is_channelwise_pad(node: Node) -> bool:
 
 
 def channel_axis_after(node: Node, axis: int) -> int | None:
-    """Return the axis of the channels behind `node` when it is `axis` before; None where they are mixed."""
+    """Return the channel axis behind `node` if it is `axis` in front; None if channels are mixed."""
     before, after = shape(node.args[0]), shape(node)
     if before is None or after is None:
         return None
@@ -81,7 +81,7 @@ def channel_axis_after(node: Node, axis: int) -> int | None:
 
 
 def _axis_in(dims: Sequence[Any], values_before: Any, channels: Any) -> int | None:
-    """The axis of `dims` of that size with as many values before it: the same slices of memory."""
+    """The axis of `dims` with that size and as many values before it, so the same slices of memory."""
     for axis, size in enumerate(dims):
         if size == channels and _same(_product(dims[:axis]), values_before):
             return axis
@@ -109,7 +109,7 @@ NORM_OPERATORS = frozenset(("batch_norm", "instance_norm"))
 
 @dataclass(frozen=True)
 class Fold:
-    """One norm call that goes into one layer call; the norm stands `side` the layer."""
+    """One norm call to be folded into one layer call; `side` is where the norm is."""
 
     norm: Node
     layer: LayerCall
@@ -140,7 +140,7 @@ def plan_folds(program: ExportedProgram, barred: Mapping[Node, str]) -> Plan:
     reasons: dict[Node, str] = {}
     candidates = [norm for norm in norm_calls(program) if norm not in barred]
     found = -1
-    while found < len(folds):  # one norm that goes forward makes room for the norm before it
+    while found < len(folds):  # a forward fold may free the norm before it
         found = len(folds)
         for norm in candidates:
             if norm not in folds:

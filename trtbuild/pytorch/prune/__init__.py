@@ -1,11 +1,11 @@
-"""Pruning: masks over weights, and channels that really go.
+"""Pruning: masks over weights, and real removal of channels.
 
-sparsity    single weights or slices at zero, held through fine-tuning; stands beside this package
-channels    whole coupled groups of channels removed and checked (Torch-Pruning)
-explicit    channels that are named, or that are zero, removed
-restore     what is left computes what it did, by least squares on samples
-regularize  penalties that make channels weak before they go
-history     a pruned module saved and loaded without pickle
+sparsity    masks single weights or slices, with zeros that survive fine-tuning; a module beside this package
+channels    removes whole coupled groups of channels, and checks the result (Torch-Pruning)
+explicit    removes channels that are named, or that are zero
+restore     adjusts the remaining weights by least squares on samples, to restore the outputs
+regularize  penalties that weaken channels before their removal
+history     saves and loads a pruned module without pickle
 """
 
 from __future__ import annotations

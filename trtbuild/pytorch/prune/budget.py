@@ -1,4 +1,4 @@
-"""How much has to go for a budget of products, parameters or latency that may be left, found by halving."""
+"""Finds by bisection how much to prune for a budget of multiply-accumulates, parameters or latency."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ if TYPE_CHECKING:
 __all__ = ["has_budget", "within_budget"]
 
 _HALVINGS = 8
-"""The ratio is then known to a third of a point, below what rounding allows."""
+"""Bisection steps: they find the ratio to a third of a percentage point, finer than widths can follow."""
 _HALVINGS_BY_CLOCK = 6
-"""Each is measured, and a clock tells no finer differences."""
+"""For latency: each step is measured, and measurements do not resolve finer differences."""
 
 
 def has_budget(spec: PruneSpec) -> bool:
-    """Return whether a budget says how much goes, and not a ratio."""
+    """Return whether a budget, not a ratio, says how much to prune."""
     return any(wish is not None for wish in (spec.macs, spec.parameters, spec.latency))
 
 
 def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Cost) -> CutPlan:
-    """Return `plan` with the smallest ratio that meets the budget; layers with a ratio of their own keep it.
+    """Return `plan` with the smallest ratio that meets the budget; layers with their own ratio keep it.
 
     Args:
         base: the dense network, with plain weights.
-        inputs: of the trace.
-        plan: its wish has a budget.
-        dense: what `base` takes.
+        inputs: for the trace.
+        plan: its spec has a budget.
+        dense: the cost of `base`.
 
     Raises:
         BudgetError: not even the largest ratio meets it.
-        OptionError: what it limits cannot be counted or measured.
+        OptionError: the limited quantity cannot be counted or measured.
     """
 
     def tried(ratio: float) -> tuple[float, CutPlan]:
-        """By how much a ratio is over the budget (1 is right), and its plan."""
+        """The cost of a ratio as a share of the budget (1 meets it exactly), and the ratio's plan."""
         wish = replace(plan, spec=replace(plan.spec, ratio=ratio, steps=1))
         module = cut(base, inputs, wish, one_by_one=False, check=False).module
         over = _over(count_cost(module, inputs), dense, plan.spec)

@@ -1,7 +1,7 @@
-"""Buffers that hold one number for each channel, as parameters while channels are followed.
+"""Turns buffers with one value per channel into parameters while channels are traced.
 
-A frozen batch norm keeps scale and shift in buffers (as in torchvision's detectors), a module may keep a mean
-for each channel. Torch-Pruning follows what wants gradients, so it sees these only as parameters.
+A frozen batch norm keeps scale and shift in buffers (as in torchvision's detectors), and a module may keep a
+mean per channel. Torch-Pruning traces tensors that require gradients, so it sees these only as parameters.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["channel_buffers_as_parameters"]
 
 @contextlib.contextmanager
 def channel_buffers_as_parameters(module: nn.Module, inputs: BoundInputs) -> Iterator[None]:
-    """Within this block such buffers of `module` are parameters; afterwards their rest is buffers again."""
+    """In this block such buffers of `module` are parameters; afterwards they are buffers again, as cut."""
     owners = {path: list(owner._buffers) for path, owner in module.named_modules()}
     moved = _unwritten(module, inputs, _candidates(module))
     for path, name in moved:
@@ -40,12 +40,12 @@ def channel_buffers_as_parameters(module: nn.Module, inputs: BoundInputs) -> Ite
             owner._buffers[name] = None if left is None else left.detach()
         for path in {path for path, _ in moved}:
             buffers = module.get_submodule(path)._buffers
-            for name in owners[path]:  # in the order in which they were
+            for name in owners[path]:  # restore the original order
                 buffers[name] = buffers.pop(name)
 
 
 def _candidates(module: nn.Module) -> list[tuple[str, str]]:
-    """Path and name of the buffers with numbers along one axis; the library knows those of torch's norms."""
+    """Path and name of buffers that vary along one axis; the library itself handles torch's norms."""
     return [
         (path, name)
         for path, owner in module.named_modules()
@@ -58,7 +58,7 @@ def _candidates(module: nn.Module) -> list[tuple[str, str]]:
 def _unwritten(
     module: nn.Module, inputs: BoundInputs, named: list[tuple[str, str]]
 ) -> list[tuple[str, str]]:
-    """Those of `named` that forward leaves alone; none where it does not run."""
+    """Those of `named` that forward does not write; none if forward fails."""
     if not named:
         return []
     copy = copy_module(module, share_parameters=True)
@@ -68,7 +68,7 @@ def _unwritten(
     try:
         with torch.no_grad():
             copy(*arguments, **keywords)
-    except Exception:  # noqa: BLE001 - whoever traces the module tells of it
+    except Exception:  # noqa: BLE001 - tracing the module reports the error
         return []
     return [
         (path, name)

@@ -1,9 +1,9 @@
-"""Removing channels, through whole coupled groups, on a copy, with every cut checked.
+"""Removes channels, in whole coupled groups, from a copy, and checks every cut.
 
-Torch-Pruning finds the groups and ranks the channels; it also silently breaks networks. So: layers that
-give the output are found and kept, everything is cut and held against the dense network (`cutting`). If
-that fails the groups are cut one by one, those that break something are rolled back and named, and the
-work starts again without them.
+Torch-Pruning finds the groups and ranks the channels; it also silently breaks networks. So layers that
+make the output are found and kept, and the cut network is compared with the dense one (`cutting`). If
+that fails, the groups are cut one by one, those that break something are undone and named, and pruning
+starts again without them.
 
 The dependency graph: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv 2301.12900).
 Isomorphic ranking: Fang et al. 2024 (arXiv 2407.04616).
@@ -58,7 +58,7 @@ __all__ = [
 
 
 class _Hessian(tp.importance.GroupHessianImportance):  # type: ignore[misc]  # the library has no types
-    """Torch-Pruning's, whose own sum forgets every sample but the last."""
+    """Torch-Pruning's Hessian importance; its own sum keeps only the last sample."""
 
     def accumulate_grad(self, model: nn.Module) -> None:
         """Add the squared gradients of one sample."""
@@ -69,18 +69,18 @@ class _Hessian(tp.importance.GroupHessianImportance):  # type: ignore[misc]  # t
 
 
 _IMPORTANCES: dict[str, Callable[[], Any]] = {
-    # Sum of magnitudes and Euclidean length of a channel's weights (Li et al. 2017, arXiv 1608.08710).
+    # Sum of magnitudes, and Euclidean norm, of a channel's weights (Li et al. 2017, arXiv 1608.08710).
     "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
     "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-    # The norm's scale (Liu et al. 2017, arXiv 1708.06519): only where channels have a norm.
+    # The norm's scale (Liu et al. 2017, arXiv 1708.06519): only for channels with a norm.
     "bn-scale": tp.importance.BNScaleImportance,
-    # Magnitude relative to what is left of the layer (Lee et al. 2021, arXiv 2010.07611).
+    # Magnitude relative to the layer's remaining channels (Lee et al. 2021, arXiv 2010.07611).
     "lamp": lambda: tp.importance.LAMPImportance(p=2),
     # Distance to the geometric median of the filters (He et al. 2019, arXiv 1811.00250).
     "fpgm": lambda: tp.importance.FPGMImportance(p=2),
     # Gradient times weight (Molchanov et al. 2019, arXiv 1906.10771): needs a loss.
     "taylor": tp.importance.GroupTaylorImportance,
-    # The same with the squared gradients of every sample for the curvature (LeCun et al. 1989).
+    # The same with the squared gradients of every sample as the curvature (LeCun et al. 1989).
     "hessian": _Hessian,
     "random": tp.importance.RandomImportance,
 }
@@ -88,10 +88,10 @@ assert set(_IMPORTANCES) == {*CRITERIA, *CRITERIA_BY_LOSS}
 
 
 def make_importance(criterion: str) -> Any:
-    """Return the importance of that name.
+    """Return the importance function with that name.
 
     Raises:
-        OptionError: there is none.
+        OptionError: it does not exist.
     """
     if criterion not in _IMPORTANCES:
         raise OptionError(f"criterion '{criterion}' is not one of {', '.join(_IMPORTANCES)}.")
@@ -99,7 +99,7 @@ def make_importance(criterion: str) -> Any:
 
 
 def needs_gradients(criterion: str) -> bool:
-    """Return whether the criterion ranks by gradients, and so needs the user's loss."""
+    """Return whether the criterion ranks by gradients, so that it needs the user's loss."""
     return criterion in CRITERIA_BY_LOSS
 
 
@@ -121,25 +121,26 @@ def prune_channels(
 ) -> PruneResult:
     """Remove channels from a copy of `module`.
 
-    Nearly every parameter is a new object afterwards: make a new optimiser. Without fine-tuning, half
-    of the channels gone means an accuracy near chance.
+    Nearly every parameter is a new object afterwards: make a new optimizer. With half of the
+    channels removed, accuracy is near chance until fine-tuning.
 
     Args:
         module: any module; masks and computed weights are made plain first.
-        inputs: one sample input each.
-        spec: how much, ranked how.
-        importance: ranks a group of Torch-Pruning; takes the place of ``spec.criterion``.
-        loss: gives the loss of a module on the user's data, for criteria that rank by gradients: one value,
-            or one a sample, which ``hessian`` makes use of. None takes what ``spec.loss`` names.
+        inputs: the sample inputs.
+        spec: how much to prune, and how to rank.
+        importance: ranks a group of Torch-Pruning; replaces ``spec.criterion``.
+        loss: returns the loss of a module on the user's data, for criteria that rank by gradients: one value,
+            or one per sample, which ``hessian`` uses. None: the function that ``spec.loss`` names.
         after_step: called after every step with the module, the step (from 1) and the number of
             steps; trains the module in place.
-        latency: takes a module and returns its share of the latency, for a budget of it (``spec.latency``).
-        rewrites: plug-ins that give blocks a form whose channels can be pruned, see
-            `trtbuild.pytorch.prune.rewrites`; installed ones are asked as well.
+        latency: returns a module's latency as a share of the dense one's, for a latency budget
+            (``spec.latency``).
+        rewrites: plug-ins that rewrite blocks so that their channels can be pruned, see
+            `trtbuild.pytorch.prune.rewrites`; installed ones are used as well.
 
     Raises:
-        OptionError: a pattern that matches no layer, or a criterion that needs a loss.
-        ModelError: the module cannot be traced, or a rewrite does not compute the same.
+        OptionError: a pattern matches no layer, or a criterion needs a loss.
+        ModelError: the module cannot be traced, or a rewrite changes its results.
     """
     module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
@@ -147,7 +148,7 @@ def prune_channels(
     if without is not None and not spec.removes_ranked:
         return without
     importance, loss = _ranking(spec, importance, loss)
-    with torch.inference_mode(mode=False):  # copies made in it could not have gradients
+    with torch.inference_mode(mode=False):  # copies made in it could have no gradients
         base, rewritten = prepared(without.module if without else module, bound, rewrites)
         plan = CutPlan(
             spec=spec,
@@ -168,7 +169,7 @@ def prune_channels(
 def _without_zeros(
     module: nn.Module, bound: BoundInputs, rewrites: Sequence[BlockRewrite]
 ) -> PruneResult | None:
-    """The module without its zero channels, and how much what they added mattered; None where it has none."""
+    """The module without its zero channels, and a note on how much the output changed; None without such."""
     zero = zero_channels(module, bound)
     if not zero:
         return None
@@ -186,7 +187,7 @@ def _without_zeros(
 
 
 def _with_note(result: PruneResult, note: str) -> PruneResult:
-    """The result with one more thing that the user should know, first."""
+    """The result with one more note for the user, in front of the others."""
     report = result.report
     return replace(result, report=replace(report, notes=(note, *report.notes)))
 
@@ -196,7 +197,7 @@ def _ranking(
     importance: Callable[[Any], Any] | None,
     loss: Callable[[nn.Module], torch.Tensor] | None,
 ) -> tuple[Callable[[Any], Any], Callable[[nn.Module], torch.Tensor] | None]:
-    """What ranks channels and the loss that it needs: those that are given, or those that the wish names."""
+    """The importance and the loss that it needs: those passed, or those that the spec names."""
     if importance is not None:
         return importance, loss
     if loss is None and needs_gradients(spec.criterion):
@@ -205,7 +206,7 @@ def _ranking(
 
 
 def _joined(first: PruneResult, then: PruneResult) -> PruneResult:
-    """What two cuts did together; the history of the second holds both."""
+    """Combine the reports of two cuts; the history of the second has both already."""
     dense = {width.path: width.before for width in first.report.widths}
     widths = tuple(
         replace(one, before=dense.get(one.path, one.before)) for one in then.report.widths
@@ -221,7 +222,7 @@ def _joined(first: PruneResult, then: PruneResult) -> PruneResult:
 
 
 def _named_loss(spec: PruneSpec) -> Callable[[nn.Module], torch.Tensor]:
-    """The function that the wish names as the loss, its answers checked."""
+    """The loss function that the spec names, with its results checked."""
     if spec.loss is None:
         raise OptionError(
             f"the criterion '{spec.criterion}' ranks by gradients and needs a loss: --prune-loss "
@@ -289,9 +290,9 @@ def list_groups(
     *,
     rewrites: Sequence[BlockRewrite] = (),
 ) -> tuple[PruneGroup, ...]:
-    """Return the groups of coupled channels, what triggers what in them, and why some keep their width.
+    """Return the groups of coupled channels, the causes inside them, and why some keep their width.
 
-    Args as for `prune_channels`.
+    Arguments as in `prune_channels`.
 
     Raises:
         ModelError: the module cannot be traced.
@@ -312,7 +313,7 @@ def _as_asked(
     *,
     mixes: bool,
 ) -> tuple[Cut, CutPlan]:
-    """Cut what can be cut, again with other wishes where the whole misses the share that was asked for."""
+    """Cut what can be cut; with other ratios again if the result misses the requested share."""
     done, cut_by = _cut_what_can_be(base, bound, plan, mixes=mixes)
     if not _is_one_share(plan.spec):
         return done, cut_by
@@ -326,7 +327,7 @@ def _as_asked(
 
 
 def _is_one_share(spec: PruneSpec) -> bool:
-    """Whether one share of all channels is wished, in widths that are chosen here."""
+    """Whether one share of all channels is requested, with widths that are chosen here."""
     others = spec.layer_ratios or spec.head_ratio or spec.round_to or has_budget(spec)
     return spec.ratio > 0 and not others
 
@@ -334,7 +335,7 @@ def _is_one_share(spec: PruneSpec) -> bool:
 def _widths(
     base: nn.Module, done: Cut, plan: CutPlan, coupled: Mapping[str, PruneGroup]
 ) -> tuple[LayerWidth, ...]:
-    """The layers' widths before and after the cut, and why some kept theirs."""
+    """The layers' widths before and after the cut, and why some were kept."""
 
     def why(path: str) -> str:
         reason = _reason(path, plan, coupled, base)
@@ -349,8 +350,8 @@ def _cut_what_can_be(
 ) -> tuple[Cut, CutPlan]:
     """Cut until nothing breaks; every round keeps the groups that broke something before.
 
-    Groups that mix channels and without which the network does not run are first tried together: where
-    forward takes the width of attention from what flows around it, both have to be cut alike.
+    Groups that mix channels, and whose cut stops the network from running, are first cut together: if
+    forward takes the width of attention from its input, both have to be cut to the same width.
     """
     dense = count_cost(base, bound) if has_budget(plan.spec) else None
     tie = True
@@ -385,7 +386,7 @@ def _ratios(base: nn.Module, spec: PruneSpec) -> dict[str, float]:
 
 
 def _coupled(groups: Sequence[PruneGroup]) -> dict[str, PruneGroup]:
-    """Layer path -> the group that its output channels belong to."""
+    """Layer path -> the group of its output channels."""
     return {
         member.path: group for group in groups for member in group.members if member.side == "out"
     }
@@ -411,7 +412,7 @@ def _reason(path: str, plan: CutPlan, coupled: Mapping[str, PruneGroup], module:
 
 
 def _of_own(group: PruneGroup | None, module: nn.Module) -> str:
-    """More on why a group was not cut: a layer of it computes with parameters of its own, as LoRA's do."""
+    """More on why a group was not cut: a layer has parameters besides weight and bias, as in LoRA."""
     layers = dict(module.named_modules())
     for member in group.members if group is not None else ():
         layer = layers.get(member.path)
@@ -424,14 +425,14 @@ def _of_own(group: PruneGroup | None, module: nn.Module) -> str:
 
 
 def _achieved(widths: Sequence[LayerWidth]) -> float:
-    """Share of the channels gone, over the layers that nothing forbade to cut."""
+    """Share of the channels removed, over the layers that could be cut."""
     free = [w for w in widths if not w.kept or w.kept.endswith(_NOTHING_LEFT)]
     total = sum(width.before for width in free)
     return 1 - sum(width.after for width in free) / total if total else 0.0
 
 
 def _granular(plan: CutPlan, done: Cut, achieved: float) -> tuple[str, ...]:
-    """What is said where no cut came near the share that was asked for, though every step was done."""
+    """A sentence if no cut came near the requested share although every step was done."""
     asked = plan.spec.ratio
     if (
         "" in done.culprits

@@ -1,12 +1,12 @@
-"""One run of Torch-Pruning over a copy, all groups at once or one by one, and the check of what it cut.
+"""Runs Torch-Pruning over a copy, all groups at once or one by one, and checks the result.
 
-Is a cut network what it should be? Shapes on two inputs, values against zeroed channels.
+The check: shapes for two inputs, and values against zeroed channels.
 
-Removing a channel is the same as multiplying what reads it by zero. So the dense network with the
-readers' weights of the removed channels at zero must compute what the cut network computes. That finds
-what shapes do not: a channel shuffle runs with half of the channels, and is wrong.
+Removing a channel is the same as multiplying it by zero where it is read. So the dense network with the
+readers' weights of the removed channels set to zero must compute the same as the cut network. This finds
+errors that shapes do not show: a channel shuffle runs with half of the channels, but is wrong.
 
-It holds exactly unless a norm or attention mixes the channels (`dependency.is_mixer`).
+The two are equal unless a norm or attention mixes the channels (`dependency.is_mixer`).
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ _DOES_NOT_RUN = "the network does not run without them"
 
 
 class Snapshot:
-    """The attributes and tensors of all modules, to go back to, and the sizes and cuts that the graph keeps.
+    """Attributes and tensors of all modules, and sizes and cuts in the graph, to be restored.
 
-    Torch-Pruning puts new tensors in place of old ones and never writes into them, so references are
-    enough; it writes into its lists of sizes.
+    Torch-Pruning replaces tensors and never writes into them, so references are enough; it writes into
+    its lists of sizes.
     """
 
     def __init__(self, module: nn.Module, graph: Any) -> None:
@@ -75,7 +75,7 @@ class Snapshot:
         self._graph, self._cuts = graph, len(graph.pruning_history())
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for child, attributes, parameters, buffers in self._states:
             child.__dict__.clear()
             child.__dict__.update(attributes)
@@ -87,16 +87,16 @@ class Snapshot:
 
 
 class DenseReference:
-    """The dense network, to hold a cut one against."""
+    """The dense network, with which a cut one is compared."""
 
     def __init__(self, dense: nn.Module, inputs: BoundInputs) -> None:
         self._dense = float64_copy(dense)
         self._samples = [(inputs, 1), *((other, 2) for other in other_batch(inputs))]
-        # Original numbers of the input channels that a layer still has.
+        # Original indices of the input channels that a layer still has.
         self._survivors: dict[str, torch.Tensor] = {}
 
     def note_removed(self, graph: Any, group: Any) -> None:
-        """Zero, in the dense network, what reads the channels of `group`. Call it before the cut."""
+        """Zero the dense network's weights that read the channels of `group`. Call it before the cut."""
         for item in group:
             layer = item.dep.target.module
             reads = graph.is_in_channel_pruning_fn(item.dep.handler)
@@ -110,7 +110,7 @@ class DenseReference:
             layer.weight.shape[1] if isinstance(layer, TRANSPOSED) else 1
         )
         if depthwise:
-            return  # a depthwise layer passes its channel on; whoever reads that is zeroed
+            return  # it passes each channel on; the weights that read its output are zeroed
         inputs = layer.weight.shape[0 if isinstance(layer, TRANSPOSED) else 1]
         inputs *= 1 if isinstance(layer, TRANSPOSED) else groups
         survivors = self._survivors.get(path, torch.arange(inputs))
@@ -128,11 +128,11 @@ class DenseReference:
                     grouped[channel // size, :, channel % size] = 0
 
     def note_unread(self, path: str, indices: list[int]) -> None:
-        """Zero what reads these inputs of the layer at `path`. Call it before the cut."""
+        """Zero the weights that read these inputs of the layer at `path`. Call it before the cut."""
         self._zero(path, indices)
 
     def broken(self, cut: nn.Module, *, values: bool) -> str:
-        """Return why `cut` is not the dense network without the noted channels; empty when it is.
+        """Return how `cut` differs from the dense network without the noted channels; empty if it does not.
 
         Args:
             cut: the network after the cut.
@@ -169,18 +169,18 @@ class DenseReference:
 
 @dataclass
 class Cut:
-    """What came of one run.
+    """The result of one run.
 
     Attributes:
         module: the cut network.
-        history: Torch-Pruning's record: layer path, output side or not, channel numbers.
+        history: Torch-Pruning's record: layer path, whether output side, channel indices.
         heads: module path -> attribute -> new value, of attention blocks, norms and stored sizes.
-        key_groups: attention block, groups of heads that went, and how their rows lie; in order.
-        culprits: layer path -> what cutting its group broke; those groups were rolled back.
-        mixed: whether a group was cut that changes the values of others.
-        failed: why all cuts together are wrong; empty when right or when cut one by one.
-        planned: layer path -> output channels that were to be left after the last step.
-        stuck: paths of layers whose groups mix channels, and without which the network does not run.
+        key_groups: attention block, removed groups of heads, and the order of its rows; in order of removal.
+        culprits: layer path -> what cutting its group broke; these groups were rolled back.
+        mixed: whether a group was cut that changes the values of other channels.
+        failed: why all cuts together are wrong; empty if correct, or if cut one by one.
+        planned: layer path -> planned output channels after the last step.
+        stuck: paths of layers whose groups mix channels, and whose cut stops the network from running.
     """
 
     module: nn.Module
@@ -201,7 +201,7 @@ class Cut:
 
 
 def history_in(graph: Any) -> list[tuple[str, bool, list[int]]]:
-    """Return what was cut in a graph: layer path, output side or not, channel numbers."""
+    """Return the cuts in a graph: layer path, whether output side, channel indices."""
     return [
         (str(name), bool(out), [int(index) for index in indices])
         for name, out, indices in graph.pruning_history()
@@ -215,10 +215,10 @@ def cut(
 
     Args:
         base: with plain weights, in eval mode.
-        inputs: of the trace and the checks.
+        inputs: for the trace and the checks.
         plan: what to cut.
-        one_by_one: check after every group and roll back what breaks; else check once a step.
-        check: whether to check at all; not where only the size matters.
+        one_by_one: check after every group and roll back what breaks; else check once per step.
+        check: False skips the checks, if only the size matters.
     """
     module = copy_module(base)
     result, dense = Cut(module), layer_widths(base)
@@ -227,7 +227,7 @@ def cut(
         backup = copy_module(module) if step > 1 else None
         try:
             run, left = _step(result, inputs, plan, step, dense, heads, one_by_one, check=check)
-        except TooManyWaysError as error:  # what was cut before may have coupled more
+        except TooManyWaysError as error:  # earlier cuts may have coupled more
             path = next((path for path, one in module.named_modules() if one is error.layer), "")
             if not path or path in plan.kept:
                 raise
@@ -260,10 +260,10 @@ def _step(
     *,
     check: bool,
 ) -> tuple[_Run, dict[str, int]]:
-    """Cut channels in one step; return the last run, and the heads that are left."""
+    """Cut channels in one step; return the last run, and the remaining heads."""
     module = result.module
     with tracing(module, inputs), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(step)  # the random criterion
+        torch.manual_seed(step)  # seeds the random criterion
         accumulate(module, plan.importance, plan.loss)
         ratios, result.planned = shares(module, inputs, plan, step, dense)
         left = heads_left(heads, plan, step)
@@ -283,10 +283,10 @@ class _Run:
 
     Args:
         result: its module is cut.
-        inputs: of the trace and the checks.
+        inputs: for the trace and the checks.
         plan: what to cut.
-        ratios: layer -> share of its channels that goes now, exactly.
-        heads: attention block -> heads that are left after this step.
+        ratios: layer -> exact share of its channels to remove now.
+        heads: attention block -> remaining heads after this step.
         check: whether to check.
     """
 
@@ -325,7 +325,7 @@ class _Run:
             self.result.failed = reference.broken(module, values=not self.result.mixed)
 
     def step_one_by_one(self) -> None:
-        """Cut group by group; what breaks something is rolled back and named."""
+        """Cut group by group; roll back and name those that break something."""
         module = self.result.module
         for group in self.pruner.step(interactive=True):
             root = str(self.graph._module2name[group[0].dep.target.module])
@@ -348,12 +348,12 @@ class _Run:
             self.result.culprits[root] = reason
             if mixed and reason.startswith(_DOES_NOT_RUN):
                 self.result.stuck.update(layers_given(self.graph, group))
-            if parameters:  # the graph knows the parameter that is gone again
+            if parameters:  # the graph refers to the parameter that the rollback removed
                 self.stale = True
                 return
 
     def cut_keys(self, block: KeyGroups, left: int) -> None:
-        """Cut the heads of a block that shares keys until `left` groups are there; roll back what breaks."""
+        """Cut the heads of a block that shares keys down to `left` groups; roll back what breaks."""
         module = self.result.module
         reasons = []
         for one in block.orders:
@@ -375,7 +375,7 @@ class _Run:
         self.result.culprits[block.layers[0]] = reasons[0]
 
     def _update_numbers(self) -> tuple[dict[str, Any], ...]:
-        """Set what modules keep of their widths, and return what that changed."""
+        """Update the widths that modules store as numbers, and return the changes."""
         module = self.result.module
         return (
             update_attention(module, list(self.plan.attention), self._heads()),

@@ -1,12 +1,11 @@
-"""Torch-Pruning's dependency graph, and what its groups mean in module paths.
+"""Torch-Pruning's dependency graph, its groups as module paths, and attention heads.
 
-The library traces gradients, so every parameter must want one, gradients must be on, and the module ends
-in eval mode; `tracing` sees to that and puts everything back.
+The library traces gradients, so every parameter must require them, gradients must be on, and it leaves the
+module in eval mode; `tracing` arranges that and restores everything.
 
-Attention heads: finding them, so that pruning respects them, and telling the module afterwards.
-
-A packed projection gives query, key and value of all heads in one tensor. Channels can only leave it
-head by head, or the same ones of every head. The module's own numbers (`num_heads`, `head_dim`) are
+Attention heads are found so that pruning respects them, and the module is updated afterwards.
+A packed projection makes query, key and value of all heads in one tensor. Channels can only be removed
+head by head, or the same ones from every head. The module's own numbers (`num_heads`, `head_dim`) are
 plain attributes, which Torch-Pruning does not know.
 """
 
@@ -53,7 +52,7 @@ __all__ = [
 
 
 _MIXERS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.MultiheadAttention)
-"""They compute one channel from several, so taking some away changes the others."""
+"""They compute each channel from several, so removing some changes the others."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class Member:
 
     Attributes:
         path: module path, or name of a parameter.
-        side: ``out`` when output channels go, ``in`` when input channels go.
-        because: path of what triggers it; empty for the root.
+        side: ``out`` if it loses output channels, ``in`` if it loses input channels.
+        because: path of the member that causes it; empty for the root.
         num_channels: how many of its channels belong to the group.
     """
 
@@ -75,13 +74,13 @@ class Member:
 
 @dataclass(frozen=True)
 class PruneGroup:
-    """Channels that can only go together.
+    """Channels that can only be removed together.
 
     Attributes:
         root: the layer that the group is named after.
         width: its output channels.
-        members: everything that loses channels with it, in the order of cause.
-        kept: why the group keeps its width; empty when it can be pruned.
+        members: everything that loses channels with it, causes before effects.
+        kept: why the group keeps its width; empty if it can be pruned.
     """
 
     root: str
@@ -92,7 +91,7 @@ class PruneGroup:
 
 @contextlib.contextmanager
 def tracing(module: nn.Module, inputs: BoundInputs) -> Iterator[None]:
-    """Everything that Torch-Pruning silently needs; flags are as before afterwards, by name."""
+    """Set up what Torch-Pruning needs; afterwards restore the flags, by parameter name."""
     wanted = {name: tensor.requires_grad for name, tensor in module.named_parameters()}
     modes = {child: child.training for child in module.modules()}
     try:
@@ -104,7 +103,7 @@ def tracing(module: nn.Module, inputs: BoundInputs) -> Iterator[None]:
         ):
             for tensor in module.parameters():
                 tensor.requires_grad_(tensor.is_floating_point())
-            warnings.simplefilter("ignore")  # its warnings speak of its own internals
+            warnings.simplefilter("ignore")  # its warnings are about its internals
             yield
     finally:
         for name, tensor in module.named_parameters():
@@ -115,7 +114,7 @@ def tracing(module: nn.Module, inputs: BoundInputs) -> Iterator[None]:
 
 
 def forward_arguments(inputs: BoundInputs) -> dict[str, Any]:
-    """Return how Torch-Pruning calls the module and finds its outputs: positional, keyword, dicts and all."""
+    """Return the arguments with which Torch-Pruning calls the module and finds tensors in its outputs."""
     arguments, keywords = sample(inputs, seed=0)
     return {
         "example_inputs": arguments,
@@ -142,7 +141,7 @@ def build_graph(module: nn.Module, inputs: BoundInputs) -> Any:
 
 
 def output_layers(graph: Any) -> list[nn.Module]:
-    """Return the layers whose channels are the network's output: no other layer stands between."""
+    """Return the layers whose channels are the network's output, without another layer behind them."""
     return [
         node.module
         for node in graph.module2node.values()
@@ -168,7 +167,7 @@ def _reaches_output(node: Any) -> bool:
 
 
 def is_prunable(module: object) -> bool:
-    """Return whether `module` is a layer whose output channels can go: a convolution or linear layer."""
+    """Return whether `module` is a layer whose output channels can be removed: a convolution or linear."""
     return isinstance(module, LAYERS)
 
 
@@ -177,9 +176,9 @@ def _is_depthwise(module: nn.Module) -> bool:
 
 
 def is_mixer(graph: Any, group: Any, heads: Any) -> bool:
-    """Return whether removing the channels changes values of others (norms over channels, attention).
+    """Return whether removing the channels changes the values of others (norms over channels, attention).
 
-    A norm of the user's own is known by its class's name: it has a parameter for each channel.
+    A norm class of the user's is recognized by its name; it has a parameter per channel.
     """
     modules = (item.dep.target.module for item in group)
     return any(
@@ -198,10 +197,10 @@ def _is_of_norm(graph: Any, parameter: nn.Parameter) -> bool:
 
 
 def update_norms(module: nn.Module) -> dict[str, dict[str, Any]]:
-    """Tell every RMSNorm the width that its weight was cut to.
+    """Set every RMSNorm's `normalized_shape` to its cut weight's shape.
 
     Returns:
-        Module path -> attribute -> new value, of what changed.
+        Module path -> attribute -> new value, of the changed norms.
     """
     changed: dict[str, dict[str, Any]] = {}
     for path, child in module.named_modules():
@@ -216,7 +215,7 @@ def update_norms(module: nn.Module) -> dict[str, dict[str, Any]]:
 def describe(graph: Any, group: Any, kept: str = "") -> PruneGroup:
     """Return a group of Torch-Pruning in module paths."""
     members = []
-    nearest: dict[int, str] = {}  # of an operator: the module that its channels come from
+    nearest: dict[int, str] = {}  # of an operator: the module whose channels it has
     for item in group:
         path = _path(graph, item.dep.target)
         cause = _path(graph, item.dep.source) or nearest.get(id(item.dep.source), "")
@@ -240,7 +239,7 @@ def _path(graph: Any, node: Any) -> str:
 HEAD_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "nhead", "num_attention_heads")
 HEAD_WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
 HEAD_NUMBERS = frozenset((*HEAD_COUNTS, *HEAD_WIDTHS))
-"""Attributes that count heads or the channels of one."""
+"""Attributes with the number of heads or the channels of one head."""
 PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
 SEPARATE = (
     ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("query", "key", "value"),
@@ -255,9 +254,9 @@ class Attention:
 
     Attributes:
         path: its module path.
-        count: name of its attribute that holds the number of heads.
-        projections: paths of the linear layers that give queries, keys and values.
-        packed: whether one layer gives all three.
+        count: name of its attribute with the number of heads.
+        projections: paths of the linear layers that make queries, keys and values.
+        packed: whether one layer makes all three.
     """
 
     path: str
@@ -267,10 +266,10 @@ class Attention:
 
 
 def find_attention(module: nn.Module) -> list[Attention]:
-    """Return the blocks with a number of heads and linear projections by the usual names.
+    """Return the blocks that have a number of heads and linear projections by the usual names.
 
-    A block that says how wide a head is, and another width than its layers then have, is none: one layer that
-    gives keys and values for a single head (GPT-BigCode) may still fall into three parts for each head.
+    A block whose stated head width does not fit its layers is not returned: a layer with keys and values for
+    only one head (GPT-BigCode) may still be divisible into three parts per head.
     """
     found = []
     for path, block in module.named_modules():
@@ -302,22 +301,22 @@ def _splits(layer: object, parts: int) -> bool:
 
 
 def _is_told(block: nn.Module, width: int) -> bool:
-    """Whether `block` says that a head has `width` channels, or nothing of it."""
+    """Whether `block` states that a head has `width` channels, or states no width."""
     return all(getattr(block, name) == width for name in _head_widths(block))
 
 
 def _head_widths(block: nn.Module) -> list[str]:
-    """The attributes of `block` that say how many channels a head has."""
+    """The attributes of `block` with the number of channels of a head."""
     return [name for name in HEAD_WIDTHS if isinstance(getattr(block, name, None), int)]
 
 
 def update_attention(
     module: nn.Module, blocks: list[Attention], heads: Mapping[nn.Module, int]
 ) -> dict[str, dict[str, int]]:
-    """Set the number and width of heads in every block after its projections were cut.
+    """Set number and width of heads in every block after its projections were cut.
 
     Returns:
-        Module path -> attribute -> new value, of what changed.
+        Module path -> attribute -> new value, of the changed attributes.
     """
     changed: dict[str, dict[str, int]] = {}
     for attention in blocks:

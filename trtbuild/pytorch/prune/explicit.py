@@ -1,8 +1,8 @@
-"""Channels that are named go, with all that is coupled with them; those that are zero can be found.
+"""Removes named channels with all that is coupled with them, and finds channels that are zero.
 
-A structured mask (``torch.nn.utils.prune.ln_structured``, `mask_slices`) or sparse training leaves whole
-channels at zero, which cost as much as before. `zero_channels` finds those that can go and `prune_indices`
-takes them out, or any others that the user names.
+A structured mask (``torch.nn.utils.prune.ln_structured``, `mask_slices`) or sparse training sets whole
+channels to zero, which cost as much as before. `zero_channels` finds those that can be removed, and
+`prune_indices` removes them, or any others that the user names.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ def prune_indices(
     *,
     rewrites: Sequence[BlockRewrite] = (),
 ) -> PruneResult:
-    """Remove exactly these output channels from a copy of `module`, with what is coupled with them.
+    """Remove exactly these output channels, and what is coupled with them, from a copy of `module`.
 
-    What stands in a residual sum with a layer loses the same channels, what reads it loses inputs, norms
-    their parameters. The result is held against the dense network in float64, see `prune_channels`.
+    Layers in a residual sum with a named layer lose the same channels, their readers lose inputs, and norms
+    lose parameters. The result is compared with the dense network in float64, see `prune_channels`.
 
     Args:
         module: any module; masks and computed weights are made plain first.
-        inputs: one sample input each.
-        channels: path of a layer -> numbers of its output channels, counted in `module` as it is given.
-        rewrites: as for `prune_channels`.
+        inputs: the sample inputs.
+        channels: layer path -> indices of its output channels, in `module` as passed.
+        rewrites: as in `prune_channels`.
 
     Raises:
-        OptionError: there is no such layer or channel, a layer would lose all, or channels go only together
-            with others.
-        ModelError: the module cannot be traced, or computes something else without them.
+        OptionError: a layer or channel does not exist, a layer would lose all, or channels can only be
+            removed together with others.
+        ModelError: the module cannot be traced, or its results would change.
     """
     module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
@@ -89,7 +89,7 @@ def prune_indices(
 
 
 def _cut_named(base: nn.Module, bound: BoundInputs, channels: Mapping[str, Sequence[int]]) -> Cut:
-    """Cut a copy of `base` layer by layer, and hold it against `base`."""
+    """Cut a copy of `base` layer by layer, and compare it with `base`."""
     sizes, reference = find_stored_sizes(base, bound), DenseReference(base, bound)
     done = Cut(copy_module(base))
     with tracing(done.module, bound):
@@ -117,7 +117,7 @@ def _cut_named(base: nn.Module, bound: BoundInputs, channels: Mapping[str, Seque
 
 
 def _checked(base: nn.Module, channels: Mapping[str, Sequence[int]]) -> dict[str, Sequence[int]]:
-    """The channels as whole numbers, all of them there."""
+    """The channels as integers that exist in their layers."""
     widths = layer_widths(base)
     checked: dict[str, Sequence[int]] = {}
     for path, indices in channels.items():
@@ -135,7 +135,7 @@ def _checked(base: nn.Module, channels: Mapping[str, Sequence[int]]) -> dict[str
 
 
 def _count_heads(base: nn.Module, done: Cut, left: Mapping[str, Sequence[int]]) -> None:
-    """Tell every block of attention whose channels went how many heads it has."""
+    """Set the number of heads in every attention block that lost channels."""
     shared = {block.path for block in find_key_groups(base)}
     for block in find_attention(base):
         if block.path in shared or not left.keys() & set(block.projections):
@@ -149,11 +149,11 @@ def _count_heads(base: nn.Module, done: Cut, left: Mapping[str, Sequence[int]]) 
 def zero_channels(
     module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs
 ) -> dict[str, list[int]]:
-    """Return path of a layer -> its output channels that are zero, for `prune_indices`.
+    """Return layer path -> its output channels that are zero, for `prune_indices`.
 
-    A channel counts as zero where all weights that give it are zero, masks applied, or all that read it. Its
-    bias and the shift of its norm are not looked at: what they add goes with the channel. Channels of the
-    network's outputs are left out, and so is, of coupled layers, what is not zero in all of them.
+    A channel counts as zero if all weights that make it are zero, with masks applied, or all that read it.
+    Its bias and the shift of its norm are ignored, and removed with it. Channels of the network's outputs are
+    never returned; in coupled layers a channel must be zero in all of them.
 
     Raises:
         ModelError: the module cannot be traced.
@@ -192,7 +192,7 @@ def _group(
     indices: Sequence[int],
     left: Mapping[str, Sequence[int]],
 ) -> Any:
-    """The library's group of the channels that are still there; None where all have gone with others."""
+    """The library's group of those channels that remain; None if all were removed with others."""
     layer = graph.model.get_submodule(path)
     if layer not in graph.module2node:
         raise OptionError(f"'{path}' is not a convolution or linear layer that the module calls.")
@@ -220,7 +220,7 @@ def _group(
 
 
 def _numbers(path: str, indices: Any) -> list[int]:
-    """What the user gave as whole numbers: a list, an array or a tensor of them."""
+    """The user's list, array or tensor of channels as integers."""
     with contextlib.suppress(TypeError):
         given = list(indices)
         if not any(isinstance(one, bool) for one in given):
@@ -233,7 +233,7 @@ def _gives(graph: Any, item: Any) -> bool:
 
 
 def _note(graph: Any, group: Any, left: dict[str, list[int]]) -> None:
-    """Note which of its first channels each layer still has behind the cut of `group`."""
+    """Record which of its original channels each layer still has after the cut of `group`."""
     for item in group:
         layer = item.dep.target.module
         if isinstance(layer, LAYERS) and _gives(graph, item):

@@ -1,4 +1,4 @@
-"""Which channels can only go together, which can go at all, and why the others cannot."""
+"""Finds which channels can only be removed together, which can be removed, and why others cannot."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ class Prospect:
         groups: every group, with the reason if it keeps its width.
         kept: layer path -> why it must not be the root of a cut.
         attention: the attention blocks.
-        key_groups: those of them whose heads share keys.
+        key_groups: the attention blocks whose heads share keys.
         sizes: plain numbers of modules that count channels.
         mixes: whether any group that can be pruned changes the values of other channels.
-        cost: of the module as it is.
+        cost: of the unpruned module.
     """
 
     groups: tuple[PruneGroup, ...]
@@ -69,17 +69,17 @@ def survey(
     spec: PruneSpec,
     importance: Callable[[Any], Any] | None,
 ) -> Prospect:
-    """Look at all groups of `module` without cutting anything.
+    """Find all groups of `module`, without cutting.
 
     Args:
         module: with plain weights.
-        inputs: of the trace.
-        spec: names what shall keep its width.
+        inputs: for the trace.
+        spec: names layers that keep their width.
         importance: ranks a group; tried on every group, because it fails on some structures. None
-            when it needs gradients.
+            if it needs gradients.
 
     Raises:
-        ModelError: data decides which way the module takes, or its channels cannot be traced.
+        ModelError: a branch of the module depends on data, or its channels cannot be traced.
         OptionError: a pattern matches no layer.
     """
     run(copy_module(module, share_parameters=True), inputs)
@@ -108,7 +108,7 @@ def find_stored_sizes(module: nn.Module, inputs: BoundInputs) -> tuple[StoredSiz
     """Return the plain numbers of modules that count channels, see `trtbuild.pytorch.prune.sizes`.
 
     Raises:
-        ModelError: data decides which way the module takes.
+        ModelError: a branch of the module depends on data.
     """
     return find_sizes(_refuse_branches(module, inputs), module, find_attention(module))
 
@@ -126,7 +126,7 @@ def _refuse_branches(module: nn.Module, inputs: BoundInputs) -> ExportedProgram:
 def _groups(
     graph: Any, kept: dict[str, str], importance: Callable[[Any], Any] | None
 ) -> list[tuple[Any, PruneGroup]]:
-    """All groups, each once; layers that the library cannot follow are added to `kept`."""
+    """All groups, each once; adds layers that the library cannot trace to `kept`."""
     found: list[tuple[Any, PruneGroup]] = []
     seen: set[str] = set()
     for layer in [m for m in graph.module2node if isinstance(m, LAYERS)]:

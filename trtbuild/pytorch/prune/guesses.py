@@ -1,4 +1,4 @@
-"""What Torch-Pruning guesses wrongly while it traces, or does not see: put right for as long as it works."""
+"""Temporary corrections of what Torch-Pruning guesses wrongly or does not see during tracing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["GatesInPieces", "by_the_widest", "gradients_everywhere", "passing_ov
 
 @contextlib.contextmanager
 def passing_over_the_unknown() -> Iterator[None]:
-    """Let the library pass over operators through which it cannot tell the channels, on which it fails.
+    """Let the library skip operators whose channels it cannot trace, instead of failing on them.
 
-    Queries that turn with their positions, half by half, are such, and views of maps with few channels. What
-    the shapes say is set afterwards (`trtbuild.pytorch.prune.slices`); of the rest the check of a cut tells.
+    Examples: rotary embeddings of queries, in halves, and views of maps with few channels. What the shapes
+    tell is set afterwards (`trtbuild.pytorch.prune.slices`); the check of a cut covers the rest.
     """
     mappings = tp.dependency.index_mapping
     between = tp.dependency.shape_infer.infer_channels_between
@@ -49,9 +49,9 @@ def passing_over_the_unknown() -> Iterator[None]:
 
 
 def _unbound(mappings: Any) -> Callable[[Any, Any], None]:
-    """What gives the pieces of an ``unbind`` their channels by their own number, not by who takes them.
+    """Return a function that gives an ``unbind`` one piece of channels per output, not per reader.
 
-    The library counts one piece for each taker, and a query that is normalized is taken twice.
+    The library counts one piece per reader, and a query that is normalized has two.
     """
 
     def followed(graph: Any, node: Any) -> None:
@@ -84,9 +84,9 @@ def _unbound(mappings: Any) -> Callable[[Any, Any], None]:
 
 @contextlib.contextmanager
 def by_the_widest() -> Iterator[None]:
-    """Let the library count the channels of a sum or product by its widest part, and not by its last.
+    """Let the library take the channels of a sum or product from its widest operand, not from its last.
 
-    The last may be one map for all channels, and then a flattening behind it is taken for another.
+    The last may be one map for all channels; then the library misreads a flattening behind it.
     """
     infer = tp.dependency.shape_infer
     known, name = infer.infer_out_channels_recursively, "infer_out_channels_recursively"
@@ -111,7 +111,7 @@ def by_the_widest() -> Iterator[None]:
 
 @contextlib.contextmanager
 def gradients_everywhere() -> Iterator[None]:
-    """Let gradients flow through frozen parts of forward as well: the library sees channels by them."""
+    """Let gradients flow through frozen parts of forward, since the library traces channels by gradients."""
     with contextlib.ExitStack() as stack:
         for block in (torch.no_grad, torch.inference_mode):
             for name in ("__enter__", "__exit__"):
@@ -120,12 +120,12 @@ def gradients_everywhere() -> Iterator[None]:
 
 
 class GatesInPieces(TorchFunctionMode):  # type: ignore[misc]
-    """Within this mode ``glu`` is what it stands for: one half times the sigmoid of the other."""
+    """In this mode ``glu`` runs as its definition: one half times the sigmoid of the other."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Call `func`, or what ``glu`` stands for."""
+        """Call `func`, or the definition of ``glu`` in its place."""
         del types
         if func not in (F.glu, torch._C._nn.glu):
             return func(*args, **(kwargs or {}))

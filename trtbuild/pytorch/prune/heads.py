@@ -1,4 +1,4 @@
-"""How many heads of each attention block stay: the wish, rounded so that all blocks together keep it."""
+"""How many heads of each attention block stay, rounded so that all blocks together meet the request."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ __all__ = ["head_counts", "heads_left"]
 
 
 def head_counts(module: nn.Module, plan: CutPlan) -> dict[str, int]:
-    """Return path of an attention block -> its heads that can go; groups of them where they share keys.
+    """Return path of an attention block -> number of its prunable heads, or of groups that share keys.
 
     Args:
-        module: before anything is cut.
-        plan: what is wished, and which blocks there are.
+        module: before any cut.
+        plan: the request, and the attention blocks.
     """
     counts = {
         block.path: block.groups(module)
@@ -40,12 +40,12 @@ def head_counts(module: nn.Module, plan: CutPlan) -> dict[str, int]:
 
 
 def heads_left(counts: Mapping[str, int], plan: CutPlan, step: int) -> dict[str, int]:
-    """Return path of an attention block -> how many heads, or groups of heads, it has after `step`.
+    """Return path of an attention block -> number of heads, or groups of heads, after `step`.
 
     Args:
-        counts: what `head_counts` gave.
-        plan: a block whose layers have a ratio of their own takes that; others lose the share of heads, or
-            of channels where no share of heads is wished.
+        counts: from `head_counts`.
+        plan: a block whose layers have their own ratio uses it; others use the ratio of heads, or that of
+            channels if there is none.
         step: from 1.
     """
     spec = plan.spec

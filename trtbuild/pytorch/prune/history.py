@@ -1,6 +1,6 @@
-"""A pruned module on disk, without pickle: what was cut as JSON, the weights as safetensors.
+"""Saves a pruned module without pickle: the cuts as JSON, the weights as safetensors.
 
-Loading constructs the module as ever, cuts the same channels again and then loads the weights strictly.
+Loading constructs the module as usual, repeats the cuts and then loads the weights strictly.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ __all__ = [
 
 _FORMAT = 5
 _KNOWN = (2, 3, 4, _FORMAT)
-"""Format 2 had no history before another, 3 no heads that share keys, 4 not their order in one layer."""
+"""Format 2 lacks earlier histories, 3 heads that share keys, 4 their row order in one layer."""
 _ATTRIBUTE = "_pruning_history"
 
 
 @dataclass(frozen=True)
 class PruneHistory:
-    """Everything that turns the dense module into the pruned one.
+    """All changes from the dense module to the pruned one.
 
     Attributes:
-        inputs: what the module was traced with.
-        rewritten: path of each block that was rewritten first, and by which plug-in.
-        cuts: layer path, whether output channels went (else input channels), and their numbers in
-            the module as it was at that moment.
+        inputs: the inputs of the trace.
+        rewritten: path of each block that was rewritten first, and its plug-in.
+        cuts: layer path, whether output channels were cut (else input channels), and their indices at that
+            moment.
         attributes: module path -> attribute -> value, of attention blocks and norms.
-        key_groups: path of an attention block whose heads share keys, which groups of heads went, in the
-            module as it was at that moment, and how their rows lie where one layer gives them all.
-        before: what was cut before, when a pruned module was pruned again.
+        key_groups: path of an attention block whose heads share keys, the removed groups of heads, by their
+            indices at that moment, and the order of its rows if one layer makes queries, keys and values.
+        before: the earlier history, if a pruned module was pruned again.
     """
 
     inputs: tuple[InputSpec, ...]
@@ -77,7 +77,7 @@ class PruneHistory:
         """Read what `to_json` wrote.
 
         Raises:
-            ModelError: other text, or a newer format.
+            ModelError: it is not such a text, or has an unknown format.
         """
         with decoding(ModelError, "the pruning history is damaged"):
             data = json.loads(text)
@@ -121,12 +121,12 @@ def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
 
 
 def remember(module: nn.Module, history: PruneHistory) -> None:
-    """Note on `module` how it was pruned; copies of it, trained or not, keep the note."""
+    """Store on `module` how it was pruned; copies of it, trained or not, keep that."""
     setattr(unwrapped(module), _ATTRIBUTE, history)
 
 
 def history_of(module: nn.Module) -> PruneHistory | None:
-    """Return how `module` was pruned, for `save_pruned` after fine-tuning; None for a dense one."""
+    """Return how `module` was pruned, for `save_pruned` after fine-tuning; None for a dense module."""
     found = getattr(unwrapped(module), _ATTRIBUTE, None)
     return found if isinstance(found, PruneHistory) else None
 
@@ -137,12 +137,12 @@ def load_pruned(
     """Prune the freshly constructed dense `module` again, in place, and load the weights.
 
     Args:
-        module: as the factory gives it.
-        folder: what `save_pruned` wrote.
-        rewrites: the plug-ins that `prune_channels` was given; installed ones are found.
+        module: as the factory makes it.
+        folder: from `save_pruned`.
+        rewrites: the plug-ins passed to `prune_channels`; installed ones are found.
 
     Raises:
-        ModelError: the folder is no such folder, or was made from another module.
+        ModelError: it is not such a folder, or belongs to another module.
     """
     with decoding(ModelError, f"'{folder}' holds no pruned module: {HISTORY_FILE} cannot be read"):
         history = PruneHistory.from_json((folder / HISTORY_FILE).read_text(encoding="utf-8"))
@@ -155,10 +155,10 @@ def load_pruned(
 
 
 def _load_all(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Load weights that are all that the module has, and nothing else.
+    """Load weights, which must be exactly those of the module.
 
     Raises:
-        ValueError: some are missing, or are too many.
+        ValueError: some are missing or unexpected.
     """
     here = module.state_dict()
     missing = without_tied(module, [name for name in here if name not in weights], weights)
@@ -175,7 +175,7 @@ def apply_history(
     """Cut `module` in place as `history` says.
 
     Raises:
-        ModelError: it names a layer or a channel that this module has not.
+        ModelError: it names a layer or a channel that this module does not have.
     """
     if history.before is not None:
         apply_history(module, history.before, rewrites)
@@ -209,7 +209,7 @@ def _cut_again(graph: Any, module: nn.Module, path: str, *, out: bool, indices: 
     layer = module.get_submodule(path)
     pruner = graph.get_pruner_of_module(layer)
     width = (pruner.get_out_channels if out else pruner.get_in_channels)(layer)
-    # Torch-Pruning itself would cut attribute and tensor differently.
+    # Torch-Pruning itself would not notice, and cut attribute and tensor differently.
     if not indices or min(indices) < 0 or max(indices) >= width or len(set(indices)) >= width:
         raise ModelError(
             f"the pruning history cuts channels that '{path}' (width {width}) has not."

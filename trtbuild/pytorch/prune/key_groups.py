@@ -1,11 +1,11 @@
-"""Attention in which several heads of queries share one of keys and values: whole groups of heads go.
+"""Prunes attention in which several query heads share a key and value head, in whole groups.
 
-A head of queries cannot go alone, because what repeats the keys wants as many for each. So a head of keys
-and values goes with all the heads of queries that read it, and with their columns of the output projection
-(Ainslie et al. 2023, "GQA", arXiv 2305.13245). What is left computes what it did: heads are softmaxes of
-their own. The library cannot follow these channels, so they are cut here.
+A query head cannot be removed alone, since the repeated keys need the same number for each. So a key and
+value head is removed with all query heads that read it, and with their columns of the output projection
+(Ainslie et al. 2023, "GQA", arXiv 2305.13245). The remaining heads compute the same as before, since each has
+its own softmax. The library cannot trace these channels, so they are cut here.
 
-Where one layer gives queries, keys and values, their rows lie one after the other (Phi-3), or group by group
+If one layer makes queries, keys and values, their rows lie one after the other (Phi-3), or group by group
 (Falcon, InternLM2). The names do not tell which, so both are tried, and the check of the cut decides.
 """
 
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 SHARED_KEYS = "its heads share keys, and go by whole groups"
-"""Why the layers of such a block keep their width where no group goes."""
+"""Why the layers of such a block keep their width if no group is removed."""
 
 _KEY_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")
 _PACKED = (*PACKED, "qkv_proj", "query_key_value", "wqkv", "W_pack")
@@ -42,16 +42,16 @@ _ONE_AFTER_THE_OTHER, _BY_GROUP = "one after the other", "by group"
 
 @dataclass(frozen=True)
 class KeyGroups:
-    """One attention block whose keys are shared.
+    """One attention block with shared keys.
 
     Attributes:
         path: its module path.
         width: channels of one head.
-        share: heads of queries that read one of keys.
-        counts: names of its attributes that hold how many heads of queries, or of keys, there are.
-        projections: names of the layers that give queries, keys and values, or of the one that gives all.
+        share: number of query heads per key head.
+        counts: names of its attributes with the number of query heads or key heads.
+        projections: names of the layers that make queries, keys and values, or of the one that makes all.
         output: name of the layer that reads the heads.
-        order: how the rows lie where one layer gives all; else empty.
+        order: order of the rows if one layer makes all; else empty.
     """
 
     path: str
@@ -64,23 +64,23 @@ class KeyGroups:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Paths of the layers whose heads go together, of the output projection last."""
+        """Paths of the layers whose heads are removed together; the output projection is last."""
         return tuple(f"{self.path}.{name}".lstrip(".") for name in (*self.projections, self.output))
 
     @property
     def orders(self) -> tuple[KeyGroups, ...]:
-        """The same block with each order in which its rows may lie."""
+        """The block once for each possible order of its rows."""
         if not self.order:
             return (self,)
         return tuple(replace(self, order=one) for one in (_ONE_AFTER_THE_OTHER, _BY_GROUP))
 
     def groups(self, module: nn.Module) -> int:
-        """Return how many heads of keys there are."""
+        """Return the number of key heads."""
         columns = int(module.get_submodule(self.layers[-1]).in_features)
         return columns // (self.width * self.share)
 
     def channels(self, module: nn.Module, layer: int) -> torch.Tensor:
-        """Return ``[groups, ...]``: which outputs of a layer belong to each group; of the last, inputs."""
+        """Return ``[groups, ...]``: the outputs of a layer in each group; for the last layer, the inputs."""
         groups = self.groups(module)
         parts = [self.share + 2 if self.order else 1]
         if self.order == _ONE_AFTER_THE_OTHER and layer < len(self.projections):
@@ -92,10 +92,10 @@ class KeyGroups:
 
 
 def find_key_groups(module: nn.Module) -> list[KeyGroups]:
-    """Return the attention blocks whose heads of queries share heads of keys, by the usual names.
+    """Return the attention blocks whose query heads share key heads, by the usual names.
 
-    How wide a head is, a block says by the number of its heads, or by an attribute such as ``head_dim``: in
-    transformers the numbers of heads are in the configuration alone.
+    The width of a head follows from the block's number of heads, or from an attribute such as ``head_dim``:
+    blocks of transformers have the number of heads only in their configuration.
     """
     found = []
     for path, block in module.named_modules():
@@ -131,7 +131,7 @@ def _number(block: nn.Module, names: tuple[str, ...]) -> str:
 def _in_one_layer(
     block: nn.Module, counts: tuple[str, ...], output: nn.Linear
 ) -> tuple[str, int, int] | None:
-    """The layer that gives queries, keys and values, the width of a head, and the heads that share keys."""
+    """The layer that makes queries, keys and values, the width of a head, and query heads per key head."""
     if len(counts) < 2:
         return None
     heads, keys = (getattr(block, name) for name in counts)
@@ -150,7 +150,7 @@ def _in_one_layer(
 
 
 def _width(block: nn.Module, query: Any, count: str) -> int:
-    """The channels of one head; 0 where the block does not say it."""
+    """The channels of one head; 0 if the block does not tell."""
     if not count:
         return int(getattr(block, _number(block, HEAD_WIDTHS), 0))
     heads = getattr(block, count)
@@ -158,7 +158,7 @@ def _width(block: nn.Module, query: Any, count: str) -> int:
 
 
 def _keys(layers: list[Any], width: int) -> int:
-    """How many heads of keys there are; 0 where heads of queries do not share them evenly."""
+    """The number of key heads; 0 if query heads do not share them evenly."""
     query, key, value, output = layers
     widths = {query.out_features, key.out_features}
     same = key.out_features == value.out_features and output.in_features == query.out_features
@@ -169,7 +169,7 @@ def _keys(layers: list[Any], width: int) -> int:
 
 
 def weakest_key_groups(module: nn.Module, block: KeyGroups, gone: int) -> list[int]:
-    """Return the `gone` groups with the least weights in all layers."""
+    """Return the `gone` groups with the smallest weights in all layers."""
     sizes = []
     for number, path in enumerate(block.layers):
         weight = module.get_submodule(path).weight.detach()
@@ -188,7 +188,7 @@ def columns_of(module: nn.Module, block: KeyGroups, groups: list[int]) -> list[i
 def cut_key_groups(
     module: nn.Module, block: KeyGroups, groups: list[int]
 ) -> dict[str, Mapping[str, Any]]:
-    """Take `groups` out of a block, in place.
+    """Remove `groups` from a block, in place.
 
     Returns:
         Module path -> attribute -> new value.
@@ -199,7 +199,7 @@ def cut_key_groups(
     for number, (path, rows) in enumerate(zip(block.layers, left)):
         layer = module.get_submodule(path)
         axis = int(number == len(block.projections))
-        # in the order in which they lie
+        # in their original order
         staying = rows.flatten().sort().values.to(layer.weight.device)
         layer.weight = _part(layer.weight, axis, staying)
         if axis == 0 and layer.bias is not None:

@@ -1,4 +1,4 @@
-"""What belongs to each channel of a coupled group: slices of parameters, by the channel that they go with."""
+"""The slices of parameters that belong to each channel of a coupled group."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class ChannelSlices:
 
     Attributes:
         owner: the layer or norm.
-        gives: whether it gives these channels; else it reads them.
-        axis: of its weight.
-        slices: numbers of the slices along `axis`.
-        channels: for each of them the channel of the group's first layer that it goes with.
+        gives: True if it makes these channels, False if it reads them.
+        axis: axis of its weight.
+        slices: indices of the slices along `axis`.
+        channels: for each slice the channel of the group's first layer that it belongs to.
     """
 
     owner: nn.Module
@@ -36,7 +36,7 @@ class ChannelSlices:
 
     @property
     def passes(self) -> bool:
-        """Whether it passes channels on one by one: a norm, or a depthwise convolution."""
+        """Whether it passes each channel on separately: a norm, or a depthwise convolution."""
         groups = getattr(self.owner, "groups", 1)
         return (
             not isinstance(self.owner, LAYERS)
@@ -44,7 +44,7 @@ class ChannelSlices:
         )
 
     def squares(self, width: int, weight: torch.Tensor) -> torch.Tensor:
-        """Return the sum of squares of the weights of each of `width` channels, with gradients."""
+        """Return the sum of squared weights of each of `width` channels, with gradients."""
         others = [axis for axis in range(weight.ndim) if axis != self.axis]
         each = weight.square().sum(others) if others else weight.square()
         where = torch.tensor(self.channels, device=each.device)
@@ -52,7 +52,7 @@ class ChannelSlices:
 
 
 def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
-    """Return the coupled groups of a dependency graph, each once, with the layer that it is named after."""
+    """Return the coupled groups of a dependency graph, each once, with the layer that names it."""
     seen: set[nn.Module] = set()
     for layer in [one for one in graph.module2node if isinstance(one, LAYERS)]:
         if layer in seen:
@@ -68,7 +68,7 @@ def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
 
 
 def channels_of(graph: Any, group: Any) -> list[ChannelSlices]:
-    """Return the slices of every weight of a group; of grouped convolutions those alone that they give."""
+    """Return the slices of every weight of a group; for grouped convolutions only on their output side."""
     found = []
     for item in group:
         owner = item.dep.target.module

@@ -1,4 +1,4 @@
-"""Named channels of attention: whole heads, the same of every head, or whole groups that share keys."""
+"""Named channels of attention: whole heads, the same channels of every head, or whole key groups."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ __all__ = ["heads_behind", "take_key_groups"]
 def heads_behind(
     base: nn.Module, block: Attention, left: Mapping[str, Sequence[int]]
 ) -> tuple[int, bool]:
-    """Return how many heads of a block are left, and whether all of them are as wide as before.
+    """Return how many heads of a block remain, and whether all of them have their original width.
 
     Args:
         base: before the cut.
-        block: of it.
-        left: path of a layer -> which of its first output channels it still has; layers that lost none are
+        block: a block of `base`.
+        left: layer path -> its remaining output channels, by original index; layers that lost none are
             absent.
 
     Raises:
-        OptionError: some heads would be narrower than others, or queries other than keys.
+        OptionError: heads would differ in width, or queries from keys.
     """
     heads = getattr(base.get_submodule(block.path), block.count)
     widths = layer_widths(base)
@@ -57,14 +57,14 @@ def heads_behind(
 def take_key_groups(
     base: nn.Module, channels: Mapping[str, Sequence[int]]
 ) -> tuple[dict[str, Sequence[int]], list[tuple[KeyGroups, list[int]]]]:
-    """Return the named channels without those of blocks that share keys, and of these blocks what goes.
+    """Return the named channels outside of blocks that share keys, and the groups to remove in these blocks.
 
     Args:
         base: with plain weights.
-        channels: path of a layer -> numbers of its output channels.
+        channels: layer path -> indices of its output channels.
 
     Raises:
-        OptionError: channels are named that are no whole groups of heads.
+        OptionError: the named channels are not whole groups of heads.
     """
     rest: dict[str, Any] = dict(channels)
     taken = []
@@ -80,7 +80,7 @@ def take_key_groups(
 def _whole_groups(
     base: nn.Module, block: KeyGroups, named: Mapping[int, Sequence[int]]
 ) -> tuple[KeyGroups, list[int]]:
-    """The block with the order in which what is named are whole groups, and their numbers."""
+    """The block with the row order in which the named channels are whole groups, and the groups' indices."""
     for one in block.orders:
         gone: set[int] = set()
         whole = True
@@ -101,7 +101,7 @@ def _whole_groups(
 
 
 def _spans(numbers: Sequence[int]) -> str:
-    """Sorted numbers in words: ``0 to 7 and 32 to 35``."""
+    """Sorted indices in words: ``0 to 7 and 32 to 35``."""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][1] + 1:

@@ -1,8 +1,8 @@
-"""The share that was asked for, also where only a cut shows that more channels are coupled than was seen.
+"""Meets the requested share even if a cut shows more coupling between channels than was known.
 
-The maximum over pairs of channels, or the sum of every second one with its neighbour: what goes takes its
-partner along, and a share of 30 % becomes 60 %. So the cut is looked at, what went too far is wished smaller,
-and the dense network is cut again.
+For example the maximum over pairs of channels, or the sum of every second channel with its neighbour: a
+removed channel takes its partner along, and a share of 30 % becomes 60 %. So the result is measured, ratios
+that went too far are reduced, and the dense network is cut again.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 __all__ = ["as_near_as_can_be"]
 
 _TRIES = 4
-"""Cuts with corrected wishes, and as many that mix the wishes of two of them."""
+"""Number of cuts with corrected ratios, and of cuts that mix the ratios of two others."""
 
 
 @dataclass(frozen=True)
 class _Try:
-    """One cut: by which share of the channels it misses the wish, its plan, and what came of it."""
+    """One cut: the difference of its share of channels to the request, its plan, and the result."""
 
     miss: float
     plan: CutPlan
@@ -41,14 +41,14 @@ def as_near_as_can_be(
     again: Callable[[CutPlan], tuple[Cut, CutPlan]],
     achieved: Callable[[Cut, CutPlan], float],
 ) -> tuple[Cut, CutPlan]:
-    """Return the cut that comes nearest to the share that was asked for, and its plan.
+    """Return the cut that comes nearest to the requested share, and its plan.
 
     Args:
         dense: the layers' widths before any cut.
-        first: cut by `plan`.
-        plan: wishes one share for all layers, in widths that suit each.
-        again: cuts the dense network by another plan; the plan may come back with more layers kept.
-        achieved: the share of the channels that went.
+        first: the cut by `plan`.
+        plan: requests one share for all layers, in widths that suit each.
+        again: cuts the dense network by another plan; the returned plan may keep more layers.
+        achieved: the share of channels that a cut removed.
     """
 
     def tried(done: Cut, by: CutPlan) -> _Try:
@@ -70,7 +70,7 @@ def as_near_as_can_be(
 
 
 def _corrected(dense: Mapping[str, int], last: _Try) -> dict[str, float]:
-    """The shares of the layers: smaller where more went than was planned, larger again where nothing did."""
+    """New ratios: smaller where more went than planned, larger again where nothing went."""
     left, wish = layer_widths(last.done.module), last.plan.spec.ratio
     ratios = dict(last.plan.ratios)
     for path, planned in last.done.planned.items():
@@ -83,9 +83,9 @@ def _corrected(dense: Mapping[str, int], last: _Try) -> dict[str, float]:
 
 
 def _mixed(tries: list[_Try]) -> dict[str, float] | None:
-    """The shares of the nearest cuts on both sides of the wish, half of those that differ from each.
+    """Mix the ratios of the nearest cuts below and above the request, half of the differing ones from each.
 
-    None where the wish is met, or a side is missing.
+    None if the request is met, or one side is missing.
     """
     below = max((one for one in tries if one.miss <= 0), key=lambda one: one.miss, default=None)
     above = min((one for one in tries if one.miss >= 0), key=lambda one: one.miss, default=None)

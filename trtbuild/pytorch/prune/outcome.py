@@ -1,4 +1,4 @@
-"""What a module is before channels of it are removed, and what is said of it afterwards."""
+"""The module before its channels are removed, and the report afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["LayerWidth", "PruneReport", "PruneResult", "prepared", "remembered",
 
 @dataclass(frozen=True)
 class LayerWidth:
-    """Output channels of one layer before and after; the reason when none went."""
+    """Output channels of one layer before and after; the reason if none were removed."""
 
     path: str
     before: int
@@ -38,14 +38,14 @@ class PruneReport:
     """What pruning did.
 
     Attributes:
-        asked: the ratio that was asked for, or that a budget asks for.
-        achieved: share of the channels gone, over the layers that could lose some.
+        asked: the requested ratio, or the one that a budget needs.
+        achieved: share of the channels removed, over the layers that could lose some.
         round_to: remaining widths are multiples of this.
         widths: every convolution and linear layer.
         before, after: cost of one sample.
-        inexact: whether a norm over channels or attention was cut, so that even removing channels
-            that are zero changes the output a little.
-        notes: what else the user should know.
+        inexact: whether a norm over channels or attention was cut, so that removing even zero
+            channels changes the output a little.
+        notes: other sentences for the user.
     """
 
     asked: float
@@ -76,7 +76,7 @@ class PruneReport:
 
 @dataclass(frozen=True)
 class PruneResult:
-    """The cut module (a copy), what was done, and the record to do it again."""
+    """The cut module (a copy), the report, and the history that repeats the cut."""
 
     module: nn.Module
     report: PruneReport
@@ -90,7 +90,7 @@ def remembered(
     rewritten: tuple[tuple[str, str], ...],
     report: PruneReport,
 ) -> PruneResult:
-    """Return the result of a cut of `base`, whose module remembers what was done to it."""
+    """Return the result of a cut of `base`; the cut module stores its history."""
     history = PruneHistory(
         bound.specs,
         rewritten,
@@ -106,7 +106,7 @@ def remembered(
 def prepared(
     module: nn.Module, bound: BoundInputs, rewrites: Sequence[BlockRewrite]
 ) -> tuple[nn.Module, tuple[tuple[str, str], ...]]:
-    """Return a copy with plain weights and rewritten blocks; and which those are."""
+    """Return a copy with plain weights and rewritten blocks, and the list of these blocks."""
     base = copy_module(module).eval()
     make_weights_plain(base)
     return base, rewrite_blocks(base, rewrites, bound)
@@ -115,7 +115,7 @@ def prepared(
 def width_changes(
     base: nn.Module, module: nn.Module, why: Callable[[str], str]
 ) -> tuple[LayerWidth, ...]:
-    """Return the widths of all layers before and after; `why` says why a layer kept its own."""
+    """Return the widths of all layers before and after; `why` gives the reason if a layer kept its width."""
     now = layer_widths(module)
     return tuple(
         LayerWidth(path, before, now[path], "" if now[path] < before else why(path))

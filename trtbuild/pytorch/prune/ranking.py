@@ -1,4 +1,4 @@
-"""Which share of each layer's channels goes in one step: the wish, ranked and rounded, for Torch-Pruning."""
+"""The share of each layer's channels to remove in one step: ranked and rounded, for Torch-Pruning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["CutPlan", "accumulate", "layer_widths", "layers_given", "make_pruner", "shares"]
 
 _MOST_BACKWARDS = 64
-"""Backward passes for the gradients of single samples, at most."""
+"""The most backward passes for gradients of single samples."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,19 @@ class CutPlan:
     """What to cut and how.
 
     Attributes:
-        spec: the user's wish.
+        spec: the user's request.
         importance: ranks the channels of a group.
-        round_to: remaining widths are multiples of this; None for multiples that suit each.
+        round_to: remaining widths are multiples of this; None: multiples that suit each layer.
         kept: layer path -> why it keeps its width.
         ratios: layer path -> its own ratio.
         attention: blocks with heads.
-        key_groups: those of them whose heads share keys.
+        key_groups: the blocks whose heads share keys.
         sizes: plain numbers of modules that count channels.
-        loss: gives the loss whose gradients rank channels, or None.
+        loss: returns the loss whose gradients rank channels, or None.
         after_step: fine-tunes between steps: ``after_step(module, step, steps)``, or None.
-        latency: takes a module and returns its share of the latency, for budgets of it; or None.
-        tied: paths of layers that forward takes to be of one width, though no channel couples them; they are
-            cut to one width, all at once.
+        latency: returns a module's latency as a share of the dense one's, for latency budgets; or None.
+        tied: paths of layers that forward needs to have the same width, although their channels are not
+            coupled; they are cut to one width, all at once.
     """
 
     spec: PruneSpec
@@ -65,11 +65,11 @@ class CutPlan:
     tied: frozenset[str] = frozenset()
 
     def part(self, step: int, ratio: float | None = None) -> float:
-        """Return the share of what is left that goes in `step`, of a ratio of the dense network.
+        """Return the share of the remaining channels to remove in `step`, for a ratio of the dense network.
 
         Args:
             step: from 1.
-            ratio: None takes the wish's own.
+            ratio: None: the ratio of the request.
         """
         whole = self.spec.ratio if ratio is None else ratio
         steps = self.spec.steps
@@ -85,14 +85,15 @@ def layer_widths(module: nn.Module) -> dict[str, int]:
 def accumulate(
     module: nn.Module, importance: Any, loss: Callable[..., torch.Tensor] | None
 ) -> None:
-    """Leave the gradients of the user's loss in `module`, for criteria that rank by them.
+    """Store the gradients of the user's loss in `module`, for criteria that rank by them.
 
-    Where the importance wants those of every sample, it gets one for each value of the loss. Each takes a
-    backward pass through the whole batch, so of many values it gets sums with random signs: the square of
-    such a sum is on average the sum of the squares (Hutchinson 1990, doi 10.1080/03610919008812866).
+    An importance that needs gradients per sample gets them for each value of the loss. Each takes a
+    backward pass through the whole batch, so if there are many values, sums with random signs are used: the
+    square of such a sum is on average the sum of the squares (Hutchinson 1990, doi
+    10.1080/03610919008812866).
 
     Raises:
-        OptionError: the loss has no value, or one that is not finite, by which nothing can be ranked.
+        OptionError: the loss has no value, or one that is not finite.
     """
     if loss is None:
         return
@@ -114,7 +115,7 @@ def accumulate(
 
 
 def _signs(count: int) -> torch.Tensor:
-    """Rows by which so many values are added up: each value alone, or random signs where they are many."""
+    """Rows of factors for sums of `count` values: each value alone, or random signs if there are many."""
     if count <= _MOST_BACKWARDS:
         return torch.eye(count)
     generator = torch.Generator().manual_seed(0)
@@ -124,14 +125,14 @@ def _signs(count: int) -> torch.Tensor:
 def shares(
     module: nn.Module, inputs: BoundInputs, plan: CutPlan, step: int, dense: Mapping[str, int]
 ) -> tuple[dict[str, float], dict[str, int]]:
-    """Return layer -> the share of its present channels that goes in this step, exactly; and what stays.
+    """Return layer -> the exact share of its present channels to remove in this step, and the planned widths.
 
-    What remains of a layer after a step is counted from its dense width.
+    What remains of a layer after a step is computed from its dense width.
 
     Args:
-        module: as the steps before have left it.
-        inputs: of the trace.
-        plan: what is wished.
+        module: after the earlier steps.
+        inputs: for the trace.
+        plan: the request.
         step: from 1.
         dense: the layers' widths before the first step.
     """
@@ -153,7 +154,7 @@ def shares(
         ratio = next((plan.ratios[path] for path in paths if path in plan.ratios), spec.ratio)
         wish = wishes.get(paths[0], whole * (1 - min(ratio, spec.max_ratio) * step / spec.steps))
         if (spec.scope != "local" and paths[0] not in wishes) or size <= units or size % units:
-            wish = size  # where nothing can go, the others do not make up for it
+            wish = size  # other groups do not make up for what cannot go here
         least = max(math.ceil(whole * (1 - spec.max_ratio) - 1e-9), units)
         weight = sum(now[path] for path in paths) / size
         spans.append(Span(size, units, math.lcm(*heads), min(wish, size), least, weight))
@@ -164,7 +165,7 @@ def shares(
     planned: dict[str, int] = {}
     for span, left, paths in zip(spans, kept_channels(spans, plan.round_to), owners):
         for path in paths:
-            # half a unit more than what goes, because the library rounds what stays down
+            # half a unit less to remove, because the library rounds the remaining width down
             staying = (left + 0.5 * units_of[path]) / span.size
             ratios[path] = 0.0 if left >= span.size else 1 - staying
             planned[path] = left * now[path] // span.size
@@ -174,7 +175,7 @@ def shares(
 def _as_tied(
     spans: list[Span], owners: list[list[str]], tied: frozenset[str]
 ) -> tuple[list[Span], list[list[str]]]:
-    """The spans with those of tied layers that have one size as one, and the layers of each."""
+    """Merge the spans of tied layers that have the same size; return the spans, and the layers of each."""
     found: dict[Any, tuple[Span, list[str]]] = {}
     for number, (span, paths) in enumerate(zip(spans, owners)):
         key = ("tied", span.size) if tied & set(paths) else number
@@ -193,14 +194,14 @@ def _as_tied(
 
 
 def layers_given(graph: Any, group: Any) -> list[str]:
-    """Return the paths of the layers that give the channels of a group."""
+    """Return the paths of the layers that make the channels of a group."""
     given = [item.dep.target.module for item in group if _gives(graph, item)]
     names = graph._module2name
     return list(dict.fromkeys(str(names[one]) for one in given if isinstance(one, LAYERS)))
 
 
 def _groups_of(pruner: Any) -> Iterator[tuple[Any, int]]:
-    """The groups as the library cuts them, and in which multiples."""
+    """The groups as the library cuts them, and the multiple in which channels are removed."""
     options = {
         "ignored_layers": pruner.ignored_layers,
         "root_module_types": pruner.root_module_types,
@@ -217,7 +218,7 @@ def _gives(graph: Any, item: Any) -> bool:
 
 
 def _ranked(pruner: Any) -> dict[str, float]:
-    """Layer -> channels that a ranking over several groups would leave it, unrounded."""
+    """Layer -> unrounded number of channels that a ranking over several groups leaves."""
     wishes: dict[str, float] = {}
     for group in pruner.step(interactive=True):
         layers = [item.dep.target.module for item in group if _gives(pruner.DG, item)]
@@ -243,13 +244,13 @@ def make_pruner(
     """Return the library's pruner for one step.
 
     Args:
-        module: is cut.
-        inputs: of the trace.
+        module: the module to be cut.
+        inputs: for the trace.
         plan: what to cut.
-        ratios: layer -> the share of its channels that goes.
-        everywhere: the share of all others, ranked in the plan's scope; None ranks within each layer and cuts
-            what `ratios` names alone.
-        heads: attention block -> heads that are left.
+        ratios: layer -> the share of its channels to remove.
+        everywhere: the share for all other layers, ranked in the plan's scope; None ranks within each layer
+            and cuts only the layers in `ratios`.
+        heads: attention block -> remaining heads.
     """
     spec = plan.spec
     counts = {
@@ -262,8 +263,8 @@ def make_pruner(
         now = getattr(module.get_submodule(block.path), block.count)
         fewer = now - (heads or {}).get(block.path, now)
         for path in block.projections if fewer > 0 else ():
-            # half a head less, because the library rounds what goes up; it looks at heads only where channels
-            # are to go as well
+            # half a head less, because the library rounds up; and it removes heads only in layers that also
+            # lose channels
             gone[module.get_submodule(path)] = (fewer - 0.5) / now
             ratios[path] = max(ratios.get(path, everywhere or 0.0), 1e-6)
     with following_slices():
@@ -277,12 +278,12 @@ def make_pruner(
             max_pruning_ratio=1.0 if everywhere is None else spec.max_ratio,
             ignored_layers=[module.get_submodule(path) for path in plan.kept],
             round_to=None,
-            # Given, because the library's default dictionaries are shared by all pruners of a process.
+            # Passed explicitly: the library's default dictionaries are shared by all pruners of a process.
             in_channel_groups={},
             out_channel_groups={},
             num_heads=counts,
             prune_num_heads=bool(gone),
-            # Whole heads and channels of each head at once lead to widths that no head count divides.
+            # Removing whole heads and channels of each head together gives widths that no head count divides.
             prune_head_dims=spec.head_ratio == 0,
             head_pruning_ratio_dict=gone,
             root_module_types=list(LAYERS),
@@ -294,9 +295,9 @@ def make_pruner(
 
 
 def _of_whole_parts(pruner: Any) -> Callable[[Any], Any]:
-    """The pruner's importance of a group; None where its channels do not fall into the parts that it counts.
+    """The pruner's importance of a group; None if its channels do not divide into the parts it counts.
 
-    The library fails on those.
+    The library fails on such groups.
     """
     known = pruner.estimate_importance
 

@@ -1,6 +1,6 @@
-"""Penalties that make channels weak while the user trains, so that less is lost when they go.
+"""Penalties that weaken channels during the user's training, so that less is lost when they are removed.
 
-Each is a function of the module that gives a value to be added to the loss:
+Each is a function of the module that returns a value to be added to the loss:
 
     weights = channel_weights(module, inputs)
     for images, labels in batches:
@@ -41,11 +41,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ChannelWeights:
-    """The weights of each channel of one coupled group, in all layers that give, pass on or read it.
+    """The weights of each channel of one coupled group, in all layers that make, pass on or read it.
 
-    Attributes:
-        layer: path of the layer that the group is named after.
-        width: how many channels there are.
+    layer: path of the layer that names the group.
+    width: number of channels.
+    slices: layer path -> the slices of its weight that belong to the channels.
         slices: path of a layer -> the slices of its weight that belong to them.
     """
 
@@ -57,7 +57,7 @@ class ChannelWeights:
         """Return the sum of squares of the weights of each channel, ``[width]``, with gradients.
 
         Raises:
-            OptionError: channels have gone since, or it is another module.
+            OptionError: channels have been removed since, or it is another module.
         """
         sums = []
         for path, one in self.slices:
@@ -81,12 +81,12 @@ def _submodule(module: nn.Module, path: str) -> nn.Module | None:
 def channel_weights(
     module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs
 ) -> tuple[ChannelWeights, ...]:
-    """Return the coupled groups of channels of `module` that can go, for the functions of this file.
+    """Return the coupled groups of channels of `module` that can be removed, for the functions of this file.
 
-    They stay valid while the module is trained, and for copies of it; not after channels have gone.
+    They stay valid during training and for copies of the module, but not after channels are removed.
 
     Raises:
-        ModelError: the module cannot be traced, or nothing of it can be pruned.
+        ModelError: the module cannot be traced, or none of its channels can be removed.
     """
     module = unwrapped(module)
     bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
@@ -109,7 +109,7 @@ def channel_weights(
 def norm_scale_penalty(module: nn.Module, strength: float = 1e-4) -> torch.Tensor:
     """Return `strength` times the sum of the magnitudes of all batch-norm scales.
 
-    Channels whose scale comes to nothing are pruned with the criterion ``bn-scale``. Liu et al. 2017,
+    Channels whose scale becomes small are pruned with the criterion ``bn-scale``. Liu et al. 2017,
     "Learning Efficient Convolutional Networks through Network Slimming" (arXiv 1708.06519), 1e-5 to 1e-4.
 
     Raises:
@@ -128,18 +128,18 @@ def norm_scale_penalty(module: nn.Module, strength: float = 1e-4) -> torch.Tenso
 def group_lasso(
     module: nn.Module, weights: Sequence[ChannelWeights], strength: float = 1e-4
 ) -> torch.Tensor:
-    """Return `strength` times the sum of the Euclidean lengths of all channels' weights.
+    """Return `strength` times the sum of the Euclidean norms of all channels' weights.
 
-    The length of everything that belongs to one channel, in all coupled layers, is not squared, which sends
-    whole channels to zero. Yuan and Lin 2006, "Model selection and estimation in regression with grouped
+    The norm of all weights of one channel, in all coupled layers, is not squared, so whole channels become
+    zero. Yuan and Lin 2006, "Model selection and estimation in regression with grouped
     variables"; for channels Wen et al. 2016 (arXiv 1608.03665); coupled, Fang et al. 2023 (arXiv 2301.12900).
 
     Args:
-        module: that `weights` were made of, or a copy.
+        module: the one that `weights` were made from, or a copy.
         weights: see `channel_weights`.
         strength: factor.
     """
-    tiny = torch.finfo(torch.float32).tiny  # the root has no slope at zero
+    tiny = torch.finfo(torch.float32).tiny  # the root has no finite slope at zero
     lengths = [one.squares(module).clamp_min(tiny).sqrt().sum() for one in weights]
     return strength * torch.stack(lengths).sum()
 
@@ -147,9 +147,9 @@ def group_lasso(
 def weakest_channels(
     module: nn.Module, weights: Sequence[ChannelWeights], ratio: float
 ) -> dict[str, list[int]]:
-    """Return layer -> the share `ratio` of its channels with the least weights, for `growing_penalty`.
+    """Return layer -> the share `ratio` of its channels with the smallest weights, for `growing_penalty`.
 
-    `prune_indices` takes the same mapping when they have come to nothing.
+    Once these weights are near zero, `prune_indices` takes the same mapping.
 
     Raises:
         OptionError: `ratio` is not below 1.
@@ -170,19 +170,19 @@ def growing_penalty(
     channels: Mapping[str, Sequence[int]],
     strength: float,
 ) -> torch.Tensor:
-    """Return half of `strength` times the squared weights of the channels that shall go.
+    """Return half of `strength` times the squared weights of the channels to be removed.
 
-    With a strength that grows (`growing_strength`) the others take over what those did, step by step. Wang et
+    With growing strength (`growing_strength`) the other channels gradually take over. Wang et
     al. 2021, "Neural Pruning via Growing Regularization" (arXiv 2012.09243), first variant.
 
     Args:
-        module: that `weights` were made of, or a copy.
+        module: the one that `weights` were made from, or a copy.
         weights: see `channel_weights`.
-        channels: layer -> which of its channels, see `weakest_channels`.
-        strength: of this iteration.
+        channels: layer -> its channels to be removed, see `weakest_channels`.
+        strength: in this iteration.
 
     Raises:
-        OptionError: a layer is none of those of `weights`, or has no such channel.
+        OptionError: a layer is not in `weights`, or has no such channel, or `channels` is empty.
     """
     known = {one.layer: one for one in weights}
     for layer, numbers in channels.items():
@@ -212,8 +212,8 @@ def _check_numbers(weights: ChannelWeights, numbers: Sequence[int]) -> None:
 def growing_strength(
     iteration: int, *, delta: float = 1e-4, every: int = 10, ceiling: float = 1.0
 ) -> float:
-    """Return the strength of `growing_penalty` in an iteration: `delta` more each `every`, up to `ceiling`.
+    """Return the strength of `growing_penalty`: `delta` more after each `every` iterations, up to `ceiling`.
 
-    The defaults of the two steps are those of Wang et al. 2021.
+    The defaults of `delta` and `every` are those of Wang et al. 2021.
     """
     return min(delta * (iteration // every), ceiling)

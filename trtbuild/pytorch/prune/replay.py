@@ -1,8 +1,8 @@
-"""A module that runs again and again up to a layer: what does not change between runs is not computed anew.
+"""Runs a module repeatedly up to a layer, without computing again what does not change between runs.
 
-Layers get new weights in the order of their calls, so what was computed before a layer is final once that
-layer's turn has come. The results of whole modules are kept, in a bounded amount of memory, and copied on the
-way in and out, since forward may write into them.
+Layers get new weights in the order of their calls, so everything computed before a layer is final when it is
+that layer's turn. The results of whole modules are kept, in a bounded amount of memory, and copied when they
+are stored and returned, since forward may write into them.
 """
 
 from __future__ import annotations
@@ -23,27 +23,28 @@ if TYPE_CHECKING:
 __all__ = ["Replay"]
 
 _LIMIT = 1 << 30
-"""Bytes of results that are kept."""
+"""Bytes of kept results."""
 
 
 class _Reached(Exception):  # noqa: N818 - no error
-    """The layer that was waited for is called; what comes behind it need not run."""
+    """The requested layer is called; the rest of the run is not needed."""
 
 
 @dataclass
 class _Frame:
-    """One call that is going on: whether it can be left out, and which results lie inside."""
+    """One call in progress: whether its result may be kept, and the kept results inside it."""
 
     inside: list[tuple[Any, ...]] = field(default_factory=list)
     pure: bool = True
 
 
 class Replay:
-    """Gives what layers of a module read, each in its turn.
+    """Returns the inputs of a module's layers, one layer after the other.
 
     Args:
-        module: is run; between two calls of `read` weights may only change in layers that were read.
-        limit: bytes of results that are kept in all.
+        module: the module to run; between two calls of `read`, weights may only change in layers already
+            read.
+        limit: total bytes of kept results.
     """
 
     def __init__(self, module: nn.Module, limit: int = _LIMIT) -> None:
@@ -54,11 +55,11 @@ class Replay:
         self._batch = 0
 
     def read(self, path: str, batch: int, run: Callable[[], object]) -> torch.Tensor:
-        """Return what the layer at `path` reads.
+        """Return the input of the layer at `path`.
 
         Args:
-            path: of a layer behind those that were asked for before.
-            batch: which samples `run` takes.
+            path: of a layer that is called after those of earlier requests.
+            batch: number of the samples that `run` uses.
             run: runs the module on them.
         """
         read: list[torch.Tensor] = []
@@ -84,7 +85,7 @@ class Replay:
 
     @contextlib.contextmanager
     def _remembering(self) -> Iterator[None]:
-        """Within this block every module below the first one gives what it gave before."""
+        """In this block every module below the top one returns its kept results."""
         own = [child for child in self._module.modules() if child is not self._module]
         before = {child: child.__dict__.get("forward") for child in own}
         for child in own:
@@ -118,7 +119,7 @@ class Replay:
         return replayed
 
     def _keep(self, key: tuple[Any, ...], result: Any, frame: _Frame) -> None:
-        """Keep one result in the place of those inside of it; where it cannot be, those stay."""
+        """Keep a result in place of those inside it; if it cannot be kept, those stay."""
         outer = self._frames[-1]
         outer.pure &= frame.pure
         size = _size(result)
@@ -139,11 +140,11 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 def _leaves(module: nn.Module, *arguments: Any) -> list[tuple[Any, int]]:
-    """What a module keeps and is given, and how often each tensor was written to.
+    """Everything that a module stores and gets as arguments, and how often each tensor was written to.
 
-    Lists, dicts and objects of other classes, such as a cache of keys and values, are looked into. Code that
-    runs in inference mode does not count. What is replaced meanwhile is held here, so that nothing else gets
-    its place in memory and looks like it.
+    Lists, dicts and objects of other classes, such as a cache of keys and values, are searched too. Tensors
+    made in inference mode have no count. Holding all objects keeps their memory from being reused by new
+    objects, which would look like the old ones.
     """
     kept = {name: value for name, value in vars(module).items() if name != "forward"}
     found, waiting, seen = [], torch.utils._pytree.tree_leaves((kept, arguments)), set[int]()
@@ -158,13 +159,13 @@ def _leaves(module: nn.Module, *arguments: Any) -> list[tuple[Any, int]]:
 
 
 def _is_looked_into(value: Any) -> bool:
-    """Whether a value is an object with attributes, and no tensor, module, class or function."""
+    """Whether a value is an object with attributes, but not a tensor, module, class or function."""
     others = torch.Tensor | torch.nn.Module | type | types.ModuleType
     return hasattr(value, "__dict__") and not isinstance(value, others) and not callable(value)
 
 
 def _are_the_same(before: list[tuple[Any, int]], after: list[tuple[Any, int]]) -> bool:
-    """Whether both hold the same objects, and nothing was written to a tensor meanwhile."""
+    """Whether both lists hold the same objects, and no tensor was written to in between."""
     return len(before) == len(after) and all(
         old is new and then == now for (old, then), (new, now) in zip(before, after)
     )

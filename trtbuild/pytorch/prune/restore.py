@@ -1,9 +1,9 @@
-"""What is left of each layer computes what the dense one did, as well as it can: least squares, no training.
+"""Adjusts the remaining weights by least squares so that layers compute what the dense ones did; no training.
 
-The layers that lost inputs get new weights, one after the other from the first to the last: those with which
-their outputs on the user's samples lie nearest to the dense network's, with inputs as the layers before now
-give them. He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv 1707.06168),
-its second step.
+The layers that lost inputs get new weights, from the first to the last: the weights for which
+their outputs on the user's samples are nearest to the dense network's, given the inputs that the adjusted
+layers before now make. He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv
+1707.06168), its second step.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["restore_outputs"]
 
 _POSITIONS = 32
-"""Rows of a sample, drawn: neighbours say the same. He et al. take ten."""
+"""Positions drawn per sample, since neighbours are similar. He et al. take ten."""
 _RIDGE = 1e-3
-"""Of the mean square of the inputs: directions that the samples lack keep their weights."""
+"""As a share of the inputs' mean square: keeps the weights in directions that the samples lack."""
 _MOST_BYTES = 1 << 28
-"""Of outputs that are wanted, at a time: one run of the dense network gives those of many layers."""
+"""Bytes of target outputs held at a time: one run of the dense network gives those of many layers."""
 _KNOWN = (nn.Linear, nn.Conv1d, nn.Conv2d)
 
 
@@ -51,23 +51,23 @@ def restore_outputs(
     *,
     rewrites: Sequence[BlockRewrite] = (),
 ) -> tuple[str, ...]:
-    """Give the layers of ``pruned.module`` that lost inputs weights that restore their outputs, in place.
+    """Adjust the weights of layers in ``pruned.module`` that lost inputs to restore their outputs, in place.
 
-    Nothing is trained and no label is needed; most of what a cut costs comes back. Convolutions over one and
-    two axes and linear layers are restored; those that are grouped, tied, called twice or hooked stay.
+    Needs no training and no labels, and restores most of the accuracy that a cut costs. It handles linear
+    layers and convolutions over one and two axes; those that are grouped, tied, called twice or hooked stay.
 
     Args:
-        module: that was pruned, in eval mode.
-        pruned: what `prune_channels` or `prune_indices` made of it.
-        samples: name of an input -> values (tensor or array), with a batch axis; some hundred in all.
-        rewrites: as they were given to `prune_channels`.
+        module: the module before pruning, in eval mode.
+        pruned: the result of `prune_channels` or `prune_indices`.
+        samples: name of an input -> values (tensor or array), with a batch axis; some hundred in total.
+        rewrites: as passed to `prune_channels`.
 
     Returns:
-        The paths of the layers that were restored.
+        The paths of the adjusted layers.
 
     Raises:
-        DataError: there are no samples, one lacks an input or is none that forward takes, or a layer reads
-            NaN or infinity of them.
+        DataError: there are no samples, one lacks an input or does not fit forward, or a layer reads or makes
+            NaN or infinity.
     """
     small, module = pruned.module, unwrapped(module)
     bound = bind_inputs(small, pruned.history.inputs)
@@ -76,7 +76,7 @@ def restore_outputs(
         raise DataError("the outputs are restored on samples, and there are none.")
     cuts = _cuts_since(pruned.history, history_of(module))
     done = []
-    with torch.inference_mode(mode=False), torch.no_grad():  # what is cut again is traced
+    with torch.inference_mode(mode=False), torch.no_grad():  # repeating the cuts traces the module
         dense = copy_module(module).eval()
         make_weights_plain(dense)
         for one in cuts:
@@ -99,10 +99,10 @@ def restore_outputs(
 
 
 def _tensors(sample: Mapping[str, Any], bound: BoundInputs) -> dict[str, torch.Tensor]:
-    """A sample in the types that forward takes.
+    """Convert a sample to the types that forward takes.
 
     Raises:
-        DataError: an input is missing.
+        DataError: an input is missing, or is not an array of numbers.
     """
     names = ", ".join(bound.names)
     if not isinstance(sample, Mapping):
@@ -119,14 +119,14 @@ def _tensors(sample: Mapping[str, Any], bound: BoundInputs) -> dict[str, torch.T
 
 
 def _cuts_since(history: PruneHistory, known: PruneHistory | None) -> list[PruneHistory]:
-    """The cuts that `known`, those of the module as it was given, does not hold; the first one first."""
+    """The cuts that are not in `known`, the history of the module as passed; the oldest first."""
     before = history.before
     earlier = [] if before is None or before == known else _cuts_since(before, known)
     return [*earlier, replace(history, before=None)]
 
 
 def _left_of(dense: nn.Module, cuts: Sequence[PruneHistory]) -> dict[str, torch.Tensor]:
-    """Path of a layer -> the numbers that its remaining outputs had: cut again, with numbers as weights."""
+    """Layer path -> original indices of its remaining outputs: cuts a copy whose weights are indices."""
     numbered = copy_module(dense)
     with torch.no_grad():
         layers = [one for one in numbered.modules() if isinstance(one, LAYERS)]
@@ -146,7 +146,7 @@ def _left_of(dense: nn.Module, cuts: Sequence[PruneHistory]) -> dict[str, torch.
 
 
 def _candidates(dense: nn.Module, small: nn.Module) -> set[str]:
-    """Paths of the layers that read less than before, and whose rows of inputs can be written out."""
+    """Paths of the layers that lost inputs, and whose inputs can be unfolded into rows."""
     before = dict(dense.named_modules())
     tied = {name.rpartition(".")[0] for names in shared_parameters(small) for name in names}
     return {
@@ -187,7 +187,7 @@ def _in_order(
 def _parts(
     small: nn.Module, order: Sequence[str], samples: Sequence[Mapping[str, torch.Tensor]]
 ) -> Iterator[list[str]]:
-    """The layers in parts whose wanted outputs fit into memory together."""
+    """Split the layers into parts whose target outputs fit into memory together."""
     count = sum(max(len(one) for one in sample.values()) for sample in samples)
     part: list[str] = []
     room = _MOST_BYTES
@@ -208,7 +208,7 @@ def _targets(
     left: Mapping[str, torch.Tensor],
     samples: Sequence[Mapping[str, torch.Tensor]],
 ) -> dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]]:
-    """What layers should give: (path, batch) -> the drawn positions, and their outputs that are left."""
+    """The targets: (path, batch) -> drawn positions, and the remaining outputs there."""
     found: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]] = {}
     number = 0
 
@@ -235,7 +235,7 @@ def _targets(
 def _drawn(
     layer: Any, output: torch.Tensor, draw: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Some positions of a layer's output, and what it gives there: ``[n, positions, outputs]``."""
+    """Draw positions of a layer's output; return them, and the outputs there: ``[n, positions, outputs]``."""
     rows = output if isinstance(layer, nn.Linear) else output.movedim(1, -1)
     rows = rows.reshape(len(output), -1, output.shape[_axis(layer, output)])
     places = torch.randperm(rows.shape[1], generator=draw)[:_POSITIONS]
@@ -257,19 +257,19 @@ def _run(module: nn.Module, bound: BoundInputs, sample: Mapping[str, torch.Tenso
 
 
 def _axis(layer: nn.Module, output: torch.Tensor) -> int:
-    """The axis of the channels of an output."""
+    """The channel axis of an output."""
     return output.ndim - 1 if isinstance(layer, nn.Linear) else 1
 
 
 @dataclass
 class _Fit:
-    """Sums over rows of inputs and outputs of a layer, from which its weights come.
+    """Sums over rows of inputs and outputs of a layer, from which its weights are computed.
 
     Attributes:
         layer: gets the weights.
-        rows_of: gives, of what the layer reads, the inputs of some positions: ``[n, positions, inputs]``.
+        rows_of: the layer's input, positions -> the inputs at these positions: ``[n, positions, inputs]``.
         inputs: sum of the products of inputs ``[inputs, inputs]``, in float64.
-        outputs: the same of inputs and outputs ``[inputs, outputs]``.
+        outputs: sum of the products of inputs and outputs ``[inputs, outputs]``, in float64.
     """
 
     layer: Any
@@ -279,14 +279,14 @@ class _Fit:
 
     @classmethod
     def of(cls, layer: Any) -> _Fit:
-        """Return empty sums for a layer; of one with a bias the inputs have a one at the end."""
+        """Return empty sums for a layer; if it has a bias, a one is appended to its inputs."""
         width = layer.weight[0].numel() + int(layer.bias is not None)
         zeros = torch.zeros(width, width + len(layer.weight), dtype=torch.float64)
         inputs, outputs = zeros[:, :width].clone(), zeros[:, width:].clone()
         return cls(layer, _rows_of(layer), inputs, outputs)
 
     def add(self, given: torch.Tensor, places: torch.Tensor, wanted: torch.Tensor) -> None:
-        """Add one batch: what the layer reads, some positions, and what it should give there."""
+        """Add one batch: the layer's input, positions, and the target outputs there."""
         rows = self.rows_of(given, places), wanted
         left, right = (part.double().flatten(0, 1) for part in rows)
         if self.layer.bias is not None:
@@ -296,11 +296,11 @@ class _Fit:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all that was added was."""
+        """Whether all added values are finite."""
         return bool(self.inputs.isfinite().all() and self.outputs.isfinite().all())
 
     def solve(self) -> None:
-        """Give the layer the weights of the least squared error, near those that it has."""
+        """Give the layer the weights with the least squared error, regularized towards the present ones."""
         layer = self.layer
         present = layer.weight.double().flatten(1)
         if layer.bias is not None:
@@ -332,5 +332,5 @@ def _rows_of(layer: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
         )
         return patches.transpose(1, 2)
 
-    # one sample at a time: all rows of a large map need many times its memory
+    # one sample at a time: unfolding a large map takes many times its memory
     return lambda given, places: torch.cat([unfolded(one)[:, places] for one in given.split(1)])

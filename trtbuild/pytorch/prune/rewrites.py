@@ -1,8 +1,8 @@
-"""Blocks of one network family in a form whose channels can be pruned: plug-ins, checked here.
+"""Plug-ins that rewrite blocks of a network family so that their channels can be pruned, checked here.
 
-A rewrite is a function: a block goes in, a new block that computes the same comes out, or None where the
-function does not know the block. One stands here, for GPT-2; installed packages name theirs in the
-entry-point group ``trtbuild.block_rewrites``; a script gives its own. `samples/prune_yolo` has one.
+A rewrite is a function that takes a block and returns a new one that computes the same, or None if it
+does not know the block. The one for GPT-2 is here; installed packages list theirs in the
+entry-point group ``trtbuild.block_rewrites``; a script passes its own. `samples/prune_yolo` has one.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
 __all__ = ["BlockRewrite", "rewrite_again", "rewrite_blocks"]
 
 BlockRewrite = Callable[[nn.Module], nn.Module | None]
-"""A block to an equal one whose channels can be pruned, or None; the block given is not changed."""
+"""Block -> an equal one whose channels can be pruned, or None; the given block does not change."""
 
 _TOLERANCE = 1e-12
-"""The same products and sums in float64; a convolution of another width may add in another order."""
+"""Relative, in float64: products and sums are the same, but other widths may add in another order."""
 
 
 def rewrite_blocks(
     module: nn.Module, rewrites: Sequence[BlockRewrite], inputs: BoundInputs
 ) -> tuple[tuple[str, str], ...]:
-    """Replace every block that a rewrite knows, in place, and hold the whole against what it was.
+    """Replace every block that a rewrite knows, in place, and compare the module with the original.
 
     Args:
         module: in eval mode.
-        rewrites: asked in this order before the installed ones; the first that knows a block takes it.
-        inputs: one sample input each, for the comparison.
+        rewrites: tried in this order before the installed ones; the first that knows a block is used.
+        inputs: the sample inputs for the comparison.
 
     Returns:
         Path of each block, and the name of its rewrite (``module:function``).
 
     Raises:
-        ModelError: a rewritten network does not run, or computes something else in float64.
+        ModelError: a rewritten network does not run, or its results in float64 differ.
     """
     known = _by_name(rewrites)
     dense: nn.Module | None = None
@@ -68,10 +68,10 @@ def rewrite_blocks(
 def rewrite_again(
     module: nn.Module, done: Iterable[tuple[str, str]], rewrites: Sequence[BlockRewrite]
 ) -> None:
-    """Repeat on a fresh `module`, in place, what `rewrite_blocks` did.
+    """Repeat the rewrites of `rewrite_blocks` on a fresh `module`, in place.
 
     Raises:
-        ModelError: a rewrite is neither given nor installed, or no longer knows its block.
+        ModelError: a rewrite is neither passed nor installed, or no longer knows its block.
     """
     known = _by_name(rewrites)
     for path, name in done:
@@ -95,7 +95,7 @@ def _by_name(rewrites: Sequence[BlockRewrite]) -> Mapping[str, BlockRewrite]:
 
 
 def conv1d_as_linear(block: nn.Module) -> nn.Module | None:
-    """Return a linear layer in place of GPT-2's ``Conv1D``, whose weight lies the other way round."""
+    """Return a linear layer in place of GPT-2's ``Conv1D``, whose weight is transposed."""
     weight, bias = getattr(block, "weight", None), getattr(block, "bias", None)
     if type(block).__name__ != "Conv1D" or not isinstance(weight, nn.Parameter) or weight.ndim != 2:
         return None

@@ -1,8 +1,8 @@
-"""Sizes that a module keeps as plain numbers and cuts or shapes tensors with: found in the trace, kept true.
+"""Sizes that a module stores as plain numbers and uses to cut or shape tensors: found and updated here.
 
-``self.c`` of YOLOv8's C2f, ``split_size`` of GPT-2: an attribute of the module that calls ``split``,
-``narrow`` or ``view``, equal to a number that the trace shows there. After a cut it is the same share of its
-layer's channels as before. Whether that was right is for the check of the cut to say.
+Examples are ``self.c`` of YOLOv8's C2f and ``split_size`` of GPT-2: an attribute of the module that calls
+``split``, ``narrow`` or ``view``, equal to a number that the call has in the trace. After a cut it is the
+same share of its layer's channels as before. The check of the cut finds wrong guesses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredSize", "find_sizes", "update_sizes"]
 
 _CUTS = {"split": (1,), "split_with_sizes": (1,), "narrow": (2, 3), "slice": (2, 3)}
-"""Operators that cut, and which arguments say where."""
+"""Operators that cut, and the positions of the arguments that say where."""
 _SHAPES = ("view", "reshape", "unflatten")
 _LAYERS = ("conv1d", "conv2d", "conv3d", "linear", "conv_transpose1d", "conv_transpose2d")
 
@@ -36,10 +36,10 @@ class StoredSize:
     """A number that counts channels.
 
     Attributes:
-        path: of the module that keeps it.
+        path: of the module that stores it.
         name: of the attribute.
         layer: path of the layer whose output channels it counts.
-        share: of them, as numerator and denominator.
+        share: the share of these channels, as numerator and denominator.
     """
 
     path: str
@@ -56,7 +56,7 @@ def find_sizes(
     Args:
         program: traced from `module`.
         module: with plain weights.
-        attention: its blocks with heads, whose numbers follow the heads.
+        attention: its attention blocks, whose numbers are updated with the heads.
     """
     names = state_names(program)
     packed = {path for block in attention if block.packed for path in block.projections}
@@ -75,10 +75,10 @@ def find_sizes(
 
 
 def update_sizes(module: nn.Module, sizes: Sequence[StoredSize]) -> dict[str, dict[str, Any]]:
-    """Set the sizes after layers were cut.
+    """Update the sizes after layers were cut.
 
     Returns:
-        Module path -> attribute -> new value, of what changed.
+        Module path -> attribute -> new value, of the changed attributes.
     """
     changed: dict[str, dict[str, Any]] = {}
     for size in sizes:
@@ -92,14 +92,14 @@ def update_sizes(module: nn.Module, sizes: Sequence[StoredSize]) -> dict[str, di
 
 
 def _cut_at(node: Node) -> Iterator[Any]:
-    """The numbers that an operator cuts with."""
+    """The numbers with which an operator cuts."""
     for position in _CUTS.get(name_of(node), ()):
         given = node.args[position] if len(node.args) > position else ()
         yield from given if isinstance(given, list | tuple) else [given]
 
 
 def _layer_before(node: Node, names: dict[str, str]) -> str | None:
-    """Path of the layer whose channels come to `node`, along first arguments."""
+    """Path of the layer whose channels reach `node`, following first arguments; None without one."""
     while node.op == "call_function" and node.args:
         if name_of(node) in _LAYERS:
             weight = names.get(getattr(node.args[1], "name", ""), "")

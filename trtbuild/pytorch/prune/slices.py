@@ -1,11 +1,12 @@
-"""Which channels a slice takes and where a concatenation puts them: read from the trace, put into the graph.
+"""Reads from the trace which channels a slice takes and where a concatenation puts them; corrects the graph.
 
-Torch-Pruning takes the pieces of a ``chunk`` in the order in which it happens to meet them, and joins two
-mappings in the wrong order where a piece is concatenated again (YOLOv8's C2f). Autograd knows better: each
-edge names the output that it comes from, and the shape of what flows on it.
+Torch-Pruning assigns the pieces of a ``chunk`` in the order in which it happens to meet them, and composes
+two mappings in the wrong order if a piece is concatenated again (YOLOv8's C2f). Autograd has the right order:
+each edge names the output that it comes from, and the shape of its tensor.
 
-Layers in front of a slice come first in the graph then, so that a group holds all of the pieces and not one.
-Pieces of one size keep one size: the same channels of each go.
+In the corrected graph, layers in front of a slice come first, so that a group has all pieces and not only
+one.
+Pieces of the same size keep the same size: the same channels of each are removed.
 """
 
 from __future__ import annotations
@@ -42,24 +43,24 @@ __all__ = [
 
 _TYPES = tp.ops.OPTYPE
 _MOST_VISITS = 2
-"""Of each dependency, on average. Networks whose channels can be followed take at most a third of one; the
-library visits every order of channels anew, and where halves are swapped and repeated (rotary positions with
-heads that share keys) their number doubles at each turn."""
+"""Visits per dependency, on average. Networks that can be traced need at most a third of a visit. The
+library visits every order of channels separately; where halves are swapped and repeated (rotary positions
+with heads that share keys) their number doubles each time."""
 _MOST_NUMBERS = 2
-"""Of each place on the longest axis. A view that the library takes for a flattening gives every channel as
-many numbers as it has places, and once more at every turn (the attention of YOLO11: millions)."""
+"""Channel indices per position on the longest axis. A view that the library takes for a flattening gives each
+channel as many indices as the view has positions, again and again (the attention of YOLO11: millions)."""
 _SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
 _REPEATING = ("Add", "Sub", "Rsub", "Mul", "Div", "Maximum", "Minimum", "Expand")
-"""Operators, as autograd names them, that take one channel for each of several (one map for all)."""
+"""Operators, by autograd's names, that combine one channel with each of several (one map for all)."""
 _LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
-"""Their channels lie along the last axis; those of the others along the second."""
+"""Their channels are on the last axis; those of others on the second."""
 
 
 class TooManyWaysError(ModelError):
-    """The channels of a layer are joined and cut again in so many ways that following them would not end.
+    """The channels of a layer are joined and cut again in so many ways that tracing them would not end.
 
     Attributes:
-        layer: the layer; None in another process, where it does not go along.
+        layer: the layer; None in another process, since pickling drops it.
     """
 
     def __init__(self, said: str, layer: nn.Module | None = None) -> None:
@@ -76,12 +77,12 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
         self.sliced_alike: dict[nn.Module, tuple[int, list[nn.Module]]] = {}
 
     def build_dependency(self, *given: Any, **options: Any) -> Any:
-        """Trace the module, with gates of one operator as the two pieces that they cut."""
+        """Trace the module, with ``glu`` as its two pieces."""
         with passing_over_the_unknown(), by_the_widest(), GatesInPieces():
             try:
                 with gradients_everywhere():
                     return super().build_dependency(*given, **options)
-            except Exception:  # noqa: BLE001 - what forward writes in place there may want no gradients
+            except Exception:  # noqa: BLE001 - writes in place may forbid gradients
                 self.__init__()  # type: ignore[misc]
                 return super().build_dependency(*given, **options)
 
@@ -90,14 +91,14 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
         _follow_slices(self)
 
     def get_out_channels(self, module_or_node: Any) -> Any:
-        """Return the channels of a module or node; of what cuts into pieces of one size, of a piece."""
+        """Return the channels of a module or node; of one that cuts into equal pieces, those of a piece."""
         if module_or_node in self.sliced:
             sizes = {end - start for start, end in _all_bounds(module_or_node)}
             return sizes.pop() if len(sizes) == 1 else None
         return super().get_out_channels(module_or_node)
 
     def get_in_channels(self, module_or_node: Any) -> Any:
-        """Return the channels that a module or node reads; of what cuts them into pieces, all of them."""
+        """Return the channels that a module or node reads; of one that cuts into pieces, all of them."""
         if module_or_node in self.sliced:
             operator = module_or_node.module
             if isinstance(operator, tp.ops._SplitOp):
@@ -110,7 +111,7 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
         """Return the group of the channels `idxs` of `module`.
 
         Raises:
-            TooManyWaysError: it would not end.
+            TooManyWaysError: the search for the group would not end.
         """
         most = _MOST_VISITS * sum(len(node.dependencies) for node in self.module2node.values())
         widest = _MOST_NUMBERS * _widest_axis(self)
@@ -129,13 +130,13 @@ class SlicedGraph(tp.DependencyGraph):  # type: ignore[misc]  # the library has 
 
 @contextlib.contextmanager
 def following_slices() -> Iterator[None]:
-    """Let a pruner of the library, which makes a graph of its own, make a `SlicedGraph`."""
+    """Let a pruner of the library, which builds its own graph, build a `SlicedGraph`."""
     with mock.patch.object(tp.dependency, "DependencyGraph", SlicedGraph):
         yield
 
 
 def _follow_slices(graph: Any) -> None:
-    """Set how channels go through the slices and concatenations of a graph."""
+    """Set the channel mappings through the slices and concatenations of a graph."""
     edges = _edges(graph)
     widths = _Widths(graph, edges)
     sliced = [node for node in edges if _takes_slices(node) and widths.is_along(node)]
@@ -176,7 +177,7 @@ def _follow_slices(graph: Any) -> None:
 
 
 def _leave_what_is_repeated(edges: dict[Any, list[_Edge]], widths: _Widths) -> None:
-    """Couple nothing with the one channel that is added to, or multiplied with, each of several."""
+    """Decouple a channel that is added to, or multiplied with, each of several channels."""
     for into, found in edges.items():
         for edge in found:
             if widths.is_repeated(edge, into):
@@ -184,7 +185,7 @@ def _leave_what_is_repeated(edges: dict[Any, list[_Edge]], widths: _Widths) -> N
 
 
 def _widest_axis(graph: Any) -> int:
-    """The longest axis of all parameters and of all that flows."""
+    """The longest axis of all parameters and of all tensors in the trace."""
     nodes = graph.module2node.values()
     shapes = [_shape(node.grad_fn, 0) for node in nodes]
     shapes += [tuple(one.shape) for one in graph.model.parameters()]
@@ -192,11 +193,11 @@ def _widest_axis(graph: Any) -> int:
 
 
 def sliced_alike(graph: Any, heads: Container[nn.Module]) -> dict[nn.Module, int]:
-    """Return what cuts channels into so many equal pieces, of a `SlicedGraph`.
+    """Return operator -> number of equal pieces that it cuts channels into, in a `SlicedGraph`.
 
     Args:
         graph: of the library.
-        heads: layers whose channels belong to heads, which are counted themselves.
+        heads: layers whose channels belong to heads, which are counted separately.
     """
     return {
         one: count
@@ -206,13 +207,13 @@ def sliced_alike(graph: Any, heads: Container[nn.Module]) -> dict[nn.Module, int
 
 
 def operators(graph: Any) -> list[nn.Module]:
-    """Return the operators of a graph that keep sizes, which a cut changes."""
+    """Return the operators of a graph that store sizes, which a cut changes."""
     kinds = (tp.ops._SplitOp, tp.ops._ConcatOp, tp.ops._SliceOp, tp.ops._OutputOp)
     return [module for module in graph.module2node if isinstance(module, kinds)]
 
 
 def sizes_of(operator: nn.Module) -> dict[str, Any]:
-    """Return a copy of the sizes that one of `operators` keeps."""
+    """Return a copy of the sizes that such an operator stores."""
     found = {name: vars(operator)[name] for name in _SIZES if name in vars(operator)}
     return {
         name: list(value) if isinstance(value, list) else value for name, value in found.items()
@@ -221,12 +222,12 @@ def sizes_of(operator: nn.Module) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Edge:
-    """What flows from one operator to another.
+    """The tensor that flows from one operator to another.
 
     Attributes:
-        source: the operator that gives it.
-        output: which of its outputs it is.
-        position: of the argument that takes it.
+        source: the operator that makes it.
+        output: index of the source's output.
+        position: index of the argument that takes it.
         forward, backward: the library's dependencies along the edge and against it.
     """
 
@@ -237,16 +238,16 @@ class _Edge:
     backward: Any
 
     def follow(self, maps: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]]) -> None:
-        """Let channel numbers go along the edge through `maps`, and back."""
+        """Set the mappings of channel indices along the edge and back."""
         self.forward.index_mapping = _Fixed([_chained([there for there, _ in maps]), None])
         self.backward.index_mapping = _Fixed([_chained([back for _, back in reversed(maps)]), None])
 
 
 class _Fixed(list[Any]):
-    """Mappings that the library does not replace by its own."""
+    """Mappings that the library cannot replace by its own."""
 
     def __setitem__(self, *_: Any) -> None:
-        """Leave everything as it is."""
+        """Do nothing."""
 
 
 def _chained(maps: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
@@ -259,7 +260,7 @@ def _chained(maps: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 
 
 def _edges(graph: Any) -> dict[Any, list[_Edge]]:
-    """Operator -> the edges into it; those of layers that are called twice are left out, as not known."""
+    """Operator -> the edges into it; operators with ambiguous edges (layers called twice) are left out."""
     by_function = {node.grad_fn: node for node in graph.module2node.values()}
     taken: dict[tuple[Any, Any], int] = {}
     found = {}
@@ -295,7 +296,7 @@ def _axis(node: Any, shape: tuple[int, ...]) -> int:
 
 
 def _whole(axis: int, shape: tuple[int, ...]) -> int:
-    """An axis from 0; autograd may say -1 as an unsigned number of 64 bits."""
+    """An axis counted from 0; autograd may give -1 as an unsigned 64-bit number."""
     given = int(axis)
     return (given if given < 2**63 else given - 2**64) % max(len(shape), 1)
 
@@ -306,14 +307,14 @@ def _shape(function: Any, output: int) -> tuple[int, ...]:
 
 
 class _Widths:
-    """How many channels flow on an edge, and along which axis they lie."""
+    """The number of channels on an edge, and their axis."""
 
     def __init__(self, graph: Any, edges: dict[Any, list[_Edge]]) -> None:
         self._graph, self._edges = graph, edges
         self._known: dict[tuple[Any, int], tuple[int, int | None] | None] = {}
 
     def is_along(self, node: Any) -> bool:
-        """Whether `node` cuts or joins along the channels, and not along another axis."""
+        """Whether `node` cuts or joins along the channels, not along another axis."""
         found = []
         for edge in self._edges[node]:
             shape = _shape(edge.source.grad_fn, edge.output)
@@ -326,7 +327,7 @@ class _Widths:
         return bool(found) and all(found)
 
     def is_repeated(self, edge: _Edge, into: Any) -> bool:
-        """Whether one channel comes along `edge` and is added to, or multiplied with, each of several."""
+        """Whether `edge` has one channel that is added to, or multiplied with, each of several."""
         if not type(into.grad_fn).__name__.startswith(_REPEATING):
             return False
         given, made = _shape(edge.source.grad_fn, edge.output), _shape(into.grad_fn, 0)
@@ -337,10 +338,10 @@ class _Widths:
         return given[axis] == 1 < made[axis + len(made) - len(given)]
 
     def _of(self, node: Any, output: int) -> tuple[int, int | None] | None:
-        """The channels of an output and their axis; None where no layer says it."""
+        """The channels of an output and their axis; None if no layer determines them."""
         key = (node, output)
         if key not in self._known:
-            self._known[key] = None  # a circle says nothing
+            self._known[key] = None  # for cycles
             self._known[key] = self._found(node, output)
         return self._known[key]
 
@@ -365,7 +366,7 @@ class _Widths:
 def _moved_axis(
     node: Any, before: tuple[int, ...], after: tuple[int, ...], axis: int | None
 ) -> int | None:
-    """Where an operator puts the axis of its channels; None where that is not seen."""
+    """Where an operator puts the channel axis; None if that is unknown."""
     name = type(node.grad_fn).__name__
     if axis is None or (len(before) != len(after) and "View" not in name):
         return None
@@ -383,7 +384,7 @@ def _moved_axis(
 
 
 def _parts(node: Any) -> list[int]:
-    """The channels of each argument of a concatenation; nothing where gradients reach several of them not."""
+    """The channels of each argument of a concatenation; empty if several arguments have no gradients."""
     functions = node.grad_fn.next_functions
     whole = _shape(node.grad_fn, 0)
     axis = _axis(node, whole)
@@ -395,7 +396,7 @@ def _parts(node: Any) -> list[int]:
 
 
 def _bounds(node: Any, output: int) -> tuple[int, int]:
-    """From where to where a piece goes, as the cuts so far have left it."""
+    """Start and end of a piece, after the cuts so far."""
     if isinstance(node.module, tp.ops._SliceOp):
         return int(node.module.start), int(node.module.end)
     sizes = node.module.split_sizes
@@ -436,7 +437,7 @@ def _place_in(node: Any, position: int) -> tuple[Callable[[Any], Any], Callable[
 
 
 def _nothing(indices: Any) -> Any:
-    """No channel goes along with another."""
+    """Map to no channels."""
     del indices
     return []
 
@@ -446,7 +447,7 @@ def _moved(index: Any, by: int) -> Any:
 
 
 def _equal_parts(node: Any, edges: dict[Any, list[_Edge]]) -> int:
-    """How many pieces of one size `node` and its like cut the channels into; 1 where they differ."""
+    """How many equal pieces `node` and similar slices cut the channels into; 1 if the pieces differ."""
     if node.type == _TYPES.SPLIT:
         sizes = node.module.split_sizes
         return len(sizes) if len(set(sizes)) == 1 else 1

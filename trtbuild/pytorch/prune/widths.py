@@ -1,8 +1,9 @@
-"""How many channels each group keeps, so that widths suit INT8 kernels and the total is what was asked for.
+"""How many channels each group keeps, so that widths suit INT8 kernels and the total meets the request.
 
-One multiple for all layers, always rounded down, takes 43 % of a narrow network where 30 % was asked for.
-So every group is rounded to the nearest multiple that suits its own width, and the differences are made up
-for where it costs least. Only where that misses the wish by more than two points are the multiples halved.
+Rounding all layers down to one multiple removes 43 % of a narrow network when 30 % was requested.
+So every group is rounded to the nearest multiple that suits its own width, and other groups compensate for
+the differences where it costs least. Only if the request is missed by more than two points are the multiples
+halved.
 """
 
 from __future__ import annotations
@@ -21,24 +22,24 @@ ROUNDINGS = (32, 16, 8, 4, 2, 1)
 """INT8 kernels work on blocks of 32 channels; other widths are padded inside TensorRT."""
 
 _NEAR = 0.1
-"""A group may be this share of its channels away from its own wish through rounding."""
+"""Rounding may move a group away from its own request by this share of its channels."""
 _FAR = 0.15
-"""The same, where a group makes up for the others."""
+"""The same limit for a group that compensates for others."""
 MISS = 0.02
-"""All groups together may be this share of their channels away."""
+"""All groups together may miss the request by this share of their channels."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """The channels of one group, which go together.
+    """The channels of one group, which are removed together.
 
     Attributes:
-        size: how many there are.
-        unit: they go in multiples of this (heads of attention, groups of a convolution).
-        multiple: what is left is divisible by this.
-        wish: how many are to be left.
-        least: so many stay at any rate.
-        weight: layers that have this width.
+        size: number of channels.
+        unit: they are removed in multiples of this (heads of attention, groups of a convolution).
+        multiple: the remaining number is divisible by this.
+        wish: the requested remaining number.
+        least: the smallest remaining number.
+        weight: number of layers with this width.
     """
 
     size: int
@@ -49,11 +50,11 @@ class Span:
     weight: float
 
     def step(self, rounding: int) -> int:
-        """Return by how many channels it is cut with this rounding."""
+        """Return the multiple of channels in which it is cut with this rounding."""
         return math.lcm(self.unit, self.multiple, rounding)
 
     def nearest(self, step: int) -> int:
-        """Return the number of channels nearest to the wish that this step allows."""
+        """Return the number of channels nearest to the request that this step allows."""
         if self.wish >= self.size:
             return self.size
         below = int(self.wish // step) * step
@@ -68,7 +69,7 @@ def kept_channels(spans: Sequence[Span], round_to: int | None) -> list[int]:
 
     Args:
         spans: the groups.
-        round_to: every width becomes a multiple of this; None chooses a multiple for each.
+        round_to: every width becomes a multiple of this; None chooses a multiple for each group.
     """
     if round_to is not None:
         steps = [span.step(round_to) for span in spans]
@@ -84,7 +85,7 @@ def kept_channels(spans: Sequence[Span], round_to: int | None) -> list[int]:
 
 
 def _suitable(span: Span, largest: int) -> int:
-    """The widest rounding that leaves a group near its wish."""
+    """The largest step that leaves a group near its request."""
     for rounding in ROUNDINGS:
         step = span.step(rounding)
         if rounding <= largest and abs(span.nearest(step) - span.wish) <= _NEAR * span.size:
@@ -97,12 +98,12 @@ def _excess(spans: Sequence[Span], kept: Sequence[int]) -> float:
 
 
 def _made_up(spans: Sequence[Span], steps: Sequence[int], farthest: float) -> list[int]:
-    """Every group rounded, then moved by single steps until the total is near.
+    """Round every group, then move groups by single steps until the total is near the request.
 
     Args:
         spans: the groups.
-        steps: in which each is cut.
-        farthest: no group is moved further from its wish than this share of it.
+        steps: the step of each group.
+        farthest: no group is moved further from its request than this share of its size.
     """
     kept = [span.nearest(step) for span, step in zip(spans, steps)]
     enough = MISS / 2 * sum(span.size * span.weight for span in spans)
@@ -134,7 +135,7 @@ def _moved(kept: int, span: Span, step: int, *, down: bool) -> int | None:
 
 
 def common_multiple(widths: Sequence[int]) -> int:
-    """Return the widest rounding that all of `widths` are multiples of; 1 of none."""
+    """Return the largest rounding of which all `widths` are multiples; 1 if there are none."""
     return next(
         one for one in ROUNDINGS if (widths and all(w % one == 0 for w in widths)) or one == 1
     )
