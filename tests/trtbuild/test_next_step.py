@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from tests.trtbuild.verification.small_network import images, quantized
@@ -132,6 +133,18 @@ def test_the_steps_lead_to_a_verdict(folder: Path, capsys) -> None:
     step = said(capsys, judged, 1)["next_step"]["command"]
     assert "--no-tune" not in step
     assert said(capsys, step, 1)["next_step"]["command"].endswith("--effort high")
+
+
+def test_other_samples_have_other_labels(folder: Path, capsys) -> None:
+    session = onnxruntime.InferenceSession("float.onnx")
+    [scores] = session.run(None, {"image": images(3, 40)})
+    np.save(folder / "classes.npy", scores.argmax(1))
+    command = ["verify", "float.onnx", "int8.onnx", "--data", "my images.npz"]
+    command += ["--labels", "classes.npy", "--max-top1-drop", "3"]
+    words = shlex.split(said(capsys, command)["next_step"]["command"])
+    assert words[words.index("--labels") + 1] == "MORE_LABELS"
+    assert words[-2:] == ["--data", "MORE_SAMPLES"]
+    assert "classes.npy" not in words
 
 
 def test_the_step_after_verify(folder: Path, capsys) -> None:

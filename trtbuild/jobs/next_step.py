@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.data.account import RANDOM, REPEATED
 from trtbuild.manifest import NextStep
 from trtbuild.options.command import command_line
+from trtbuild.options.data import FOLDERS
 from trtbuild.options.effort import Effort
 from trtbuild.options.values import IN_MEMORY, to_table
 from trtbuild.titles import TENSORRT_FORM
@@ -52,6 +53,9 @@ __all__ = ["after_engine", "after_verify", "built_by"]
 
 MORE = "MORE_SAMPLES"
 """Stands for data that the user has to find."""
+
+MORE_LABELS = "MORE_LABELS"
+"""Stands for their classes, where labels were given for the samples that they replace."""
 
 _JUDGE = "MODULE:FUNCTION"
 
@@ -96,7 +100,7 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
         )
         if added == _LIMIT_SQNR and not result.artifact.came_in_float:
             # training changes what a network computes, so its distance from float judges nothing
-            why, added = "say what the network is for, or give labels", {"--task": "TASK"}
+            why, added = "say what the network is for (--task), or give labels", {"--task": "TASK"}
     if skip == "--cache":
         assert recipe.tensorrt.cache is not None
         words = ["trtbuild", "cache", "convert", str(recipe.tensorrt.cache), str(recipe.model)]
@@ -292,7 +296,7 @@ def _judged(
         main = figures[0]
         limit = _LIMIT_ON.get(main.unit, f"{main.estimate.value:.4g}")
         return f"set a limit on '{main.name}'", {"--min-agreement": limit}, ""
-    return "say what the network is for, or limit the SQNR", dict(_LIMIT_SQNR), ""
+    return "say what the network is for (--task), or limit the SQNR", dict(_LIMIT_SQNR), ""
 
 
 def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str) -> _Step | None:
@@ -387,14 +391,24 @@ def _command(
         recipe = replace(recipe, data=replace(recipe.data, preprocess=None))
     if added.get("--data") == MORE:  # of which all are meant
         recipe = replace(recipe, data=replace(recipe.data, num_images=None))
+    if _replaces_labelled(recipe, added):
+        added = {"--labels": MORE_LABELS, **added}
     if not _is_text(recipe):
         return ", ".join(_keyword(flag, value) for flag, value in added.items())
     return command_line(name, arguments, recipe, added, skip)
 
 
+def _replaces_labelled(recipe: EngineRecipe | VerifyRecipe, added: Mapping[str, str]) -> bool:
+    """Whether other samples verify than those that a file of labels belongs to."""
+    data = recipe.data
+    flag = "--data" if data.verify_data is None else "--verify-data"
+    has_file = data.labels is not None and str(data.labels) != FOLDERS
+    return has_file and MORE in (added.get(flag), added.get("--verify-data"))
+
+
 def _keyword(flag: str, value: str) -> str:
     """A flag with its value as `trtbuild.build` takes it; what the user has to find stays a name."""
-    is_plain = value == MORE or value.replace(".", "", 1).isdigit()
+    is_plain = value in (MORE, MORE_LABELS) or value.replace(".", "", 1).isdigit()
     return f"{flag[2:].replace('-', '_')}={value if is_plain else repr(value)}"
 
 
