@@ -106,7 +106,7 @@ def joined(address: str | None) -> Iterator[Cluster]:
         address: address of the cluster; None starts one on this machine.
 
     Raises:
-        MissingError: Ray is not installed, or the cluster cannot be reached.
+        MissingError: Ray is not installed, or the cluster cannot be reached or started.
     """
     check_address(address)
     ray = _ray()
@@ -114,9 +114,13 @@ def joined(address: str | None) -> Iterator[Cluster]:
     try:
         if not before:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).rstrip(". ")
-        raise MissingError(f"the Ray cluster '{address}' cannot be reached: {reason}.") from error
+    except Exception as error:  # of no other class where Ray's processes start too slowly
+        ray.shutdown()
+        what = (
+            "no Ray cluster can be started here" if address is None
+            else f"the Ray cluster '{address}' cannot be reached"
+        )  # fmt: skip
+        raise MissingError(f"{what}: {str(error).rstrip('. ')}.") from error
     try:
         yield Cluster(ray)
     finally:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from calibrators import Calibration, Collector
+from tests.ray_here import ray_of_two
 from tests.trtbuild.calibration.small_files import (
     calibrate,
     called,
@@ -151,16 +152,12 @@ def test_several_processes_give_the_same(one_run, tmp_path) -> None:
 
 
 def test_a_ray_cluster_of_two_workers_gives_the_same(one_run, tmp_path) -> None:
-    pytest.importorskip("ray.util", reason="needs Ray")
-    import ray
-
     given, whole = one_run
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
+    with ray_of_two():
+        import ray
+
         assert calibrate(*given, "-q", "--ray", "--output", tmp_path / "f") == 0
         assert ray.is_initialized(), "a cluster that was there before is left alone"
-    finally:
-        ray.shutdown()
     assert (tmp_path / "f").read_bytes() == whole
 
 

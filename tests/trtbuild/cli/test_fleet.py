@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.command import trtbuild
+from tests.ray_here import ray_of_two
 from tests.trtbuild.verification.small_network import float_network, images
 from tools.write_schemas import schemas
 from trtbuild.errors import MissingError
@@ -100,25 +101,19 @@ def dies() -> None:
 
 
 def test_targets_are_built_on_ray_at_the_same_time(folder, capsys, monkeypatch) -> None:
-    pytest.importorskip("ray.util", reason="needs Ray")
-    import ray
-
     from trtbuild.runtime import ray_cluster
 
     monkeypatch.setattr(ray_cluster, "_RETRIES", 0)
 
     alone = fleet(capsys, folder, BUILD + TARGETS, "--json").json["targets"]
     shutil.rmtree(folder / "out")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
+    with ray_of_two():
         together = fleet(capsys, folder, BUILD + TARGETS, "--json", "--ray").json["targets"]
         with (
             ray_cluster.joined(None) as cluster,
             pytest.raises(MissingError, match="lost a worker"),
         ):
             list(cluster.results(dies, [()]))
-    finally:
-        ray.shutdown()
     for one, other in zip(alone, together, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from trtbuild.errors import MissingError
 from trtbuild.runtime import ray_cluster
 from trtbuild.runtime.ray_cluster import joined, staying_joined
 
@@ -43,3 +44,24 @@ def test_no_cluster_is_joined_where_none_was_asked_for(calls) -> None:
     with staying_joined(None):
         pass
     assert calls == []
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (None, "no Ray cluster can be started here"),
+        ("auto", "the Ray cluster 'auto' cannot be reached"),
+    ],
+)
+def test_a_cluster_that_does_not_start_in_time_is_no_bug_of_ours(
+    monkeypatch, address, said
+) -> None:
+    """Ray raises an Exception of no class of its own then."""
+
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.")  # noqa: TRY002
+
+    ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
+    monkeypatch.setattr(ray_cluster, "_ray", lambda: ray)
+    with pytest.raises(MissingError, match=f"{said}: The current node timed out"), joined(address):
+        pass

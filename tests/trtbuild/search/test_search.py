@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ray_here import ray_of_two
 from tests.trtbuild.search.depthwise_network import Images, artifact
 from tests.trtbuild.verification.small_network import calibrated
 from trtbuild.calibration import CalibrateOptions, calibrate
@@ -269,18 +270,12 @@ def test_the_dearest_layer_that_is_not_needed_goes_first() -> None:
 
 
 def test_candidates_are_judged_on_ray_to_the_same_figures(ready) -> None:
-    pytest.importorskip("ray.util", reason="needs Ray")
-    import ray
-
     gate = Gate(min_sqnr=44.0)
     alone = search(ready, gate, max_float_percent=95.0)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
+    with ray_of_two():
         shared = Recalibration(Images(0), dataclasses.replace(OPTIONS, ray=""))
         few = TuneOptions(max_float_percent=95.0)
         together = meet_budget(Candidate(ready), shared, gate, options=few)
-    finally:
-        ray.shutdown()
     assert together.float_layers == alone.float_layers
     assert together.met == alone.met
     assert [step.sqnr_db for step in together.steps] == [step.sqnr_db for step in alone.steps]

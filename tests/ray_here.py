@@ -1,0 +1,37 @@
+"""A Ray cluster on this machine, for tests of what works on one."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["ray_of_two"]
+
+
+@contextlib.contextmanager
+def ray_of_two() -> Iterator[None]:
+    """Let this process have a Ray cluster of two processors for the block; skip the test without Ray.
+
+    Ray gives its own processes 30 s to start, which they need on a machine that is busy with other tests.
+    It is asked three times, and its error is the test's then; what happens in the block is not repeated.
+    """
+    pytest.importorskip("ray.util", reason="needs Ray")
+    import ray
+
+    for tries_left in (2, 1, 0):
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception as error:
+            ray.shutdown()
+            if not tries_left or "timed out" not in str(error):
+                raise
+    try:
+        yield
+    finally:
+        ray.shutdown()
