@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from trtbuild.model.collecting import all_made_stays
 from trtbuild.progress import Progress, silent
 from trtbuild.quantization import watched_by_all_targets
 from trtbuild.quantization.masks import reaches_minus_infinity
+from trtbuild.runtime.onnxruntime import opening_beside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ def calibrate_file(
     options = replace(
         recipe.calibrate, batch_size=recipe.batch_size, preprocess=recipe.data.preprocess_text
     )
-    with ThreadPoolExecutor(1) as beside:
+    with opening_beside() as beside:
         with all_made_stays():
             artifact, tensors = _observed(load(recipe.model, recipe.data.batch_axes), recipe)
         # ONNX Runtime opens a network without the interpreter, which has all the rest to do meanwhile

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -57,7 +56,7 @@ from trtbuild.options.effort import Effort
 from trtbuild.progress import Progress, silent
 from trtbuild.result import AlsoBuilt, EngineResult
 from trtbuild.runtime.manifest_beside import manifest_name
-from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.runtime.onnxruntime import open_session, opening_beside
 from trtbuild.runtime.ray_cluster import staying_joined
 from trtbuild.search.stage import meet_budget
 from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16, PORTABLE
@@ -296,7 +295,7 @@ def _measured(
     """Write the network, build the engines, and compare and time those that run here."""
     recipe = build.recipe
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
-    with ThreadPoolExecutor(2) as beside, contextlib.ExitStack() as stack:
+    with opening_beside(2) as beside, contextlib.ExitStack() as stack:
         # both of copies: a network names other files, and lacks weights, while somebody writes or opens it
         in_int8 = None
         if recipe.int8 and artifact.quantized is not None:

@@ -10,7 +10,9 @@ import gc
 import mmap
 import platform
 import re
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import Signature
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["Execution", "OnnxRuntimeSession", "has_operator", "open_session"]
+__all__ = ["Execution", "OnnxRuntimeSession", "has_operator", "open_session", "opening_beside"]
 
 
 class Execution(StrEnum):
@@ -68,6 +70,52 @@ _FLOAT_BYTES = 4
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
 
 _FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "bool": "bool"}
+
+
+class _Stop:
+    """Tells ONNX Runtime to give up opening networks."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._opening: list[ort.SessionOptions] = []
+
+    def heed(self, options: ort.SessionOptions) -> None:
+        """Let what is opened with `options` be given up.
+
+        Raises:
+            ExecutionError: it has been already.
+        """
+        self._opening.append(options)
+        if self._is_set:
+            reason = "it is not wanted any more"
+            raise ExecutionError(f"the network is not opened: {reason}.", reason)
+
+    def set(self) -> None:
+        """Give up all that is opened, and all that would be."""
+        self._is_set = True
+        for options in self._opening:
+            options.set_load_cancellation_flag(True)
+
+
+# What a thread of `opening_beside` heeds.
+_STOP: ContextVar[_Stop | None] = ContextVar("stop", default=None)
+
+
+@contextmanager
+def opening_beside(threads: int = 1) -> Iterator[ThreadPoolExecutor]:
+    """Give threads that open networks while the block does something else; they end with the block.
+
+    Where the block raises, as at Ctrl-C, what is being opened is given up, which may take ONNX Runtime many
+    seconds, and what has not begun is not begun.
+    """
+    stop = _Stop()
+    with ThreadPoolExecutor(threads, initializer=_STOP.set, initargs=(stop,)) as pool:
+        try:
+            yield pool
+        except BaseException:
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 class OnnxRuntimeSession:
@@ -208,6 +256,8 @@ def open_session(
     import onnxruntime as ort
 
     provider, options = _PROVIDERS[device], _options(execution, threads)
+    if (stop := _STOP.get()) is not None:
+        stop.heed(options)
     left_out: list[str] = []
     if execution is not Execution.FAST and not isinstance(model, bytes) and _is_mapped(model):
         # Otherwise each session holds its own copies of weights: packed for kernels, and dequantized or
