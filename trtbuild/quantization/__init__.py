@@ -1,4 +1,4 @@
-"""Q/DQ are placed and inserted: TensorRT's explicit form, and the form that ONNX Runtime runs fast."""
+"""Places and inserts Q/DQ: TensorRT's explicit form, and the form that ONNX Runtime runs fast."""
 
 from __future__ import annotations
 

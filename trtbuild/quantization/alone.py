@@ -1,4 +1,4 @@
-"""Layers in INT8 with no other one next to them: rounding in and rescaling out serve them alone."""
+"""INT8 layers without another INT8 layer next to them: quantizing in and out serves them alone."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ _NONE: frozenset[bool] = frozenset()
 
 
 def layers_alone(model: ir.Model, decisions: Iterable[Decision]) -> tuple[str, ...]:
-    """Return the names of the layers in INT8 that stand between layers in float, in the network's order.
+    """Return the names of the INT8 layers between float layers, in the network's order.
 
-    The next layers in front of such a one are in float, and there is one; of those behind it none is in INT8.
+    The nearest layers before such a layer, at least one, are all in float; of the nearest layers after it
+    none is in INT8.
 
     Args:
         model: the float network.
-        decisions: what runs in INT8.
+        decisions: which nodes run in INT8.
     """
     int8 = {one.node: one.int8 for one in decisions if one.op_type in WEIGHTED}
     in_front: dict[ir.Value, frozenset[bool]] = {}
@@ -46,7 +47,7 @@ def layers_alone(model: ir.Model, decisions: Iterable[Decision]) -> tuple[str, .
 
 
 def _own(node: ir.Node, int8: Mapping[str, bool], passed_on: frozenset[bool]) -> frozenset[bool]:
-    """Whether a layer is in INT8; of a node that is none, what it passes on of layers."""
+    """Whether a layer is in INT8, as a set; for any other node, the set that it passes on."""
     name = node.name or ""
     return frozenset({int8[name]}) if name in int8 else passed_on
 

@@ -1,8 +1,8 @@
-"""Attention whose two products run in INT8: Q, K, V and what Softmax gives read through Q/DQ.
+"""Attention with both products in INT8: Q, K, V and the output of Softmax are read through Q/DQ.
 
-A compiler that fuses the two products and the Softmax between them into one INT8 kernel does so where all
-four are quantized, and runs two float products and a Softmax where one is not. The pairs stand right in
-front of the products, so that Q, K and V of one projection keep a scale each.
+A compiler that can fuse the two products and the Softmax between them into one INT8 kernel does so if all
+four tensors are quantized; otherwise it runs two float products and a Softmax. The pairs are placed directly
+before the products, so that Q, K and V of one projection have a scale each.
 
 Source: NVIDIA Model Optimizer, which places these pairs for TensorRT up to 512 positions
 (``modelopt.onnx.quantization.graph_utils.find_nodes_from_mha_to_exclude``).
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 _BETWEEN = frozenset({"Add", "Div", "Mul", "Where"})
-"""Scaling and masks: a mask is added, or chooses between a score and a large negative number."""
+"""Scaling and masks: a mask is added, or selects between a score and a large negative number."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class AttentionBlock:
 
     Attributes:
         scores: the product of Q and K.
-        mixed: the product of what Softmax gives and V.
+        mixed: the product of the Softmax's output and V.
     """
 
     scores: ir.Node
@@ -47,9 +47,9 @@ class AttentionBlock:
 
 
 def attention_blocks(model: ir.Model) -> Iterator[AttentionBlock]:
-    """Yield the attention of the main graph: MatMul, then Mul, Div, Add and Where, Softmax, MatMul.
+    """Yield the attention of the main graph: MatMul, then any Mul, Div, Add and Where, Softmax, MatMul.
 
-    Nothing in between is read by anything else, or is an output of the network.
+    No tensor in between has another reader or is an output of the network.
     """
     for node in model.graph:
         if not _is_product(node):
@@ -65,7 +65,7 @@ def attention_blocks(model: ir.Model) -> Iterator[AttentionBlock]:
 
 
 def why_attention_is_float(block: AttentionBlock, target: Target) -> str | None:
-    """Return why `target` makes no INT8 kernel of an attention; None where it does, as far as is known."""
+    """Return why `target` has no INT8 kernel for an attention; None if it has one, as far as is known."""
     attention = target.attention
     assert attention is not None
     scores, query = block.scores.outputs[0].shape, block.scores.inputs[0]
@@ -108,7 +108,7 @@ def _is_product(node: ir.Node) -> bool:
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = [use for use in value.uses() if use.node.op_type != "Shape"]  # which reads no values
+    uses = [use for use in value.uses() if use.node.op_type != "Shape"]  # Shape reads no values
     if len(uses) != 1 or value.is_graph_output():
         return None
     reader = uses[0].node

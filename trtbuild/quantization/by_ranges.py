@@ -1,12 +1,12 @@
-"""What stays in float for what its ranges are, which is known after calibration only.
+"""Places Q/DQ by the ranges: what stays in float because of them is known only after calibration.
 
-- A tensor that was always zero, or held nothing, has no scale. Zero is exact in every scale, but other data
-  may hold something else, so what reads it reads floats.
-- In TensorRT's form all parts of a Concat have one scale, and a part that other INT8 layers read too has it
-  for them as well. Where they would lose more than `MOST_BITS_LOST` by it, the part keeps a scale of its own.
-- A Concat that stands between INT8 layers in ONNX Runtime's form alone rounds all parts with one scale, and
-  a part loses ``log2(widest amax / own amax)`` of its 8 bits, 6 dB each. Where a part would lose more than
-  `MOST_BITS_LOST`, parts and result stay float.
+- A tensor that was always zero or empty has no scale. Zero is exact in every scale, but other data may not
+  be zero, so its readers read floats.
+- In TensorRT's form all parts of a Concat share a scale, and other INT8 layers that read a part get this
+  scale, too. If they lose more than `MOST_BITS_LOST` by it, the part keeps a scale of its own.
+- A Concat between INT8 layers in ONNX Runtime's form alone rounds all parts with one scale; a part loses
+  ``log2(widest amax / own amax)`` of its 8 bits, 6 dB each. If a part loses more than `MOST_BITS_LOST`,
+  parts and result stay float.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_BITS_LOST", "place_by_ranges", "say_without_range"]
 
-# One bit is 6 dB: so far below TensorRT's form an engine counts as far below it.
+# One bit is 6 dB: an engine that far below TensorRT's form is reported (`GAP_DB` of `trtbuild.result`).
 MOST_BITS_LOST = 1.0
 
 _log = logging.getLogger(__name__)
@@ -48,14 +48,15 @@ def place_by_ranges(
     calibration: Calibration,
     request: PlacementRequest = ANYWHERE,
 ) -> tuple[Placement, Mapping[str, str]]:
-    """Return where Q/DQ go, as `place` does, with what cannot be rounded for its range in float.
+    """Return where Q/DQ go, like `place`, with groups kept in float if their ranges do not allow rounding.
 
     Returns:
-        The placement; and tensor -> why no scale fits it, for those that would have been quantized.
+        The placement; and tensor -> why it has no scale, for tensors that would have been quantized.
 
     Raises:
         OptionError, ModelError: see `place`.
-        InputError: a range is missing, or nothing is left in INT8, or the data are zero throughout.
+        InputError: a range is missing, or tensors without a scale leave nothing in INT8, or all inputs of
+            the network have no scale (the data are all zero).
     """
     because: dict[str, str] = {}
     apart: frozenset[Consumer] = frozenset()
@@ -83,7 +84,7 @@ def place_by_ranges(
 
 
 def _covered(model: ir.Model, portable: Placement, calibration: Calibration) -> Placement:
-    """ONNX Runtime's form as far as ranges are known; who wants TensorRT's alone need not bring more."""
+    """ONNX Runtime's placement without tensors of unknown range; a build for TensorRT may lack some."""
     if portable.observed <= calibration.ranges.keys():
         return portable
     known = with_neighbours(model, calibration.ranges).keys()
@@ -91,14 +92,14 @@ def _covered(model: ir.Model, portable: Placement, calibration: Calibration) -> 
 
 
 def say_without_range(artifact: Artifact, *, is_strict: bool = False) -> None:
-    """Warn of every tensor that no scale fits, and of what stays in float for it.
+    """Warn of every tensor without a scale, and of the groups that stay in float because of it.
 
     Args:
-        artifact: calibrated.
-        is_strict: refuse the first of them instead.
+        artifact: a calibrated artifact.
+        is_strict: raise an error for the first such tensor instead.
 
     Raises:
-        InputError: it is strict and there is one; a range is missing, or all are zero.
+        InputError: there is such a tensor and `is_strict` is set; a range is missing; or all are zero.
     """
     assert artifact.calibration is not None
     model = artifact.model
@@ -121,7 +122,7 @@ def _named(kept: Sequence[str]) -> str:
 def _readers_of(
     dead: Mapping[str, str], placement: Placement, portable: Placement
 ) -> dict[str, str]:
-    """The groups in INT8 that read one of these tensors -> why they cannot."""
+    """The INT8 groups that read one of these tensors -> why they have to stay in float."""
     why = {
         consumer: _REASON.format(name, what)
         for form in (portable, placement)
@@ -138,7 +139,7 @@ def _readers_of(
 def _unlike_concats(
     model: ir.Model, placement: Placement, portable: Placement, calibration: Calibration
 ) -> dict[str, str]:
-    """The Concats of ONNX Runtime's form alone whose parts one scale does not serve -> why."""
+    """Concats of ONNX Runtime's form alone, and their readers there, if the parts are too unlike -> why."""
     nodes = nodes_by_name(model.graph)
     kernels = {g.name: g for g in placement.groups if g.kind is GroupKind.KERNEL and g.int8}
     concats = [nodes[name] for name, group in kernels.items() if group.op_type == "Concat"]
@@ -160,9 +161,9 @@ def _unlike_concats(
 def _shared_parts(
     model: ir.Model, placement: Placement, calibration: Calibration
 ) -> frozenset[Consumer]:
-    """The inputs of Concats whose scale would cost other readers of the part too much.
+    """The inputs of Concats where the shared scale costs other readers of the part too much.
 
-    The widest part of a Concat is none of them: the scale of what is joined comes from it.
+    The widest part of a Concat is never among them, because the shared scale comes from it.
     """
     concats = [g.name for g in placement.groups if g.kind is GroupKind.CONCAT and g.int8]
     if not concats:

@@ -1,8 +1,8 @@
-"""What reads values that must not be rounded to eight bits right in front of it.
+"""Operators whose input must not be rounded to eight bits.
 
-Softmax makes ratios of differences, and a normalisation divides by a spread that a few large channels set:
-both turn one step of a scale that reaches over all channels into large errors of the small ones. No kernel is
-saved by it either, for both compute in float.
+Softmax turns differences into ratios, and a normalisation divides by a spread that a few large channels
+dominate: both amplify the rounding error of small channels under a scale for all channels. Both compute in
+float, so rounding saves no kernel either.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FRAGILE = frozenset(
 
 
 def fragile_reader(value: ir.Value) -> ir.Node | None:
-    """Return a Softmax or normalisation that reads `value`, itself or only moved; None without one."""
+    """Return a Softmax or normalisation that reads `value`, directly or after data movement; else None."""
     for use in value.uses():
         if use.idx != 0:
             continue

@@ -1,14 +1,15 @@
-"""FP16 written into the network: what TensorRT 11 wants instead of a flag.
+"""Writes FP16 into the network: TensorRT 11 needs this, as it has no flag for FP16.
 
-Each node either computes in FP16 or stays FP32; casts stand where the two meet, inputs and outputs of the
-network keep their types. A DequantizeLinear answers the type of its scale, and a Cast between it and its
-layer parts the two, so that the layer runs in float: it therefore has the type of what reads it, twice
-where readers differ, and what must be read in FP32 keeps its readers FP32. A QuantizeLinear wants the type
-of its input. Scales in FP16 need opset 19; weights behind a DequantizeLinear are quantized again with the
-rounded scale, so that nothing but their own rounding changes, and both halves of a pair have equal scales.
+Each node either computes in FP16 or stays FP32, with Casts between the two; inputs and outputs of the
+network keep their types. The output of a DequantizeLinear has the type of its scale, and a Cast between it
+and its layer would prevent their fusion, so that the layer runs in float. So a DequantizeLinear gets the
+type of its readers, with a second one if readers differ; if its output must be FP32, its readers stay FP32.
+A QuantizeLinear's scale must have the type of its input. FP16 scales need opset 19. Weights behind a
+DequantizeLinear are quantized again with the rounded scale, so that only their own rounding changes; both
+halves of a pair have equal scales.
 
-What stays FP32, and why, is answered: tensors whose observed magnitude comes near FP16's largest number,
-weights beyond it, operators that sum or exponentiate, operators that ONNX does not define for FP16.
+These stay FP32, and the result says why: tensors whose observed magnitude comes near the largest FP16
+number, weights beyond it, operators that sum or exponentiate, operators that ONNX does not define for FP16.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ __all__ = ["HEADROOM", "SUMMING", "KeptFloat", "float_activations", "magnitudes"
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 HALF_MAX = float(np.finfo(np.float16).max)
 
-# Other data than the calibration's may be larger by this much before FP16 overflows.
+# Values may exceed those of the calibration data by this factor before FP16 overflows.
 HEADROOM = 4.0
 
-# Their results or sums grow beyond their inputs; decomposed normalizations are made of them.
+# Their results or intermediate sums can far exceed their inputs; decomposed normalizations consist of them.
 SUMMING = frozenset(
     {"Exp", "Log", "Pow", "CumSum", "ReduceSum", "ReduceMean", "ReduceProd", "ReduceSumSquare", "ReduceL1",
      "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"}
@@ -54,9 +55,9 @@ SUMMING = frozenset(
 
 # The first opset whose QuantizeLinear and DequantizeLinear take FP16 scales.
 HALF_SCALE_OPSET = 19
-# Index of the lengths of sequences among the inputs of a recurrent layer.
+# Input index of the sequence lengths of a recurrent layer.
 _LENGTHS = 4
-# TensorRT takes no Cast in front of the cache.
+# TensorRT accepts no Cast before the cache, their first input.
 _CACHING = frozenset({"TensorScatter"})
 
 
@@ -70,7 +71,7 @@ class KeptFloat:
 
 
 def float_activations(model: ir.Model) -> frozenset[str]:
-    """Return the names of the float32 tensors that are computed, whose magnitudes `to_half` asks for."""
+    """Return the names of the computed float32 tensors, whose magnitudes `to_half` needs."""
     typed = model.clone()
     infer_model(typed)
     outputs = (value for node in typed.graph for value in node.outputs)
@@ -78,7 +79,7 @@ def float_activations(model: ir.Model) -> frozenset[str]:
 
 
 def magnitudes(calibration: Calibration | None) -> dict[str, float]:
-    """Return the largest magnitude that each tensor had in the calibration data; nothing without one."""
+    """Return the largest magnitude of each tensor in the calibration data; empty without a calibration."""
     ranges = {} if calibration is None else calibration.ranges
     return {name: given.observed_amax for name, given in ranges.items()}
 
@@ -88,15 +89,14 @@ def to_half(
 ) -> tuple[ir.Model, tuple[KeptFloat, ...]]:
     """Return a copy of a network, with or without Q/DQ, that computes in FP16 where it can.
 
-    What it computes in FP16 already stays so.
+    Nodes that are FP16 already stay so.
 
     Args:
         model: the network; its nodes have names.
-        observed: tensor name -> largest magnitude that occurred; tensors that are not in it are taken to
-            be small.
+        observed: tensor name -> largest magnitude seen; other tensors are assumed to be small.
 
     Returns:
-        The network, and what stays FP32.
+        The network, and the nodes that stay FP32.
 
     Raises:
         ModelError: the opset cannot be raised to 19 for Q/DQ in FP16.
@@ -118,7 +118,7 @@ def to_half(
 
 
 def _typed_clone(model: ir.Model) -> ir.Model:
-    """A copy at an opset that can hold the result, with a type on every value."""
+    """A copy with a type on every value, raised to opset 19 if it has Q/DQ."""
     opset = opset_of(model)
     has_quantizers = any(node.op_type in QDQ for node in model.graph)
     raised = has_quantizers and opset < HALF_SCALE_OPSET
@@ -141,7 +141,7 @@ def _raised(model: ir.Model, opset: int) -> ir.Model:
 
 
 def _why_float(node: ir.Node, observed: Mapping[str, float]) -> str | None:
-    """None for a node that becomes FP16, else why not; the text is empty where nobody asks."""
+    """None for a node that becomes FP16, else why not; an empty text if that is not worth reporting."""
     if has_bodies(node):
         return "it holds a graph of its own"
     if node.op_type == "Constant":
@@ -155,7 +155,7 @@ def _why_float(node: ir.Node, observed: Mapping[str, float]) -> str | None:
 
 
 def _why_not_parsed(node: ir.Node) -> str:
-    """Why NVIDIA's parser or builder would not take a node in FP16, of those that ONNX defines for it."""
+    """Why NVIDIA's parser or builder rejects a node in FP16 although ONNX allows it; else empty."""
     if node.op_type in RECURRENT and input_at(node, _LENGTHS) is not None:
         return "NVIDIA's parser takes lengths of sequences in FP32 alone"
     cache = node.inputs[0] if node.op_type in _CACHING else None
@@ -172,7 +172,7 @@ def _why_float_value(value: ir.Value | None, observed: Mapping[str, float]) -> s
         return f"tensor '{value.name}' reached {largest:.6g}, and FP16 ends at {HALF_MAX:.0f}"
     producer = value.producer()
     if producer is not None and producer.op_type == "DequantizeLinear" and not _is_weight(producer):
-        value = producer.inputs[1] or value  # it is read in the type of its scale
+        value = producer.inputs[1] or value  # the scale decides the type of its output
     content = array(value)
     if content is None:
         return ""
@@ -188,10 +188,10 @@ def _vanishes(scale: np.ndarray) -> bool:
 
 
 def _keep_in_front_of_recurrences(model: ir.Model, half_nodes: set[ir.Node]) -> Iterator[KeptFloat]:
-    """Keep in FP32 what gives a recurrent layer in FP32 its sequence; yield what is kept for that.
+    """Keep nodes in FP32 that compute the sequence of an FP32 recurrent layer; yield these nodes.
 
-    TensorRT for RTX 1.7.1 moves a Cast in front of such a layer into its loop, where the shapes do not fit
-    any more, and builds nothing (measured; behind a computing node, the Cast stays where it is).
+    TensorRT for RTX 1.7.1 moves a Cast before such a layer into the layer's loop, where the shapes do not
+    fit, and the build fails (measured; after a node that computes, the Cast stays where it is).
     """
     for node in reversed(model.graph):
         if node.op_type not in RECURRENT or node in half_nodes:
@@ -207,7 +207,7 @@ def _keep_in_front_of_recurrences(model: ir.Model, half_nodes: set[ir.Node]) -> 
 
 
 def _follow_readers(model: ir.Model, half_nodes: set[ir.Node]) -> None:
-    """Give every DequantizeLinear the type of its readers, and a second one where they differ."""
+    """Give every DequantizeLinear the type of its readers, and duplicate it if they differ."""
     writer = GraphWriter(model)
     for node in list(model.graph):
         if node.op_type != "DequantizeLinear" or node not in half_nodes:
@@ -233,7 +233,7 @@ def _follow_readers(model: ir.Model, half_nodes: set[ir.Node]) -> None:
 
 
 def _origin(value: ir.Value) -> ir.Value:
-    """The tensor that a value holds the numbers of, in front of Q/DQ."""
+    """The tensor before the Q/DQ that a value comes through; the value itself without Q/DQ."""
     producer = value.producer()
     while producer is not None and producer.op_type in QDQ:
         source = producer.inputs[0]
@@ -251,7 +251,7 @@ def _is_activation_scale(value: ir.Value) -> bool:
 
 
 def _is_weight(node: ir.Node) -> bool:
-    """Whether a DequantizeLinear stands behind a constant."""
+    """Whether a node is a DequantizeLinear of a constant."""
     source = node.inputs[0]
     return node.op_type == "DequantizeLinear" and is_constant(source)
 
@@ -261,18 +261,18 @@ def _touches_float(node: ir.Node) -> bool:
 
 
 class _Typing:
-    """Gives nodes their types and puts casts where types meet."""
+    """Sets the types of nodes and inserts Casts between different types."""
 
     def __init__(self, model: ir.Model) -> None:
         self._graph = model.graph
         self._names = Names(model)
         self._half: dict[ir.Value, ir.Value] = {}
         self._float: dict[ir.Value, ir.Value] = {}
-        # What was FP16 before keeps its type, and so do the nodes between.
+        # Values that this class turned into FP16; nodes that were FP16 before are left unchanged.
         self._turned: set[ir.Value] = set()
 
     def apply(self, half_nodes: set[ir.Node]) -> None:
-        """Give `half_nodes` FP16 inputs and outputs, all others what they had, with Casts in between."""
+        """Give `half_nodes` FP16 inputs and outputs; all others keep their types, with Casts in between."""
         for node in list(self._graph):
             if node in half_nodes:
                 self._make_half(node)
@@ -309,7 +309,7 @@ class _Typing:
                 node.replace_input_with(index, self._as_float(value))
 
     def _match_scale(self, node: ir.Node) -> None:
-        """Give a DequantizeLinear in FP32 the number that its QuantizeLinear in FP16 has."""
+        """Give an FP32 DequantizeLinear the rounded scale of its FP16 QuantizeLinear."""
         source, scale = node.inputs[0], node.inputs[1]
         quantize = source.producer() if source is not None else None
         content = array(scale)
@@ -348,7 +348,7 @@ class _Typing:
         return output
 
     def _requantize(self, node: ir.Node) -> None:
-        """Round the scales of an INT8 weight to FP16 and find the integers for them."""
+        """Round the scales of an INT8 weight to FP16 and quantize the weight again with them."""
         integers, scale = node.inputs[0], node.inputs[1]
         content, old = array(integers), array(scale)
         assert integers is not None and content is not None  # noqa: PT018
@@ -366,7 +366,7 @@ class _Typing:
 
 
 def _rounded(content: np.ndarray) -> np.ndarray:
-    """FP16 of constants; a positive number that would vanish becomes the smallest one there is."""
+    """Constants as FP16; a positive number that would become 0 gets the smallest FP16 number instead."""
     half = np.asarray(content).astype(np.float16)
     tiny = np.finfo(np.float16).smallest_subnormal
     vanished = (half == 0) & (np.asarray(content) > 0)
@@ -374,9 +374,9 @@ def _rounded(content: np.ndarray) -> np.ndarray:
 
 
 def _takes_half(node: ir.Node, index: int | None = None) -> bool:
-    """Whether a node may compute in FP16, by ONNX's definition; with an index, whether that input may.
+    """Whether ONNX's definition allows a node, or with an index that input, to be FP16.
 
-    A node may when every float output may be FP16, and at least one of its float inputs; inputs that may
+    A node may be FP16 if all its float outputs and at least one of its float inputs may; inputs that may
     not, such as the scales of Resize, stay float.
     """
     opset = node.graph.opset_imports.get(node.domain, 0) if isinstance(node.graph, ir.Graph) else 0
@@ -391,14 +391,14 @@ def _takes_half(node: ir.Node, index: int | None = None) -> bool:
     ]
     answers = [i for i, v in enumerate(node.outputs) if v.dtype == ir.DataType.FLOAT]
     if not floats and node.op_type not in ("Cast", "DequantizeLinear"):
-        return not answers  # what makes floats of other things is told the type by an attribute
+        return not answers  # the type of a float made from other types is set by an attribute
     return all(_at(outputs, i) for i in answers) and (
         not floats or any(_at(inputs, i) for i in floats)
     )
 
 
 def _at(allowed: tuple[bool, ...], index: int) -> bool:
-    """The entry for a formal parameter; the last one repeats (variadic)."""
+    """The entry for a formal parameter; the last one repeats, for variadic parameters."""
     return bool(allowed) and allowed[min(index, len(allowed) - 1)]
 
 

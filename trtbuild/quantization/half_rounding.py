@@ -1,9 +1,9 @@
-"""A network of FP16 types as FP32 arithmetic that rounds where FP16 rounds.
+"""Simulates an FP16 network in FP32: rounds to FP16 after every node.
 
-ONNX Runtime has few FP16 kernels on CPUs: it computes such nodes in FP32 and hands FP32 from one to the
-next, so that nothing but constants is rounded (a chain of twelve products and Tanh: 124 dB from a network
-whose weights alone are rounded, 60 dB from one that rounds behind every node). Casts that stand in the
-network are kept; so they are written behind every node.
+ONNX Runtime has few FP16 kernels on CPUs: it computes such nodes in FP32 and passes FP32 from one to the
+next, so only constants are rounded. (For a chain of twelve products and Tanh, its outputs are 124 dB from a
+network with only the weights rounded, and 60 dB from one that rounds after every node.) It keeps Casts that
+are in the network, so this module adds one after every node.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _TYPE_ATTRIBUTES = ("dtype", "output_dtype", "precision")
 def as_rounding_floats(model: ir.Model) -> ir.Model:
     """Return a network that computes in FP32, and rounds the result of every FP16 node to FP16.
 
-    A kernel in FP16 sums in FP32 and rounds its result once, and so does this. What a DequantizeLinear
-    answers is not rounded: INT8 kernels compute on its integers and scale.
+    Like an FP16 kernel, this sums in FP32 and rounds the result once. The output of a DequantizeLinear is
+    not rounded: INT8 kernels compute on its integers and scale.
 
     Args:
-        model: every value has a type, as `trtbuild.quantization.half.to_half` leaves them. One with FP16 in
-            its inputs, its outputs or in bodies of nodes is returned as it is.
+        model: a network with a type on every value, as `trtbuild.quantization.half.to_half` returns. A
+            network with FP16 in its inputs, its outputs or in bodies of nodes is returned unchanged.
     """
     if any(value.dtype == _HALF for value in _seen_outside(model)):
         return model
@@ -75,7 +75,7 @@ def _widen_attributes(node: ir.Node) -> None:
 
 
 def _round(graph: ir.Graph, writer: GraphWriter, node: ir.Node, output: ir.Value) -> None:
-    """Let what reads an FP16 value read FP32 numbers that FP16 has."""
+    """Let the readers of an FP16 value read it as FP32, rounded to FP16."""
     if node.op_type == "DequantizeLinear":
         output.type = ir.TensorType(_FLOAT)
         return

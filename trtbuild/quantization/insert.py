@@ -1,4 +1,4 @@
-"""Put QuantizeLinear / DequantizeLinear into a network, as a plan says."""
+"""Insert QuantizeLinear / DequantizeLinear into a network, as a plan says."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ __all__ = ["insert"]
 def insert(model: ir.Model, plan: Plan) -> ir.Model:
     """Return a copy of `model` with one Q/DQ pair per quantized tensor, and INT8 weights behind DQ.
 
-    Readers that the plan does not name keep reading floats. ``axis`` is always written: TensorRT's
-    parser and ONNX differ in its default.
+    Readers that the plan does not name still read floats. The per-channel ``axis`` is always written:
+    TensorRT's parser and ONNX have different defaults.
     """
     model = model.clone()
     writer = GraphWriter(model)
@@ -72,12 +72,12 @@ def _quantize_activation(
             nodes[consumer.node].replace_input_with(consumer.index, dequantize.outputs[0])
 
 
-# A weight, its axis, and its scales.
+# A weight, its per-channel axis, and the bytes of its scales.
 _Weight = tuple[ir.Value, int | None, bytes]
 
 
 def _scales_of_weights(nodes: Mapping[str, ir.Node], plan: Plan) -> list[np.ndarray]:
-    """The scales of each weight of the plan, in its order; large weights are rounded, on all cores."""
+    """The scales of the plan's weights, in order; weights in files are also rounded, on all cores."""
 
     def weight_of(point: WeightPoint) -> ir.Value:
         weight = nodes[point.node].inputs[point.index]
@@ -122,7 +122,7 @@ def _quantize_weight(
 
 
 def _are_zero(content: np.ndarray, axis: int | None) -> np.ndarray:
-    """Whether each channel of a weight holds nothing but zeros."""
+    """For each channel of a weight, whether it is all zeros."""
     others = tuple(i for i in range(content.ndim) if i != axis) if axis is not None else None
     return np.asarray(~content.any(axis=others))
 
@@ -144,7 +144,7 @@ def _constant_behind_dq(
     scales: np.ndarray,
     axis: int | None,
 ) -> ir.Value:
-    """The output of a DequantizeLinear over the integers `steps`, which stand for the constant `source`."""
+    """The output of a DequantizeLinear of the integers `steps`, to replace the constant `source`."""
     name, dtype = source.name or "", steps.dtype.numpy()
     parameters = [
         writer.constant(f"{name}_scale", _scale_array(scales, source)),

@@ -1,4 +1,4 @@
-"""What lies ahead of a tensor: whether its values reach a layer in float, or leave the network before one."""
+"""Finds the next layers after a tensor: whether one is in float, or an output of the network comes first."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["Ahead", "layers_ahead"]
 
 @dataclass(frozen=True)
 class Ahead:
-    """What lies ahead of a tensor, up to the next layers.
+    """What follows a tensor, up to the next layers.
 
     Attributes:
-        float_layer: a layer that is kept in float.
-        output: an output of the network, with no layer between.
+        float_layer: whether one of the next layers is kept in float.
+        output: whether it reaches an output of the network with no layer between.
     """
 
     float_layer: bool = False
@@ -29,7 +29,7 @@ class Ahead:
 def layers_ahead(
     model: ir.Model, int8: Collection[str], in_float: Collection[str]
 ) -> dict[ir.Value, Ahead]:
-    """Return what lies ahead of each tensor of the main graph.
+    """Return what follows each tensor of the main graph.
 
     Args:
         model: the float network.
@@ -39,7 +39,7 @@ def layers_ahead(
     found: dict[ir.Value, Ahead] = {}
 
     def ahead_of(value: ir.Value) -> Ahead:
-        """What its readers are; of one that is no layer, what lies ahead of its results."""
+        """Combine its readers: a layer counts itself, any other node what follows its outputs."""
         float_layer, output = False, value.is_graph_output()
         for use in value.uses():
             name = use.node.name

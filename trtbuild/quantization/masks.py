@@ -1,8 +1,8 @@
-"""Masks in front of Softmax: sums that stay in float.
+"""Attention masks before Softmax: masked sums stay in float.
 
-Attention hides positions by adding minus infinity, or a number like -1e9, to their scores. A scale that
-reaches so far leaves nothing of the scores, and infinity has no scale at all, while Softmax asks only that
-the hidden scores be far below the others. So what lies between a mask and a Softmax is never rounded.
+Attention masks positions by adding minus infinity, or a number like -1e9, to their scores. A scale that
+covers -1e9 rounds all other scores to zero, and infinity has no scale at all. Softmax only needs masked
+scores far below the others. So tensors between a mask and a Softmax are never rounded.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MASKING", "masked_sums", "reaches_minus_infinity"]
 
-# Exporters hide with -inf, the least float32 or float16 (-65504), -1e9, -1e4, or -1e3; scores in front of
-# a Softmax are of the order of ten: exp(-1000) is 0 in float32 beside any of them.
+# Exporters mask with -inf, the lowest float32 or float16 (-65504), -1e9, -1e4, or -1e3. Scores before a
+# Softmax are of the order of ten, and beside these exp(-1000) is 0 in float32.
 MASKING = -1000.0
 
 _SOFTMAX = frozenset({"LogSoftmax", "Softmax"})
 _ELEMENTWISE = frozenset(
     {"Add", "Cast", "Clip", "Concat", "Div", "Max", "Min", "Mul", "Neg", "Sub"}
 )
-# Trilu leaves a triangle of what ConstantOfShape fills
+# Trilu keeps a triangle of the matrix that ConstantOfShape fills.
 _MAKING = frozenset({"ConstantOfShape", "Trilu", "Where"})
 _REASON = (
     "its result goes to Softmax and one side may be a mask, which leaves no scale for the other"
@@ -37,11 +37,11 @@ _REASON = (
 
 
 def masked_sums(model: ir.Model) -> dict[str, str]:
-    """Return name -> reason for every node between something that may be a mask and a Softmax.
+    """Return name -> reason for every node between a possible mask and a Softmax.
 
-    A mask is recognised by what it is made of: a Where, a constant at or below `MASKING`, which
-    ConstantOfShape may make, or an input of the network, moved and computed element by element; what a layer
-    with weights gives is none.
+    A tensor may be a mask if it comes from a Where, from a constant (also of ConstantOfShape) with values at
+    or below `MASKING`, or from an input of the network, through data movement and element-wise operators
+    only. The output of a layer with weights is never one.
     """
     before = _in_front_of_softmax(model)
     masks: set[ir.Value] = {value for value in model.graph.inputs if not is_constant(value)}
@@ -61,7 +61,7 @@ def masked_sums(model: ir.Model) -> dict[str, str]:
 
 
 def reaches_minus_infinity(model: ir.Model) -> frozenset[str]:
-    """Return the tensors between a constant minus infinity and the Softmax that takes it."""
+    """Return the tensors between a constant with minus infinity and the Softmax that reads it."""
     before = _in_front_of_softmax(model)
     reached: set[ir.Value] = set()
     for node in model.graph:
@@ -91,7 +91,7 @@ def _given(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _fills(node: ir.Node, limit: float = MASKING) -> bool:
-    """Whether a ConstantOfShape hides positions."""
+    """Whether a node is a ConstantOfShape with a masking value."""
     value = node.attributes.get("value") if node.op_type == "ConstantOfShape" else None
     return value is not None and _is_hiding(value.as_tensor().numpy(), limit)
 

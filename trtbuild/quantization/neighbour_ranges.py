@@ -1,14 +1,14 @@
-"""Ranges of tensors that were not counted, from those around them that were.
+"""Derives ranges of tensors that were not observed from the ranges of neighbouring tensors.
 
-What is counted is decided for one choice of groups; another choice, made afterwards by a search or with
-the ranges of a file, puts Q/DQ elsewhere. Beside the exact rules of `scale_propagation` these bound the
-values and clip none that the neighbours do not clip:
+The observed tensors are those that one choice of groups needs. Another choice, made later by a search or
+with the ranges of a file, puts Q/DQ elsewhere. Beside the exact rules of `scale_propagation`, these rules
+bound the values, and clip only values that the neighbours clip:
 
-    joined by Concat        the union of the parts
-    a part of a Concat      inside the range of all
-    mean of a pool, Relu    inside the range in front
-    one branch of an Add    what the Add gives, minus the other branch
-    what an Add gives       the sum of its branches
+    output of a Concat                     the union of the parts
+    part of a Concat                       the range of the output
+    output of an averaging pool or Relu    the range of the input
+    one branch of an Add                   the output of the Add minus the other branch
+    output of an Add                       the sum of its branches
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["with_neighbours"]
 
 
 def with_neighbours(model: ir.Model, ranges: Mapping[str, TensorRange]) -> dict[str, TensorRange]:
-    """Return `ranges` and those that follow from them, by tensor name."""
+    """Return `ranges` and all ranges that follow from them, by tensor name."""
     known = dict(ranges)
     grew = True
     while grew:
@@ -80,7 +80,7 @@ def _around_add(
     for value, own, other in zip(node.inputs, inputs, (second, first)):
         if own is not None or value is None or other is None:
             continue
-        # what an activation behind the Add hides gives the same result in any case, but for other readers
+        # if the Add alone reads the branch, values that its activation clips away need no range
         alone = len(value.uses()) == 1 and not value.is_graph_output()
         total = known.get((activated if alone else summed).name or "")
         if total is not None:

@@ -1,23 +1,23 @@
 """Where Q/DQ go for ONNX Runtime on CPU, so that it runs INT8 kernels.
 
-ONNX Runtime fuses DQ -> operator -> Q into one integer kernel, and nothing else; so Q/DQ stand around
-every operator that has such a kernel, outputs included, and activations are uint8 (its int8 x int8
-kernels are slower than float). The ranges are those of the calibration; the layers are those that run in
-INT8 in TensorRT's form.
+ONNX Runtime fuses only DQ -> operator -> Q into an integer kernel. So Q/DQ are placed around every operator
+with such a kernel, outputs included, and activations are uint8 (its int8 x int8 kernels are slower than
+float). The ranges are those of the calibration; the layers are those in INT8 in TensorRT's form.
 
 1. Selected Conv, Gemm, MatMul and ConvTranspose read data and weight through Q/DQ.
-2. The output of a selected Conv is quantized, behind its Relu or Clip when that is its only reader: with
-   zero point 0 the integer kernel clips by itself. A Gemm's or MatMul's output is, when rule 3 reads it.
-3. Add, Concat, pooling and data movement between two layers in INT8, whose inputs are all quantized, have
-   a quantized output. What goes to float operators alone, or leaves the network (the mean behind the last
-   convolution), stays float: rounding it would make equal class scores of unequal ones and save nothing.
-4. Where a convolution's output goes out of the network with no layer between, its range is all that was
-   seen: what would be clipped there is the answer itself.
-   What goes to Softmax or a normalisation next, and to no layer in INT8, stays float (`fragile`).
+2. The output of a selected Conv is quantized, after its Relu or Clip if that is its only reader: with
+   zero point 0 the integer kernel clips by itself. The output of a Gemm or MatMul is quantized if rule 3
+   needs it.
+3. Add, Concat, pooling and data movement between two INT8 layers, with all inputs quantized, have a
+   quantized output. A tensor that only float operators read, or that leaves the network (the mean after the
+   last convolution), stays float: rounding it could make different class scores equal, and saves nothing.
+4. If a convolution's output leaves the network with no layer between, its range covers all values seen:
+   clipping would change the network's answer directly.
+   A tensor read by Softmax or a normalisation, and by no INT8 layer, stays float (`fragile`).
 5. A group of TensorRT's form that is kept in float reads floats here, too, and has no integer kernel; a
-   convolution in front of a layer that is kept in float gives floats. What no kernel makes (an input, a
-   LayerNormalization's output) is rounded for its readers in INT8 alone. Where this form alone has INT8
-   (an integer kernel, an output of the network), that is a group of its own.
+   convolution before a layer that is kept in float outputs floats. A tensor that no integer kernel computes
+   (an input, a LayerNormalization's output) is rounded for its INT8 readers only. INT8 in this form alone
+   (an integer kernel, an output of the network) is a group of its own.
 
 Source: the Q/DQ selectors of ONNX Runtime (qdq_transformer), and the fused graphs it writes out.
 """
@@ -56,7 +56,7 @@ __all__ = [
 WITH_INTEGER_KERNEL = frozenset({"Add", "Concat", "LeakyRelu", "Mul", "Sigmoid"}) | AVERAGING
 """Operators without weights that ONNX Runtime can run on integers."""
 
-# These kernels can also give floats, so their outputs are quantized only for a reader that wants it.
+# These kernels can also output floats, so their outputs are quantized only for a reader that needs it.
 _FLOAT_OUTPUT = frozenset({"Gemm", "MatMul"})
 
 
@@ -67,8 +67,8 @@ def place_portable(
 
     Args:
         model: the float network.
-        placement: TensorRT's.
-        without: nodes that shall not run in integers, whatever rounds what they read.
+        placement: TensorRT's placement.
+        without: nodes without integer kernels, even if their inputs are rounded.
     """
     selected = {point.node for point in placement.weights}
     tensors = _quantized_tensors(model, placement, placement.in_float, without)
@@ -96,16 +96,16 @@ def place_portable(
 def portable_groups(
     model: ir.Model, placement: Placement, floats: Mapping[str, str]
 ) -> tuple[Group, ...]:
-    """Return the groups that stand in this form alone: integer kernels and outputs of the network.
+    """Return the groups of this form alone: integer kernels and outputs of the network.
 
     Args:
         model: the float network.
-        placement: TensorRT's, of the same choice.
+        placement: TensorRT's placement, with the same groups in float.
         floats: name of a group that stays in float -> why.
     """
     floats = {**{g.name: g.reason for g in placement.groups if not g.int8}, **floats}
     tensors = _quantized_tensors(model, placement, floats)
-    # one in float may take others along, which are named all the same
+    # a kernel in float may make others float; those named in `floats` are groups nevertheless
     alone = _quantized_tensors(model, placement, ()) if floats else tensors
     without = alone.kernels & floats.keys()
     known = {group.name for group in placement.groups}
@@ -130,14 +130,14 @@ def portable_groups(
 
 
 def _num_read(node: ir.Node) -> int:
-    """How many of the inputs hold the values that the kernel computes on."""
+    """How many inputs are data: of data movement, the others are shapes and indices."""
     return 1 if moves_values(node) else len(node.inputs)
 
 
 def _consumers(
     model: ir.Model, placement: Placement, tensors: _Tensors
 ) -> dict[str, frozenset[Consumer]]:
-    """Quantized tensor -> its readers through the pair; without any it needs none."""
+    """Quantized tensor -> its readers through the Q/DQ pair; tensors without such a reader get no pair."""
     floats = placement.in_float
     in_float = {
         consumer
@@ -162,9 +162,10 @@ def _consumers(
 def _parts_of_concats(
     model: ir.Model, roots: dict[str, frozenset[str]]
 ) -> dict[str, frozenset[str]]:
-    """Tensors that only a Concat reads -> the Concat's roots: one rounding, and parts that are copied.
+    """Tensors that only a Concat reads -> the Concat's roots: with one scale, parts are copied unchanged.
 
-    A part behind a Relu shares only when all parts are: else the zero point would not stand for the Relu.
+    A part after a Relu shares the scale only if all parts are: else its zero point would not be 0, and the
+    kernel would not do the Relu's clipping.
     """
     found: dict[str, frozenset[str]] = {}
     for node in reversed(model.graph):
@@ -190,7 +191,7 @@ def _is_activation(value: ir.Value | None) -> bool:
 
 
 def difference(total: QuantParams, addend: QuantParams) -> QuantParams:
-    """Return parameters for everything that can be ``total - addend``."""
+    """Return parameters that cover all values of ``total - addend``."""
     low, high = _ends(total)
     least, most = _ends(addend)
     return _over(low - most, high - least)
@@ -202,7 +203,7 @@ def _ends(params: QuantParams) -> tuple[float, float]:
 
 
 def integer_biases(model: ir.Model, placement: Placement) -> frozenset[str]:
-    """Return the selected layers whose kernels take the bias as int32: it is float32, one a channel."""
+    """Return the selected layers whose bias can become int32: a float32 constant, one value per channel."""
     selected = {point.node for point in placement.weights}
     read = {consumer for readers in placement.consumers.values() for consumer in readers}
     return frozenset(
@@ -229,9 +230,9 @@ def _is_one_per_channel(bias: ir.Value | None, node: ir.Node) -> bool:
 
 
 def unsigned(given: TensorRange) -> QuantParams:
-    """uint8 over the part of [-amax, amax] that the tensor uses, zero included and exact.
+    """Return uint8 parameters for the part of [-amax, amax] that the tensor uses; zero is exact.
 
-    Non-negative tensors get zero point 0, which also stands for a ReLU.
+    Non-negative tensors get zero point 0, so that the kernel clips like a ReLU.
     """
     return _over(max(given.minimum, -given.amax), min(given.maximum, given.amax))
 
@@ -245,11 +246,11 @@ def _over(low: float, high: float) -> QuantParams:
 def _differences(
     model: ir.Model, placement: Placement, selected: set[str], quantized: set[str]
 ) -> dict[str, tuple[str, str]]:
-    """The main branch of every residual Add -> (what the Add gives, the skip branch).
+    """The main branch of every residual Add -> (output of the Add, skip branch).
 
-    Watching the main branch would part a convolution from its Add in the float network, which costs
-    more than all the counting. A Relu behind the Add hides nothing that matters: where the main branch
-    is below minus the skip branch, the result is 0 however far below.
+    Observing the main branch would prevent the fusion of convolution and Add in the float network, which
+    costs more time than all the counting. A Relu after the Add does no harm: where the main branch is below
+    minus the skip branch, the result is 0 however far below.
     """
     skips = {c: name for name, readers in placement.consumers.items() for c in readers}
     found = {}
@@ -268,13 +269,13 @@ def _differences(
 
 @dataclass(frozen=True)
 class _Tensors:
-    """What is rounded, by the names of tensors and nodes.
+    """Names of the tensors to round and of the nodes with integer kernels.
 
     Attributes:
-        quantized: tensors that get a pair, if somebody reads it.
-        made_by_kernels: of these, what an integer kernel gives.
-        leaving: of these, what leaves the network with no layer between.
-        kernels: nodes without weights that could run in integers for a layer behind them.
+        quantized: tensors that get a Q/DQ pair, if it has a reader.
+        made_by_kernels: those of them that an integer kernel computes.
+        leaving: those of them that reach an output of the network with no layer between.
+        kernels: nodes without weights that could run in integers for an INT8 layer after them.
     """
 
     quantized: set[str]
@@ -322,7 +323,7 @@ def _quantized_tensors(
 def _possible(
     model: ir.Model, selected: set[str], floats: Collection[str], without: Collection[str]
 ) -> tuple[set[str], set[str]]:
-    """Names of the tensors that could get a pair, and of the nodes that could run in integers."""
+    """Names of the tensors that could get a Q/DQ pair, and of the nodes that could run in integers."""
     quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
     kernels: set[str] = set()
     for node in model.graph:
@@ -350,7 +351,7 @@ def _has_integer_kernel(node: ir.Node) -> bool:
 
 
 def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:
-    """Whether one with such a kernel can be given integers."""
+    """Whether all data inputs of a node with an integer kernel are, or can be, quantized."""
     if moves_values(node):
         return _name(node.inputs[0]) in quantized
     return all(
@@ -372,7 +373,7 @@ def _readers(value: ir.Value) -> frozenset[Consumer]:
         for use in value.uses()
         if use.node.graph is value.graph
     }
-    # an input that is an output as well goes through unchanged
+    # an input that is also an output is passed through unchanged
     if value.is_graph_output() and not value.is_graph_input():
         readers.add(Consumer(GRAPH_OUTPUT, 0))
     return frozenset(readers)

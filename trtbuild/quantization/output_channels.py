@@ -1,15 +1,15 @@
-"""One scale a channel for what a convolution gives to float operators, in ONNX Runtime's form.
+"""Per-channel scales for outputs of convolutions that float operators read, in ONNX Runtime's form.
 
-ONNX Runtime's integer convolution rounds what it gives, with one scale for all channels, however unlike
-they are. TensorRT's form does not round there: such a tensor goes to a SiLU or hard-swish, say. But the
-kernel multiplies each channel's sum by a number of its own before it rounds, so that a channel's scale s can
-stand in its weights and bias:
+ONNX Runtime's integer convolution rounds its output with one scale for all channels, even if they differ
+widely. TensorRT's form does not round there: such a tensor goes to a SiLU or hard-swish, for example. But
+the kernel multiplies each channel's sum by a factor of its own before rounding, so a channel's scale s can
+be folded into its weights and bias:
 
     q = clip(round(W / s . x + b / s) + z, 0, 255)        y = (q - z) * s
 
-The integers of W are the same, Q and DQ have the scale 1, and a Mul behind them gives y. (A DequantizeLinear
-with a scale for each channel would do without; ONNX Runtime's takes ten times as long as one with one scale
-for all.) All that reads y must compute in float.
+The integers of W do not change, Q and DQ have the scale 1, and a Mul after them gives y. (A per-channel
+DequantizeLinear would need no Mul, but ONNX Runtime's takes ten times as long as a per-tensor one.) All
+readers of y must compute in float.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __all__ = ["channel_outputs", "with_steps", "without_rounding"]
 
 
 def channel_outputs(model: ir.Model, portable: Placement, tensorrt: Placement) -> frozenset[str]:
-    """Return the tensors that can have a scale for each channel.
+    """Return the tensors that can have per-channel scales.
 
-    They are rounded in ONNX Runtime's form alone, given by a convolution in INT8 (and its Relu), and read by
-    float operators alone.
+    They are rounded in ONNX Runtime's form alone, computed by an INT8 convolution (and its Relu), and read
+    by float operators only.
 
     Args:
         model: the float network.
@@ -69,7 +69,7 @@ def _read_by(placement: Placement) -> set[Consumer]:
 
 
 def _readers_of(value: ir.Value) -> frozenset[Consumer]:
-    """All that read a tensor, in bodies too."""
+    """All readers of a tensor, including those in bodies."""
     found = {Consumer(use.node.name or "", use.idx) for use in value.uses()}
     if value.is_graph_output():
         found.add(Consumer(GRAPH_OUTPUT, 0))
@@ -77,7 +77,7 @@ def _readers_of(value: ir.Value) -> frozenset[Consumer]:
 
 
 def _layer_of(value: ir.Value | None) -> ir.Node | None:
-    """The Conv that gives a tensor, perhaps through a Relu that nothing else goes past; else None."""
+    """The Conv that computes a tensor, directly or through a Relu as its only reader; else None."""
     node = value.producer() if value is not None else None
     if node is not None and node.op_type == "Relu":
         given = node.inputs[0]
@@ -90,7 +90,7 @@ def _layer_of(value: ir.Value | None) -> ir.Node | None:
 
 
 def _is_integer(node: ir.Node | None, portable: Placement, read: set[Consumer]) -> bool:
-    """Whether a reader is a layer in INT8, or may be fused into an integer kernel."""
+    """Whether a reader is an INT8 layer, or may be fused into an integer kernel."""
     if node is None:  # an output of the network
         return False
     if node.name in {point.node for point in portable.weights}:
@@ -103,9 +103,9 @@ def _is_integer(node: ir.Node | None, portable: Placement, read: set[Consumer]) 
 
 
 def without_rounding(model: ir.Model, plan: Plan, tensors: Collection[str]) -> Plan:
-    """Return the plan in which the convolutions that give these of `channel_outputs` compute in float.
+    """Return the plan with the convolutions of these tensors, from `channel_outputs`, in float.
 
-    They still read what other layers read of their input; their weights are float.
+    Their weights are float; their input is still rounded if the plan rounds it.
     """
     if not tensors:
         return plan
@@ -119,12 +119,12 @@ def without_rounding(model: ir.Model, plan: Plan, tensors: Collection[str]) -> P
 def with_steps(
     model: ir.Model, plan: Plan, steps: Mapping[str, OutputSteps]
 ) -> tuple[ir.Model, Plan]:
-    """Return the network and the plan in which these tensors have a scale for each channel.
+    """Return the network and the plan with per-channel scales for these tensors.
 
     Args:
         model: the float network.
-        plan: for ONNX Runtime.
-        steps: of tensors of `channel_outputs`.
+        plan: the plan for ONNX Runtime.
+        steps: tensor of `channel_outputs` -> its scales.
     """
     if not steps:
         return model, plan
@@ -141,7 +141,7 @@ def with_steps(
 
 
 def _counted(writer: GraphWriter, value: ir.Value, scales: np.ndarray) -> tuple[str, Consumer]:
-    """Let a Conv count in steps of `scales`, and a Mul give the values: the counts, and who reads them."""
+    """Fold `scales` into a Conv and add a Mul by them; return the Conv's new output and its reader."""
     layer = _layer_of(value)
     assert layer is not None
     weight = array(layer.inputs[1])

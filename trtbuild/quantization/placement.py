@@ -1,4 +1,4 @@
-"""Where Q/DQ go, and what stays in float: the user's patterns and exact names become one choice of groups."""
+"""Decides where Q/DQ go, and what stays in float by the user's patterns and exact names."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def place(
 
     Args:
         model: a float network whose nodes have names.
-        request: what stays in float, and for which compiler it is. A group that is none any more, because
-            another one is in float, is passed over.
-        because: names of further groups that stay in float, for what their ranges are -> why.
+        request: what stays in float, and the compiler to place Q/DQ for. Names of groups that no longer
+            exist because other groups are in float are ignored.
+        because: names of further groups that stay in float because of their ranges -> why.
         apart: inputs of Concats that keep a scale of their own in TensorRT's form.
 
     Raises:
-        OptionError: a pattern matches nothing, or a name is that of no group.
+        OptionError: a pattern matches nothing, or there is no group of a name.
         ModelError: the network holds Q/DQ already.
     """
     check_is_float(model)
@@ -73,7 +73,7 @@ def place(
 
 
 def place_for(model: ir.Model, targets: Iterable[Target]) -> list[Placement]:
-    """Return where Q/DQ go for each of these compilers, as `place` does.
+    """Return where Q/DQ go for each of these compilers, like `place` without a request.
 
     Raises:
         ModelError: the network holds Q/DQ already.
@@ -84,14 +84,14 @@ def place_for(model: ir.Model, targets: Iterable[Target]) -> list[Placement]:
 
 
 def check_floats(model: ir.Model, request: PlacementRequest) -> dict[str, str]:
-    """Check what a user keeps in float, before anything is calibrated; a pattern that is idle gets a warning.
+    """Check what a user keeps in float, before calibration; warn of patterns without effect.
 
     Returns:
-        Each pattern that takes nothing out of INT8 -> what it matches. That is no error, since one recipe may
-        serve several networks.
+        Each pattern without effect -> what it matches. This is no error, as one recipe may serve several
+        networks.
 
     Raises:
-        OptionError: a pattern matches nothing, or a name is that of no group.
+        OptionError: a pattern matches nothing, or there is no group of a name.
         ModelError: the network holds Q/DQ already.
     """
     if request.patterns or request.groups:
@@ -119,7 +119,7 @@ def _placed(
 
 
 def _floats(model: ir.Model, request: PlacementRequest) -> dict[str, str]:
-    """Name of a node or output that is to stay in float -> why."""
+    """Name of a node or output to keep in float -> why."""
     nameable = [(node.name or "", node.op_type) for node in model.graph]
     nameable += [(output_group_name(v.name or ""), GRAPH_OUTPUT) for v in model.graph.outputs]
     floats = dict.fromkeys(request.groups, "kept in float by its name")

@@ -32,16 +32,16 @@ def plan_with_ranges(
     calibration: Calibration,
     params: Callable[[TensorRange], QuantParams],
 ) -> Plan:
-    """Return ranges turned into scales. A tensor with several roots takes the widest of their ranges.
+    """Return the plan: ranges turned into scales. A tensor with several roots takes their widest range.
 
-    A range that the calibration lacks, as when groups went to float after it, comes from neighbours that
-    it has. A tensor that was always zero, or has no range, gets no Q/DQ: what still reads it reads floats.
+    If groups went to float after calibration, missing ranges are derived from neighbouring tensors. A tensor
+    that was always zero, or has no usable range, gets no Q/DQ: its readers read floats.
 
     Args:
         model: the float network.
         placement: where its Q/DQ go.
         calibration: its ranges.
-        params: scale and zero point of a range, as the form to be written has them.
+        params: turns a range into scale and zero point, for the form to be written.
 
     Raises:
         InputError: a range is missing.
@@ -67,7 +67,7 @@ def plan_with_ranges(
 def without_range(
     model: ir.Model, placement: Placement, calibration: Calibration
 ) -> dict[str, str]:
-    """Return the quantized tensors that no scale fits -> why: always zero, never seen, or infinite.
+    """Return the quantized tensors without a usable scale -> why: always zero, never seen, or infinite.
 
     Raises:
         InputError: a range is missing.
@@ -82,9 +82,9 @@ def without_range(
 
 
 def is_usable(given: TensorRange | None) -> bool:
-    """Return whether a scale can be made of a range: it is finite, and of FP32's normal numbers.
+    """Return whether a range gives a usable scale: finite, and a normal FP32 number.
 
-    A GPU takes smaller ones for zero, and divides by it.
+    A GPU treats subnormal numbers as zero, and would divide by zero.
     """
     return given is not None and _LEAST_AMAX <= given.amax < float("inf")
 
@@ -124,10 +124,10 @@ def _range(known: Mapping[str, TensorRange], name: str, *, whole: bool) -> Tenso
 def refuse_without_range(
     model: ir.Model, placement: Placement, found: Mapping[str, str]
 ) -> NoReturn:
-    """Refuse a build over the first tensor of `without_range`.
+    """Raise the error for the first tensor of `without_range`.
 
     Raises:
-        InputError: always; names the tensor and the layers around it.
+        InputError: always; the message names the tensor and the layers around it.
     """
     name, what = next(iter(found.items()))
     layers = " ".join(f"--float '{layer}'" for layer in _layers_around(model, placement, name))
@@ -138,7 +138,7 @@ def refuse_without_range(
 
 
 def _layers_around(model: ir.Model, placement: Placement, name: str) -> Iterator[str]:
-    """The INT8 layers that read a tensor, and the one that it is the output of, in graph order."""
+    """The INT8 layers that read a tensor, and the one that computes it, in graph order."""
     selected = {point.node for point in placement.weights}
     value = values_by_name(model.graph)[name]
     near = {_maker(value)} | _readers(value, selected)
@@ -146,7 +146,7 @@ def _layers_around(model: ir.Model, placement: Placement, name: str) -> Iterator
 
 
 def _maker(value: ir.Value) -> str | None:
-    """Name of the node that makes `value`, or that is fused with the activation that does."""
+    """Name of the node that computes `value`; if that is an activation, of the node before it."""
     node = value.producer()
     if node is not None and node.op_type in CLIPPING and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -154,7 +154,7 @@ def _maker(value: ir.Value) -> str | None:
 
 
 def _readers(value: ir.Value, selected: set[str]) -> set[str | None]:
-    """Names of the `selected` nodes that are met first on the way from `value` to the outputs."""
+    """Names of the first `selected` nodes on all paths from `value` to the outputs."""
     found: set[str | None] = set()
     seen: set[ir.Node] = set()
     waiting = [use.node for use in value.uses()]

@@ -1,4 +1,4 @@
-"""Weights rounded to INT8 once: the same weight in many candidates of a search is one tensor."""
+"""Rounds each weight to INT8 once: many candidates of a search share the same tensor."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ _KNOWN: weakref.WeakKeyDictionary[ir.TensorProtocol, dict[Hashable, object]] = (
 
 
 def of_each_weight(find: Callable[[Item], Found], items: Mapping[Item, ir.Value]) -> list[Found]:
-    """Return what `find` says of each item, on all cores where a weight lies in a file.
+    """Return ``find(item)`` for each item; on all cores if any weight is in a file.
 
     Args:
-        find: asked once for each.
-        items: the weight that it looks at.
+        find: called once per item.
+        items: item -> the weight that `find` reads.
     """
     tensors = [constant_tensor(weight) for weight in items.values()]
     if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
         return [find(item) for item in items]
     for tensor in tensors:
         if tensor is not None:
-            tensor.numpy()  # onnx_ir maps a file once, by one thread
+            tensor.numpy()  # maps the file now, in one thread; onnx_ir does so at the first access
     with ThreadPoolExecutor(usable_cpus()) as pool:
         return list(pool.map(find, items))
 
@@ -49,7 +49,7 @@ def own_scales(weight: ir.Value, axis: int | None) -> np.ndarray:
     """Return the scales of a constant, see `trtbuild.quantization.weights.weight_scales`.
 
     Raises:
-        ModelError: it holds NaN or infinity.
+        ModelError: the constant holds NaN or infinity.
     """
     return _once(
         weight, ("scales", axis), lambda t: weight_scales(t.numpy(), axis, weight.name or "")
@@ -57,7 +57,7 @@ def own_scales(weight: ir.Value, axis: int | None) -> np.ndarray:
 
 
 def rounded(weight: ir.Value, scales: np.ndarray, axis: int | None) -> ir.TensorProtocol:
-    """Return a constant in int8 steps of `scales`; that of a weight in a file lies in one, too."""
+    """Return a constant rounded to int8 with these scales; if it is in a file, the result is, too."""
 
     def find(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
         content = tensor.numpy()
@@ -70,7 +70,7 @@ def rounded(weight: ir.Value, scales: np.ndarray, axis: int | None) -> ir.Tensor
 
 
 def _once(weight: ir.Value, what: Hashable, find: Callable[[ir.TensorProtocol], Found]) -> Found:
-    """What `find` says of the tensor behind a constant, which it is asked once."""
+    """``find(tensor)`` for a constant's tensor; the result is kept as long as the tensor."""
     tensor = constant_tensor(weight)
     assert tensor is not None
     known = _KNOWN.setdefault(tensor, {})

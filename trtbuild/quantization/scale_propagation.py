@@ -1,10 +1,9 @@
-"""Scale propagation: a tensor that has no scale or range takes it from a neighbour of the same values.
+"""Scale propagation: a tensor without a scale or range takes it from a neighbour with the same values.
 
-Implicit INT8 wants a scale on every tensor, a calibration has one where Q/DQ would stand, and a cache of
-another export has names that moved. Two rules fill the gaps exactly: what only moves values keeps their
-scale, and clipping commutes with Relu, so the tensor in front of a Relu may be clipped where the one behind
-it is. Backwards both hold only where nobody else reads the tensor: a fork stops them, and a Relu whose input
-is an output of the network, too.
+Implicit INT8 needs a scale for every tensor, a calibration has one only where Q/DQ go, and a cache of
+another export has other names. Two rules fill the gaps exactly: data movement keeps the scale, and clipping
+commutes with Relu, so the input of a Relu may be clipped like its output. Backwards, both rules hold only if
+the tensor has no other reader; a Relu's input must not be an output of the network either.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ __all__ = ["Propagated", "propagate"]
 
 T = TypeVar("T")
 
-# All values of the input are in the output and none besides, so that a scale may also go backwards.
+# Output and input have exactly the same values, so a scale may also go backwards.
 _KEEPING = frozenset(
     {"Dropout", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 )
@@ -33,7 +32,7 @@ _RELU = "Relu"
 
 @dataclass(frozen=True)
 class Propagated(Generic[T]):
-    """What a tensor got from another one: the scale or range, that tensor, the operators between."""
+    """A scale or range taken from another tensor, that tensor's name, and the operators between."""
 
     value: T
     source: str
@@ -48,11 +47,11 @@ def propagate(model: ir.Model, known: Mapping[str, T]) -> dict[str, Propagated[T
         known: tensor name -> scale or range, of some of its tensors.
 
     Returns:
-        Tensor name -> value and origin, for the further tensors that are reached.
+        Tensor name -> value and origin, for tensors not in `known`.
     """
     found: dict[str, Propagated[T]] = {}
     changed = True
-    while changed:  # forwards and backwards until nothing is reached any more
+    while changed:  # forwards and backwards until no further tensor is reached
         changed = False
         for node in model.graph:
             source = node.inputs[0] if node.inputs else None
@@ -68,9 +67,9 @@ def propagate(model: ir.Model, known: Mapping[str, T]) -> dict[str, Propagated[T
 
 
 def _goes_backwards(node: ir.Node, source: ir.Value) -> bool:
-    """Whether the scale of what `node` gives serves `source`, which it alone reads.
+    """Whether the scale of `node`'s output also fits its input `source`.
 
-    An output of the network shows what a Relu behind it hides.
+    Not if `source` has other readers. An output of the network before a Relu has values that the Relu clips.
     """
     if len(source.uses()) != 1:
         return False

@@ -1,4 +1,4 @@
-"""Which nodes are kept in float: by what the operator allows, and by what the user asks for."""
+"""Which nodes stay in float: because of the operator, or by a pattern of the user."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def check_is_float(model: ir.Model) -> None:
 
 
 def output_group_name(tensor: str) -> str:
-    """Return the name of the group of an output of the network; no node's name gets in its way."""
+    """Return the name of the group of a network output; the prefix keeps it apart from node names."""
     return f"output {tensor}"
 
 
 def matches(pattern: str, name: str, op_type: str) -> bool:
-    """Say whether `pattern` is this name or op type, or a glob over either."""
-    # Names may hold brackets, which a glob would read as a set: equality comes first.
+    """Return whether `pattern` equals this name or op type, or is a glob that matches either."""
+    # Names may hold brackets, which a glob reads as a set, so equality is tested first.
     return pattern in (name, op_type) or any(fnmatchcase(text, pattern) for text in (name, op_type))
 
 
@@ -76,12 +76,12 @@ def check_patterns(model: ir.Model, patterns: Sequence[str]) -> None:
 def idle_patterns(
     model: ir.Model, patterns: Sequence[str], groups: Iterable[Group]
 ) -> dict[str, str]:
-    """Return each pattern that takes nothing out of INT8 -> what it matches, which is in float without it.
+    """Return each pattern without effect -> what it matches, which is in float anyway.
 
     Args:
         model: the network.
-        patterns: of the user; each matches something.
-        groups: those that patterns can take to float.
+        patterns: the user's patterns; each matches something.
+        groups: the groups that patterns can keep in float.
     """
     groups = tuple(groups)
     idle = {}
@@ -95,7 +95,7 @@ def idle_patterns(
 
 
 def _nameable(model: ir.Model) -> Iterator[tuple[str, str, str]]:
-    """Return name, op type and description of whatever a pattern may match."""
+    """Yield name, op type and description of everything that a pattern can match."""
     for node in model.graph:
         name = node.name or ""
         yield name, node.op_type, f"'{name}' ({node.op_type})"
@@ -105,7 +105,7 @@ def _nameable(model: ir.Model) -> Iterator[tuple[str, str, str]]:
 
 
 def no_int8_form(node: ir.Node) -> str | None:
-    """Return why a weighted or recurrent node cannot be INT8; None where it can."""
+    """Return why a weighted or recurrent node cannot be INT8; None if it can."""
     if node.op_type in RECURRENT:
         return "recurrent layers have no INT8 form in TensorRT"
     if node.op_type == "ConvTranspose" and node.attributes.get_int("group", 1) != 1:

@@ -1,4 +1,4 @@
-"""The stage: an artifact with ranges in, the same with its Q/DQ network out."""
+"""The quantization stage: adds the Q/DQ network to an artifact with ranges."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ __all__ = [
     "watched_tensors",
 ]
 
-# The zero point with which uint8 has the steps of signed INT8.
+# With this zero point, uint8 represents the values of signed INT8.
 _MIDDLE = 128
 
 
 def watched_tensors(model: ir.Model, request: PlacementRequest = ANYWHERE) -> tuple[str, ...]:
     """Return the names of the tensors whose ranges TensorRT's form and the portable form need, sorted.
 
-    What `plan_with_ranges` makes of them serves every further choice of groups in float.
+    From these ranges `plan_with_ranges` derives those for any other choice of groups in float.
 
     Args:
         model: the float network.
@@ -74,7 +74,7 @@ def watched_by_all_targets(model: ir.Model) -> tuple[str, ...]:
     Raises:
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
-    # most targets place most networks alike
+    # targets that differ only in name get one placement; most placements of the others are equal, too
     alike = {replace(target, name="", title=""): target for target in TARGETS.values()}
     placements = place_for(model, alike.values())
     placements = [one for at, one in enumerate(placements) if one not in placements[:at]]
@@ -88,7 +88,7 @@ def _watched(model: ir.Model, placement: Placement) -> set[str]:
 
 
 def _parts(model: ir.Model, placement: Placement) -> set[str]:
-    """The parts of Concats that ONNX Runtime's form alone rounds: whether one scale serves them all."""
+    """Parts of Concats that are INT8 in ONNX Runtime's form alone, needed to check if one scale fits all."""
     nodes = nodes_by_name(model.graph)
     concats = (
         nodes[group.name]
@@ -112,13 +112,13 @@ def insert_qdq(artifact: Artifact, request: PlacementRequest | None = None) -> A
     """Write TensorRT's explicit Q/DQ form of the artifact's network into `Artifact.quantized`.
 
     Args:
-        artifact: calibrated.
-        request: what stays in float, and for which compiler Q/DQ are placed, in place of the artifact's.
+        artifact: a calibrated artifact.
+        request: what stays in float, and the compiler to place Q/DQ for; None for the artifact's own.
 
     Raises:
         OptionError: a pattern or a name takes nothing out of INT8.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
-        InputError: a tensor that needs a range has none; or all were always zero.
+        InputError: a tensor that needs a range has none, or all tensors were always zero.
     """
     calibration = _calibration(artifact)
     request = artifact.request if request is None else request
@@ -156,7 +156,7 @@ def portable_form(artifact: Artifact) -> ir.Model:
     if artifact.placement is None:
         if (
             artifact.quantized is not None
-        ):  # it came quantized, and ONNX Runtime runs Q/DQ of any kind
+        ):  # it was given quantized, and ONNX Runtime runs Q/DQ of any kind
             return artifact.quantized
         raise InputError(f"'{artifact.name}' has not been quantized.")
     model, choice = artifact.model, artifact.portable or PortableChoice()
@@ -172,7 +172,7 @@ def portable_form(artifact: Artifact) -> ir.Model:
 
 
 def portable_placement(artifact: Artifact) -> Placement:
-    """Return where Q/DQ go in ONNX Runtime's form of a quantized artifact, as it was chosen."""
+    """Return where Q/DQ go in ONNX Runtime's form of a quantized artifact, by its `PortableChoice`."""
     placement, choice = artifact.placement, artifact.portable or PortableChoice()
     assert placement is not None
     kernels = [group.name for group in placement.groups if group.kind is GroupKind.KERNEL]
@@ -195,7 +195,7 @@ def portable_outputs(artifact: Artifact) -> frozenset[str]:
 def _on_the_same_grid(
     artifact: Artifact, portable: Placement, plan: Plan
 ) -> dict[str, QuantParams]:
-    """TensorRT's scales for the tensors of both signs that both forms round, and those that go with them."""
+    """TensorRT's scales for tensors with both signs that both forms round, and for those sharing a scale."""
     assert artifact.placement is not None
     theirs = plan_with_ranges(
         artifact.model, artifact.placement, _calibration(artifact), symmetric_range
@@ -210,7 +210,7 @@ def _on_the_same_grid(
 
 
 def symmetric_range(given: TensorRange) -> QuantParams:
-    """Return TensorRT's form of a range: signed, zero point 0."""
+    """Return a range in TensorRT's form: signed INT8, zero point 0."""
     return symmetric(given.amax)
 
 

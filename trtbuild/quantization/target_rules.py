@@ -1,4 +1,4 @@
-"""What a target runs in float however it is quantized, or runs cheaper in float; see `trtbuild.target`."""
+"""Nodes that a target runs in float despite Q/DQ, or cheaper in float; see `trtbuild.target`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["pool_reason", "why_layer_is_float", "why_pool_is_float"]
 
-# Over so many axes targets with single windows average in INT8: over one and three none does.
+# Targets with a list of windows average in INT8 over two axes only, not over one or three.
 _SPATIAL_AXES = 2
 
 
 def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
-    """Return why a layer with a constant weight stays in float on `target`; None where it runs in INT8."""
+    """Return why a layer with a constant weight stays in float on `target`; None if it runs in INT8."""
     weight = node.inputs[1]
     shape = weight.shape if weight is not None else None
     dims = tuple(size for size in shape if isinstance(size, int)) if shape is not None else ()
@@ -37,7 +37,7 @@ def why_layer_is_float(node: ir.Node, target: Target) -> str | None:
 
 
 def why_pool_is_float(node: ir.Node, target: Target) -> str | None:
-    """Return why an averaging pool stays in float on `target`; None where it runs in INT8."""
+    """Return why an averaging pool stays in float on `target`; None if it runs in INT8."""
     windows = target.average_pool_windows
     if node.op_type != "AveragePool" or windows is None:
         return None

@@ -1,24 +1,24 @@
 """Where Q/DQ go for TensorRT: the rules of explicit quantization.
 
 1. Every data input of a selected Conv, ConvTranspose, Gemm or MatMul reads through Q/DQ; so does its
-   weight. Outputs carry none: the consumer's pair is enough, and Conv + activation stays one kernel.
-2. A residual Add that adds the output of a selected convolution to something else reads only that
-   something (the skip branch) through Q/DQ, so that Conv + Add (+ Relu) becomes one INT8 kernel. When both
-   sides come from convolutions, the side with the longer path behind it is the main one. Behind a Gemm or
-   MatMul the Add stays float: the residual stream of a transformer carries channels a hundred times as
-   large as the others, which one scale rounds away, and no kernel is saved by it. So does a sum that goes
-   to Softmax and may hold a mask (`masks`), and any that goes to Softmax or a normalisation (`fragile`).
+   weight. Outputs get none: the consumer's pair is enough, and Conv + activation stays one kernel.
+2. A residual Add of the output of a selected convolution and another tensor (the skip branch) reads only
+   the skip branch through Q/DQ, so that Conv + Add (+ Relu) becomes one INT8 kernel. If both sides come
+   from convolutions, the one with the longer path before it is the main branch. After a Gemm or MatMul the
+   Add stays float: the residual stream of a transformer has channels a hundred times larger than others,
+   so one scale rounds those away, and no kernel is saved. A sum that goes to Softmax and may hold a mask
+   (`masks`), or goes to Softmax or a normalisation (`fragile`), stays float, too.
 3. Data movement (Reshape, Slice, MaxPool, ...) whose readers are all quantized reads through Q/DQ of the
-   same scale; so does every input of a Concat. Then TensorRT moves Q up and no copy is made. Where
-   somebody reads the moved values in float, Q/DQ stay behind the movement, and nothing is rounded for them.
+   same scale; so does every input of a Concat. TensorRT then moves Q up and makes no copy. If a reader
+   needs the moved values in float, Q/DQ stay behind the movement, and that reader gets unrounded values.
    On a target that would then pool twice, all readers of a MaxPool read through its pair.
-4. Average pooling between two quantized layers reads through a pair of its own, for it computes.
+4. Average pooling between two quantized layers reads through a pair with a scale of its own.
 5. What the target runs in float anyway, or cheaper in float, stays float (`trtbuild.target`).
-6. Where the target makes one INT8 kernel of attention, Q, K, V and what Softmax gives read through Q/DQ.
+6. If the target makes one INT8 kernel of attention, Q, K, V and the output of Softmax are read through Q/DQ.
 7. Biases and everything else stay float.
 
-Each place where a rule chooses INT8 is a group; one that is to stay in float is left out where its rule
-would have chosen it, and the rules after it see what remains.
+Each place where a rule chooses INT8 is a group. A group to keep in float is left out when its rule would
+choose it, and the following rules see the result.
 
 Source: NVIDIA's TensorRT developer guide, "Explicit quantization" and "Q/DQ layer-placement
 recommendations"; NVIDIA Model Optimizer's INT8 placement for rules 2 to 4, whose residual rule
@@ -73,12 +73,12 @@ def place_tensorrt(
     target: Target,
     apart: Collection[Consumer] = (),
 ) -> Placement:
-    """Place Q/DQ on the main graph of `model`; bodies of If and Loop are left alone.
+    """Place Q/DQ on the main graph of `model`, not in bodies of If and Loop.
 
     Args:
         model: a float network.
         floats: name of a node whose group stays in float -> why.
-        target: what runs it.
+        target: the compiler to place Q/DQ for.
         apart: inputs of Concats that keep a scale of their own.
     """
     choice = _Choice(floats)
@@ -106,7 +106,7 @@ def place_tensorrt(
 
 
 class _Choice:
-    """The groups so far, and who reads through Q/DQ because of them."""
+    """The groups so far, and the inputs that read through Q/DQ because of them."""
 
     def __init__(self, floats: Mapping[str, str]) -> None:
         self._floats = floats
@@ -121,7 +121,7 @@ class _Choice:
         reason: str,
         why_float: str | None = None,
     ) -> bool:
-        """Make a group of these inputs of `node`; answer whether it is in INT8."""
+        """Make a group of these inputs of `node`; return whether it is in INT8."""
         name = node.name or ""
         why_float = self._floats.get(name, why_float)
         readers = {index: Consumer(name, index) for index in inputs}
@@ -140,14 +140,14 @@ class _Choice:
         return why_float is None
 
     def read_along(self, node: ir.Node, name: str, readers: Collection[Consumer]) -> None:
-        """Let these, too, read the tensor `name` through Q/DQ, as a part of the group of `node`."""
+        """Let further readers read the tensor `name` through Q/DQ, as part of the group of `node`."""
         group = self.groups[node.name or ""]
         joined = group.consumers | frozenset(readers)
         self.groups[group.name] = replace(group, consumers=joined)
         self.consumers[name].update(readers)
 
     def may_round(self, readers: Collection[Consumer]) -> bool:
-        """Whether these may read rounded values: no output of the network, nothing kept in float."""
+        """Whether these may read rounded values: none is an output of the network or kept in float."""
         return not any(r.node == GRAPH_OUTPUT or r.node in self._floats for r in readers)
 
     def is_kept_float(self, node: ir.Node) -> bool:
@@ -196,7 +196,7 @@ def _add_skip_branches(model: ir.Model, choice: _Choice) -> None:
 
 
 def _fuses(value: ir.Value | None, choice: _Choice) -> bool:
-    """Whether `value` comes from a quantized layer and from there goes into this Add alone."""
+    """Whether `value` is the output of a quantized layer and has only one reader."""
     producer = value.producer() if value is not None else None
     if producer is None or producer.op_type not in WEIGHTED or value is None:
         return False
@@ -234,7 +234,7 @@ def _add_pools(model: ir.Model, choice: _Choice, target: Target) -> None:
 
 
 def _add_attention(model: ir.Model, choice: _Choice, target: Target) -> frozenset[str]:
-    """Apply rule 6; answer the names of what the Softmaxes give, of which nothing is to be clipped."""
+    """Apply rule 6; return the names of the Softmax outputs, whose scales must not clip."""
     found = set()
     for block in attention_blocks(model) if target.attention is not None else ():
         both = (block.scores, block.mixed)
@@ -260,7 +260,7 @@ def _reaches_quantized(value: ir.Value, consumers: Mapping[str, set[Consumer]]) 
 
 
 def _comes_from_quantized(value: ir.Value | None, choice: _Choice) -> bool:
-    """Whether `value` is quantized for another reader, or a quantized layer or its activation made it."""
+    """Whether `value` is quantized for another reader, or comes from a quantized layer or its activation."""
     while value is not None:
         if choice.consumers.get(_name(value)):
             return True
@@ -280,13 +280,13 @@ def _follow_values(
 ) -> dict[str, frozenset[str]]:
     """Apply rule 3 from the outputs to the inputs, and find the roots of every quantized tensor.
 
-    Tensors joined by a Concat or by data movement form one group with one scale; its roots are the
-    members that something computes.
+    Tensors joined by a Concat or by data movement share one scale; its roots are those of them that are
+    computed, not moved.
     """
     group: dict[str, str] = {}
 
     def find(name: str) -> str:
-        """Return the name that stands for a tensor's group (union-find, paths halved)."""
+        """Return the representative of the tensors that share a scale (union-find with path halving)."""
         group.setdefault(name, name)
         while group[name] != name:
             group[name] = group[group[name]]
@@ -313,7 +313,7 @@ def _follow_values(
 def _passed_on(
     node: ir.Node, quantized: Sequence[str], choice: _Choice, target: Target
 ) -> dict[int, ir.Value | None]:
-    """Make the group of a node that moves values, if it moves INT8; answer the inputs it then reads so."""
+    """Make the group of a node that moves INT8 values; return the inputs that then read through Q/DQ."""
     in_float = _float_readers(node, choice.consumers)
     sources = _sources(node)
     kind = GroupKind.CONCAT if node.op_type == "Concat" else GroupKind.MOVEMENT
@@ -329,7 +329,7 @@ def _passed_on(
 
 
 def _float_readers(node: ir.Node, consumers: Mapping[str, set[Consumer]]) -> tuple[Consumer, ...]:
-    """Who reads an output of `node` in float; an output of the network, or a body, counts as one."""
+    """The readers of `node`'s outputs in float; an output of the network, or a reader in a body, is one."""
     found = []
     for output in node.outputs:
         readers = consumers.get(_name(output), set())

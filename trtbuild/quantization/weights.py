@@ -21,10 +21,10 @@ __all__ = [
     "weight_scales",
 ]
 
-# Steps of a bias that leave as much room again in int32 for the sum of products that it is added to.
+# Most steps of a bias: half of int32, which leaves the other half to the sum of products.
 _MOST_STEPS = 2.0**30
 
-# Values of a weight that are rounded at a time.
+# Values of a weight that are rounded at once, so that they stay in the cache.
 _IN_CACHE = 1 << 16
 
 
@@ -45,7 +45,7 @@ def check_finite(weight: np.ndarray, name: str) -> None:
 def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray:
     """Return the scales of a float weight: float32, shape ``[weight.shape[axis]]``, or ``[]`` for axis None.
 
-    An all-zero channel gets scale 1: it is exact under any scale, and TensorRT refuses zero.
+    An all-zero channel gets scale 1: it is exact with any scale, and TensorRT rejects a scale of zero.
 
     Raises:
         ModelError: the weight holds NaN or infinity.
@@ -53,7 +53,7 @@ def weight_scales(weight: np.ndarray, axis: int | None, name: str) -> np.ndarray
     values = weight.astype(np.float32, copy=False)
     others = tuple(i for i in range(values.ndim) if i != axis) if axis is not None else None
     amax = np.maximum(values.max(axis=others), -values.min(axis=others))
-    if not np.isfinite(amax).all():  # which costs less than to look at each value
+    if not np.isfinite(amax).all():  # cheaper than testing every value
         check_finite(weight, name)
     scales = amax / np.float32(INT8_LIMIT)
     # a scale below the smallest normal float32 would divide to infinity
@@ -89,23 +89,23 @@ def steps_by_blocks(
 def scales_that_hold(
     bias: np.ndarray, data_scale: np.ndarray, scales: np.ndarray, are_zero: np.ndarray
 ) -> np.ndarray:
-    """Return weight scales raised, channel by channel, until the bias fits into int32 steps.
+    """Return weight scales, raised channel by channel until the bias fits into int32.
 
-    A bias counts in steps of ``data_scale * weight_scale``. Weights so small that it overflows are, beside
-    the bias, as nothing; they lose bits, and the bias none that a float32 has. A channel of zeros is exact
-    in every scale, and gets the finest one that holds its bias.
+    The scale of the bias is ``data_scale * weight_scale``. If the bias overflows, the channel's weights are
+    negligible beside it: they lose bits, but the bias keeps all bits of a float32. A channel of zeros is
+    exact with any scale, and gets the finest one with which its bias fits.
 
     Args:
         bias: float, one value per output channel.
         data_scale: scale of the layer's data input, one value.
-        scales: of the weight, float32, one or as many as `bias` has.
+        scales: scales of the weight, float32, one or as many as `bias` has.
         are_zero: for each scale, whether its weights are all zero.
 
     Returns:
-        The scales, float32; `scales` itself where nothing has to change.
+        The scales, float32; `scales` itself if none changes.
 
-    Source: ONNX Runtime's QDQ quantizer, ``_adjust_weight_scale_for_int32_bias``, which does the same with
-    less room.
+    Source: ONNX Runtime's QDQ quantizer, ``_adjust_weight_scale_for_int32_bias``, which does the same but
+    leaves less room.
     """
     magnitude = np.abs(bias.astype(np.float64))
     least = magnitude / (np.float64(data_scale) * _MOST_STEPS)
@@ -120,7 +120,7 @@ def scales_that_hold(
 def quantize_bias(
     bias: np.ndarray, data_scale: np.ndarray, weight_scales: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Round a bias to the scale of the integer products that it is added to.
+    """Quantize a bias with the scale of the integer products that it is added to.
 
     Args:
         bias: float, one value per output channel.
