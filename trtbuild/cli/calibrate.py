@@ -12,6 +12,7 @@ from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, page_option
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from trtbuild.jobs.calibrate import CalibrateResult
@@ -121,7 +122,7 @@ def merge(
     from trtbuild.jobs.calibrate import merge_parts
 
     result = merge_parts(parts, wanted, files.besides(), partial=partial)
-    _show(f"{len(parts)} parts", result, all_methods, files, out)
+    _show(counted(len(parts), "part"), result, all_methods, files, out)
 
 
 def _show(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import constant_tensor, tensor_bytes
 from trtbuild.model.traversal import all_graphs, bodies, has_bodies
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ def _described(
     keys: dict[ir.Value, str],
     attributes_of: Callable[[ir.Node], Iterator[str]],
 ) -> Iterator[str]:
-    yield f"body of {len(graph.inputs)} inputs"
+    yield f"body of {counted(len(graph.inputs), 'input')}"
     for value in graph.inputs:
         keys[value] = f"inside {len(keys)}"
     for value in graph.initializers.values():

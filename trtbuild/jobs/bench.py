@@ -41,6 +41,7 @@ from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
 from trtbuild.runtime.tensorrt import TensorRTSession
 from trtbuild.verification.matching import check_same_interface
 from trtbuild.verification.ruling import CANNOT_TELL, FAST_ENOUGH, TOO_SLOW, Ruling
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -277,7 +278,9 @@ def _feeds(source: Source, size: int) -> list[Feeds]:
         batch.feeds for batch in batches(samples, size) if len(batch.names) == size
     ]
     if not found:
-        raise DataError(f"'{source.description}' holds fewer than {size} samples, one batch.")
+        raise DataError(
+            f"'{source.description}' holds fewer than {counted(size, 'sample')}, one batch."
+        )
     return found
 
 

@@ -16,6 +16,7 @@ from trtbuild.model import read_model
 from trtbuild.model.cut import cut, operators_outside
 from trtbuild.plan import Decision
 from trtbuild.runtime.onnxruntime import has_operator, open_session
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -84,7 +85,9 @@ def without_foreign(artifact: Artifact, path: Path) -> Artifact:
         "outputs": list(found.outputs),
         "nodes_behind": [node.node for node in found.nodes],
     }
-    summary = f"in front of {found.named}: {len(front.graph)} nodes, {len(found.nodes)} behind"
+    summary = (
+        f"in front of {found.named}: {counted(len(front.graph), 'node')}, {len(found.nodes)} behind"
+    )
     return artifact.having(Record("cut", summary, details), source=front, model=front, cut=found)
 
 

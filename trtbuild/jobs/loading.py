@@ -19,6 +19,7 @@ from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
 from trtbuild.whereabouts import reading
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -60,7 +61,7 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
         "opset": opset,
         "repairs": list(repairs_of(model)),
     }
-    record = Record("read", f"{len(model.graph)} nodes, opset {opset}", details)
+    record = Record("read", f"{counted(len(model.graph), 'node')}, opset {opset}", details)
     return without_foreign(Artifact(path.stem, model, model, history=(record,)), path)
 
 
@@ -104,5 +105,5 @@ def prepare(
         "comparison": result.log.comparison,
     }
     name_nodes(result.model)
-    record = Record("optimize", f"{nodes[0]} nodes became {nodes[1]}", details)
+    record = Record("optimize", f"{counted(nodes[0], 'node')} became {nodes[1]}", details)
     return artifact.having(record, model=result.model)

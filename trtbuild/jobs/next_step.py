@@ -38,6 +38,7 @@ from trtbuild.verification.ruling import (
     samples_needed,
 )
 from trtbuild.verification.tasks.own import BLIND
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -303,12 +304,13 @@ def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str)
     """What brings a task to a figure that says something; None where each has one."""
     blind = next((one for one in tasks if one.main is None), None)
     if blind is not None:
-        why = f"the {blind.num_samples} samples give no figure of --task {blind.task}: verify on others"
+        samples = counted(blind.num_samples, "sample")
+        why = f"verify on other data: --task {blind.task} has no figure on {samples}"
         return why, {data_flag: MORE}, ""
     if any(task.doubt == BLIND for task in tasks):
         return "give a judge that tells wrong outputs from right ones", {"--judge": _JUDGE}, ""
     if any(task.doubt or task.num_samples < _FEW_SAMPLES for task in tasks):
-        return f"verify on more than {num_images} samples", {data_flag: MORE}, ""
+        return f"verify on more than {counted(num_images, 'sample')}", {data_flag: MORE}, ""
     return None
 
 

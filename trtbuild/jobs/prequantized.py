@@ -12,6 +12,7 @@ from trtbuild.errors import DataError, OptionError
 from trtbuild.migration.prequantized import WIDEN, Prequantized, filled, take_in
 from trtbuild.migration.qoperators import is_quantized
 from trtbuild.options.tensorrt import Quantization
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,8 +81,8 @@ def prequantized_build(
     judge = "itself without Q/DQ" if of_float is None else f"'{of_float.name}'"
     record = Record(
         "take in",
-        f"{sum(one.int8 for one in network.decisions)} layers in INT8 as the network came, judged "
-        f"against {judge}",
+        f"{counted(sum(one.int8 for one in network.decisions), 'layer')} in INT8 as the network came, "
+        f"judged against {judge}",
         {
             "rewritten": list(network.rewritten),
             "left_out": list(network.left_out),
@@ -186,7 +187,7 @@ def with_gaps_filled(
             )
     record = Record(
         "fill gaps",
-        f"{len(network.gaps)} layers got the scale that they lacked, {len(ranges)} by calibration",
+        f"missing scales filled in for {counted(len(network.gaps), 'layer')}, {len(ranges)} by calibration",
         {"amax": ranges, **details},
     )
     return artifact.having(record, quantized=filled(network, ranges))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from trtbuild.errors import ModelError
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -100,8 +101,16 @@ def with_computed(
             norms.append(name)
         else:
             found.update({size: pair[0], direction: pair[1]})
-    told = [f"masks were multiplied into {len(masks)} weights ('{masks[0]}')."] if masks else []
-    told += [f"weight norm was evaluated in {len(norms)} weights ('{norms[0]}')."] if norms else []
+    told = (
+        [f"masks were multiplied into {counted(len(masks), 'weight')} ('{masks[0]}')."]
+        if masks
+        else []
+    )
+    told += (
+        [f"weight norm was evaluated in {counted(len(norms), 'weight')} ('{norms[0]}')."]
+        if norms
+        else []
+    )
     return found, tuple(told)
 
 

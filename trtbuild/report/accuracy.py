@@ -287,7 +287,8 @@ def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
         figure = _OF_SAMPLE.get(task.task, task.main.name)
         yield Gallery(task.worst[:_NUM_PICTURES], figure, name)
     else:
-        yield Line(f"{name} answers as float does on all {task.num_samples} samples", Tone.GOOD)
+        samples = counted(task.num_samples, "sample")
+        yield Line(f"{name}: the same answers as float on {samples}", Tone.GOOD)
 
 
 # What the value of one sample is called; of a class nothing, since the answers say that it is another one.

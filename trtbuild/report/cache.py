@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trtbuild.report.model import Line, Report, Section, Table, names, numbers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def diff_report(recipe: CacheDiffRecipe, diff: CacheDiff) -> Report:
         *((name, "absent", "", "") for name in diff.only_second),
     )
     shared = len(a.keys() & b.keys())
-    summary = Line(f"{shared} tensors in both, {len(diff.changed)} of them differ")
+    summary = Line(f"{counted(shared, 'tensor')} in both, {len(diff.changed)} with another scale")
     columns = (*names("tensor"), *numbers(first, second, "ratio"))
     return Report(
         title=f"{recipe.first.name} against {recipe.second.name}",

@@ -16,6 +16,7 @@ from trtbuild.report.model import (
     names,
     numbers,
 )
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,10 +90,10 @@ def _lines(result: CrosscheckResult) -> Iterator[Line]:
     counts = ", ".join(
         f"{found.count(agreement)} {agreement}" for agreement in Agreement if found.count(agreement)
     )
-    yield Line(f"{len(found.comparisons)} tensors in both: {counts or 'none'}")
+    yield Line(f"{counted(len(found.comparisons), 'tensor')} in both: {counts or 'none'}")
     sides = ((result.first.name, found.only_first), (result.second.name, found.only_second))
     for side, alone in sides:
         if alone:
-            yield Line(f"only in {side}: {len(alone)} tensors, for example '{alone[0]}'")
+            yield Line(f"only in {side}: {counted(len(alone), 'tensor')}, for example '{alone[0]}'")
     if result.files:
-        yield Line(f"{len(result.files)} plots in {result.files[0].parent}")
+        yield Line(f"{counted(len(result.files), 'plot')} in {result.files[0].parent}")

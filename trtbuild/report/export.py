@@ -106,5 +106,5 @@ def _times(times: Sequence[LayerTime]) -> Table:
         for time in times
     )
     columns = (*names("layer", "kind"), *numbers("calls", "CPU ms", "GPU ms", "share"))
-    caption = f"the module in torch, one run on one sample; {len(times)} layers in all"
+    caption = f"the module in torch, one run on one sample; {counted(len(times), 'layer')} in all"
     return Table(columns, rows, caption, _NUM_LAYERS)

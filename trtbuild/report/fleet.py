@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.jobs.fleet import FleetOutcome
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names, numbers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from trtbuild.jobs.fleet import Fleet, FleetTarget
@@ -28,7 +29,7 @@ def fleet_report(fleet: Fleet) -> Report:
     )
     table = Table(columns, tuple(map(_row, fleet.targets)))
     return Report(
-        title=f"{fleet.model} for {len(fleet.targets)} targets",
+        title=f"{fleet.model} for {counted(len(fleet.targets), 'target')}",
         facts={"calibration": fleet.calibration or "none"},
         sections=(Section("Targets", (table, *map(_reason, fleet.targets))),),
         data=fleet.to_json(),

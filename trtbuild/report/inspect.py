@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from trtbuild.jobs.inspect import Inspection, NodePrecision
@@ -40,7 +41,7 @@ def _blocks(found: Inspection, *, every_layer: bool) -> tuple[Line | Table, ...]
     if found.not_opened:
         count = sum(node.asked == "INT8" for node in found.nodes)
         return (
-            Line(f"{len(found.nodes)} nodes: INT8 was asked for {count}"),
+            Line(f"{counted(len(found.nodes), 'node')}: INT8 was asked for {count}"),
             Line(f"note: which kernels run is not known: {found.not_opened}"),
             _asked_table(found.nodes),
         )
@@ -58,12 +59,12 @@ def _asked_table(nodes: list[NodePrecision]) -> Table:
 
 def _summary(layers: EngineLayers, nodes: list[NodePrecision]) -> list[Line]:
     counts = ", ".join(f"{count} in {name}" for name, count in layers.precision_counts().items())
-    lines = [f"{len(layers.layers)} layers: {counts or 'precisions not told'}"]
+    lines = [f"{counted(len(layers.layers), 'layer')}: {counts or 'precisions not told'}"]
     if layers.num_reformats:
         lines.append(f"{layers.num_reformats} of them only convert formats or precisions")
     missed = [node for node in nodes if not node.as_asked]
     if missed:
-        lines.append(f"{len(missed)} nodes were to be INT8 and are not")
+        lines.append(f"{counted(len(missed), 'node')} not in INT8, though asked for")
     if not layers.detailed:
         lines.append("the plan tells names only; build with --profiling-verbosity detailed")
     return [Line(line) for line in lines]

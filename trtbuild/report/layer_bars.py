@@ -11,6 +11,7 @@ from trtbuild.plots.canvas import clipped
 from trtbuild.plots.data import Level, Slat, Strip
 from trtbuild.report.model import Meter, Plots, Table, Tone, names, numbers
 from trtbuild.verification.ruling import FAR_SQNR_DB
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -95,7 +96,7 @@ def layer_bars(artifact: Artifact, effects: Effects) -> tuple[Block, ...]:
         "SQNR of the outputs with one layer alone in INT8 (the taller, the worse), in their order"
     )
     kept = _thinned(layers)
-    ends = ("input", f"{len(layers)} layers, output")
+    ends = ("input", f"{counted(len(layers), 'layer')}, output")
     slats = [Slat(one.height, one.level, str(one)) for one in kept]
     used = {level: text for level, text in _LEVELS.items() if any(s.level is level for s in slats)}
     return (Plots((Strip(caption, slats, used, ends),), is_wide=True), _ranking(layers))

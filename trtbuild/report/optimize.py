@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.passes.catalogue import aliases_of
 from trtbuild.report.model import Line, Report, Section, Table, names, numbers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,9 @@ def pass_warnings(log: PassLog) -> list[str]:
     if log.undoing:
         lines.append(f"stopped: {', '.join(log.undoing)} undo each other. Disable one of them.")
     if log.capped:
-        lines.append(f"stopped after {log.rounds} rounds, though the graph still changed.")
+        lines.append(
+            f"stopped after {counted(log.rounds, 'round')}, though the graph still changed."
+        )
     return lines
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,10 +45,11 @@ def groups_report(target: str, groups: Iterable[PruneGroup]) -> Report:
 
 def _group_lines(group: PruneGroup) -> Iterator[str]:
     kept = f", kept: {group.kept}" if group.kept else ""
-    yield f"{group.root}: {group.width} channels{kept}"
+    yield f"{group.root}: {counted(group.width, 'channel')}{kept}"
     for member in group.members:
         cause = f", because of {member.because}" if member.because else ""
-        yield f"  {member.path}: {member.num_channels} {member.side}put channels{cause}"
+        channels = counted(member.num_channels, f"{member.side}put channel")
+        yield f"  {member.path}: {channels}{cause}"
 
 
 def _group_json(group: PruneGroup) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from trtbuild.options.command import command_line
 from trtbuild.recipes import EngineRecipe
 from trtbuild.report.accuracy import accuracy_section
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names, numbers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,9 +66,7 @@ def _build(recipe: QatRecipe, result: QatOutcome) -> str:
 
 
 def _blocks(result: QatOutcome) -> Iterator[Block]:
-    yield Line(
-        f"{len(result.layers)} layers were trained with their input and their weights rounded"
-    )
+    yield Line(f"{counted(len(result.layers), 'layer')} trained with rounded inputs and weights")
     yield Table(
         (*names("layer"), *numbers("scale of its input", "trained")),
         tuple((path, f"{old:.5g}", f"{new:.5g}") for path, (old, new) in result.scales.items()),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.plots.data import Path, Stop
 from trtbuild.report.model import Line, Plots, Section, Table, names, numbers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -43,7 +44,7 @@ def _as_calibrated(tuned: Tuned) -> str:
     figure = "" if start.figure is None else f"figure of the task {start.figure:.1f}, "
     return (
         f"no search was needed: {figure}{start.sqnr_db:.1f} dB of SQNR as calibrated, on "
-        f"{tuned.num_images} calibration samples"
+        f"{counted(tuned.num_images, 'calibration sample')}"
     )
 
 
@@ -115,7 +116,7 @@ def _same_top1(step: StepReport, limits: Mapping[str, float]) -> str:
 
 
 def _caption(tuned: Tuned) -> str:
-    images = f"searched on {tuned.num_images} calibration samples; accuracy is judged on others"
+    images = f"searched on {counted(tuned.num_images, 'calibration sample')}; accuracy is judged on others"
     if not tuned.ranked_by:
         return images
     return f"{images}; in float a group costs {tuned.ranked_by}"
@@ -145,7 +146,7 @@ def moves_section(history: Iterable[Record]) -> Section:
             Table(
                 (*numbers("no."), *names("move", "what"), *numbers("error"), *names("")),
                 rows,
-                f"judged on {details['images_checked']} calibration samples",
+                f"judged on {counted(details['images_checked'], 'calibration sample')}",
                 on_page=True,
             ),
         ),

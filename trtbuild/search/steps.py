@@ -119,10 +119,11 @@ def correct_biases(
     plain = replace(candidate, shifts={})
     found = measured_shifts(candidate.artifact.model, plain.network(), material.feeds)
     means = {name: shift.mean for name, shift in found.items()}
-    yield f"biases of {len(means)} layers", replace(candidate, shifts=means)
+    yield f"biases of {counted(len(means), 'layer')}", replace(candidate, shifts=means)
     few = {name: means[name] for name, shift in found.items() if shift.share >= _WORTH_SHARE}
     if 0 < len(few) < len(means):
-        what = f"biases of {len(few)} layers, where they are {_WORTH_SHARE:.0%} of the error"
+        layers = counted(len(few), "layer")
+        what = f"biases of {layers}, where they are {_WORTH_SHARE:.0%} of the error"
         yield what, replace(candidate, shifts=few)
 
 
@@ -161,7 +162,7 @@ def round_anew(
     rounded = round_weights(artifact.model, placement.weights, material.feeds)
     if rounded:
         anew = replace(candidate, rounded=rounded, shifts={})
-        what = f"weights of {len(rounded)} layers"
+        what = f"weights of {counted(len(rounded), 'layer')}"
         yield what, anew
         for more, corrected in correct_biases(lambda: anew, material):
             yield f"{what}; {more}", corrected

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import OptionError
 from trtbuild.json_codec import encode
 from trtbuild.options.fields import option, options_of
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -246,8 +247,8 @@ def _lacking(name: str, comparison: Comparison) -> str:
     task = comparison.task
     if name == "min_agreement" and task is not None:
         return (
-            f"the {task.num_samples} samples give no figure of --task {task.task} ({task.settings});"
-            " give others, or another --min-score"
+            f"{counted(task.num_samples, 'sample')} without a figure of --task {task.task} "
+            f"({task.settings}); give others, or another --min-score"
         )
     return _LACKING[name]
 

@@ -80,6 +80,13 @@ def _given() -> tuple[networks.Artifact, CalibrationCache]:
     return artifact, cache
 
 
+def test_one_tensor_is_not_called_tensors(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("a.cache").write_text("TRT-100300-EntropyCalibration2\nx: 3f800000\ny: 3f800000\n")
+    Path("b.cache").write_text("TRT-100300-EntropyCalibration2\nx: 3f800347\n")
+    assert run(["cache", "diff", "a.cache", "b.cache"]) == 1
+    assert "1 tensor in both, 1 with another scale" in capsys.readouterr().out
+
+
 def test_convert_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
     artifact, cache = _given()
     assert run(["cache", "convert", "net.cache", "net.onnx", "-o", "qdq.onnx", "--json"]) == 0

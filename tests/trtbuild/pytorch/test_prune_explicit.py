@@ -195,7 +195,7 @@ def test_channels_that_are_zero_throughout_change_nothing_and_the_rest_is_ranked
         torch.testing.assert_close(
             result.module(sample), wanted, rtol=0, atol=1e-12 * wanted.abs().max().item()
         )
-    assert result.report.notes == ("4 channels were zero and are gone.",)
+    assert result.report.notes == ("removed 4 zero channels.",)
     then = prune_channels(module, image, PruneSpec(0.5, masked=True, round_to=1))
     assert widths(then) == {"0.0": 6, "1.0": 16, "2.2": 10}
     assert {w.path: w.before for w in then.report.widths}["0.0"] == 16

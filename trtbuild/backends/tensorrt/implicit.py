@@ -20,6 +20,7 @@ from trtbuild.migration import check_fits, tensor_names
 from trtbuild.options.tensorrt import Calibrator, RangeSource
 from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.runtime.tensorrt.engine import ShapeRange
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -191,8 +192,8 @@ def _feeder(
         feeder.close()
         size = next(iter(forms.values())).shape[0]
         raise DataError(
-            f"there are {num_samples} calibration samples and the network takes {size} at a time. Give more "
-            "data, or build the network with a smaller or dynamic batch."
+            f"the calibration data hold {counted(num_samples, 'sample')}, and the network takes {size} at "
+            "a time. Give more data, or build the network with a smaller or dynamic batch."
         )
     return feeder
 

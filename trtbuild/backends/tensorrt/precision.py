@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import GateError, ModelError, OptionError
 from trtbuild.options.tensorrt import Quantization
 from trtbuild.quantization.half import magnitudes, to_half
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -142,4 +143,4 @@ def check_precision(layers: EngineLayers, precision: Precision, *, fp16: bool) -
 
 
 def _text(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} layers {name}" for name, count in sorted(counts.items()))
+    return ", ".join(f"{counted(count, 'layer')} {name}" for name, count in sorted(counts.items()))

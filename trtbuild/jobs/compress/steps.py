@@ -23,6 +23,7 @@ from trtbuild.jobs.module_latency import (
 from trtbuild.model import input_specs, read_model
 from trtbuild.model.stats import measure as count
 from trtbuild.progress import Progress, silent
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -327,7 +328,8 @@ def _restored(setting: Setting, base: Any, pruned: PruneResult) -> tuple[str, ..
     if not done:
         return ()
     count = sum(len(next(iter(sample.values()))) for sample in samples)
-    return (f"{len(done)} layers got new weights by least squares on {count} samples.",)
+    layers, on = counted(len(done), "layer"), counted(count, "sample")
+    return (f"{layers} with new weights by least squares on {on}.",)
 
 
 def _spec_of(setting: Setting, wish: PruneSpec, number: int, record: Compression) -> PruneSpec:

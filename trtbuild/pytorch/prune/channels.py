@@ -41,6 +41,7 @@ from trtbuild.pytorch.prune.outcome import (
 from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
 from trtbuild.pytorch.prune.widths import MISS, common_multiple, width_of
 from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -177,7 +178,7 @@ def _without_zeros(
     whole, small = (outputs64(float64_copy(one).eval(), bound, 1) for one in (module, done.module))
     off = relative_difference(whole, small)
     count = sum(width.before - width.after for width in done.report.widths)
-    note = f"{count} channels were zero and are gone"
+    note = f"removed {counted(count, 'zero channel')}"
     if off > _EXACT:
         note += (
             f"; their biases and the shifts of their norms were not, so the outputs differ by {off:.1e} of "
