@@ -144,7 +144,7 @@ def _tensor_digest(tensor: ir.TensorProtocol) -> int:
 
 
 _Pair = tuple[int, int]
-"""Of a part of a graph: a hash of everything, and one without the values of float constants."""
+"""Two hashes of a part of a graph: of everything, and without the values of float constants."""
 
 
 class _GraphHash:

@@ -74,7 +74,7 @@ def large_blocks_go_back() -> None:
 
 
 def give_back(tensors: Iterable[ir.TensorProtocol]) -> None:
-    """Drop the pages of those of `tensors` that are mapped."""
+    """Drop the pages of all mapped tensors among `tensors`."""
     _drop_pages([region for tensor in tensors if (region := _mapping(tensor)) is not None])
 
 

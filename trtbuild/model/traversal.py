@@ -117,7 +117,7 @@ def maker(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 
 def only_reader(value: ir.Value) -> ir.Node | None:
-    """Return the only reader of `value` if it is in the same graph, else None."""
+    """Return the only reader of `value`; None if it has others, is an output, or is read in a body."""
     users = value.consumers()
     if len(users) != 1 or value.is_graph_output():
         return None

@@ -196,7 +196,7 @@ class _Part(NamedTuple):
 
     @property
     def length(self) -> int:
-        """In bytes."""
+        """Length in bytes."""
         own = 0 if self.weight is None else self.weight.nbytes
         return len(self.before) + own + len(self.behind)
 

@@ -117,7 +117,7 @@ class PassLog:
         return answer
 
 
-class PassFailure(Exception):  # noqa: N818 - carries the failure of a pass to who can roll it back
+class PassFailure(Exception):  # noqa: N818 - takes the failure of a pass to the code that undoes it
     """A pass raised; the model that it worked on may be half edited.
 
     Attributes:

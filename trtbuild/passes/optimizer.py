@@ -107,9 +107,10 @@ def optimize(
 class _Original:
     """The network that results are compared with.
 
-    reference: on the first call starts to compute the original's results, in another thread; returns the
-        future.
-    costly: whether the original is run only if needed, since a run or opening its session takes long.
+    Attributes:
+        reference: the first call starts to compute the original's results in another thread; returns the
+            future.
+        costly: whether the original is run only if needed, since a run or opening its session takes long.
     """
 
     reference: Callable[[], Future[Reference]]

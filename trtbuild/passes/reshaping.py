@@ -29,7 +29,7 @@ RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def equal_ancestor(node: ir.Node) -> ir.Value | None:
-    """Return a tensor in the chain of reshapes in front of `node` that has the dims of its output."""
+    """Return the nearest tensor in front of `node`, across reshapes only, with its output's dims, or None."""
     wanted = dims(node.outputs[0])
     current: ir.Node | None = node
     while current is not None:

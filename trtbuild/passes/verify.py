@@ -256,7 +256,7 @@ def _coarsest_eps(model: ir.Model, nodes: Sequence[ir.Node]) -> float:
     kinds = {value.dtype for value in values}
     kinds |= {ir.DataType(attribute(node, "to", 1)) for node in nodes if node.op_type == "Cast"}
     floats = [k.numpy() for k in kinds if k is not None and k.is_floating_point()]
-    wide = [dtype for dtype in floats if dtype.itemsize >= 2]  # FP8 is a quantization step
+    wide = [dtype for dtype in floats if dtype.itemsize >= 2]  # FP8 only quantizes
     return max((float(ml_dtypes.finfo(dtype).eps) for dtype in wide), default=0.0)
 
 

@@ -364,7 +364,7 @@ def tensors_in(output: Any) -> list[torch.Tensor]:
 def relative_difference(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
     """Return the largest ``max|expected - found| / max|expected|`` of the outputs; infinity if shapes differ.
 
-    Also infinity if an output is not finite on either side.
+    Also infinity if an output on either side is not finite.
     """
     if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
         return float("inf")

@@ -304,7 +304,7 @@ class NodeSparsity:
 def two_four_mask(weight: torch.Tensor, axis: int) -> torch.Tensor:
     """Return ones at the two largest magnitudes of every four consecutive values along `axis`, else zeros.
 
-    Of equal magnitudes two are kept, too. The size of `axis` must be divisible by 4.
+    Exactly two are kept even if magnitudes are equal. The size of `axis` must be divisible by 4.
     """
     moved = weight.detach().movedim(axis, -1)
     fours = moved.reshape(-1, 4).abs().float()

@@ -211,10 +211,10 @@ def _layer_ratio_text(given: tuple[str, float]) -> str:
 
 @dataclass(frozen=True)
 class ModuleSource:
-    """Where a module comes from.
+    """The source of a module: its factory and its weights.
 
-    `target` names a function or class that gives an `nn.Module`, or one; from Python it may be the module
-    itself, which stays as it is.
+    `target` names an `nn.Module`, or a function or class that returns one; from Python it may be the module
+    itself, which does not change.
     """
 
     target: Any = option(
@@ -252,7 +252,7 @@ class ModuleSource:
 
     @property
     def name(self) -> str:
-        """The target as text; of a module in memory, that and its class."""
+        """The target as text; for a module in memory, a text that says so, with its class."""
         if isinstance(self.target, str):
             return self.target
         return IN_MEMORY + type(self.target).__qualname__
@@ -260,7 +260,7 @@ class ModuleSource:
 
 @dataclass(frozen=True)
 class PruneSpec:
-    """Which share of the channels goes, and how they are chosen; patterns as for `match_layers`."""
+    """The share of channels to remove, and how they are chosen; patterns as in `match_layers`."""
 
     ratio: float = option(
         0.5,
@@ -356,7 +356,7 @@ class PruneSpec:
 
 @dataclass(frozen=True)
 class MaskSpec:
-    """Which single weights become zero: a share (float) or a count (int) of them."""
+    """Which single weights become zero: a share (float) or a count (int)."""
 
     amount: float = option(
         MISSING, "Zero single weights: a share (30%, 0.3) or a count (12) per layer.",
@@ -391,7 +391,7 @@ class MaskSpec:
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """The way from a module to an ONNX file.
+    """How to make an ONNX file of a module.
 
     Attributes:
         path: the file to write; None keeps the model in memory only.

@@ -138,7 +138,7 @@ def _tensors(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def _back_to(form: Mapping[str, _Form], module: nn.Module, name: str) -> None:
-    """Restore the types of floating-point values, in place: engines are not built from float16 weights."""
+    """Restore the types of floating-point values, in place: an engine is not built from float16 weights."""
     changed = {
         path: form[path].dtype
         for path, one in module.state_dict().items()

@@ -87,7 +87,7 @@ def _multiplied(node: ir.Node, edit: Editor) -> str:
         raise Declined("it is no product of two matrices")
     if rank(left) != len(ours) or rank(right) != len(theirs):
         raise Declined("the ranks of its operands are not known")
-    if result.index(columns) < result.index(rows):  # swap the transposed operands
+    if result.index(columns) < result.index(rows):  # compute the transposed product instead
         left, right, ours, theirs, rows, columns = right, left, theirs, ours, columns, rows
     factors = [
         _in_order(left, ours, batched + rows + summed, node, edit),

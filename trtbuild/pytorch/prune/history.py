@@ -209,7 +209,7 @@ def _cut_again(graph: Any, module: nn.Module, path: str, *, out: bool, indices: 
     layer = module.get_submodule(path)
     pruner = graph.get_pruner_of_module(layer)
     width = (pruner.get_out_channels if out else pruner.get_in_channels)(layer)
-    # Torch-Pruning itself would not notice, and cut attribute and tensor differently.
+    # Without this check Torch-Pruning would cut attribute and tensor differently.
     if not indices or min(indices) < 0 or max(indices) >= width or len(set(indices)) >= width:
         raise ModelError(
             f"the pruning history cuts channels that '{path}' (width {width}) has not."

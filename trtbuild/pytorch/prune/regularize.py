@@ -43,10 +43,10 @@ __all__ = [
 class ChannelWeights:
     """The weights of each channel of one coupled group, in all layers that make, pass on or read it.
 
-    layer: path of the layer that names the group.
-    width: number of channels.
-    slices: layer path -> the slices of its weight that belong to the channels.
-        slices: path of a layer -> the slices of its weight that belong to them.
+    Attributes:
+        layer: path of the layer that names the group.
+        width: number of channels.
+        slices: layer path -> the slices of its weight that belong to the channels.
     """
 
     layer: str

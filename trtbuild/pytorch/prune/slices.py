@@ -4,8 +4,7 @@ Torch-Pruning assigns the pieces of a ``chunk`` in the order in which it happens
 two mappings in the wrong order if a piece is concatenated again (YOLOv8's C2f). Autograd has the right order:
 each edge names the output that it comes from, and the shape of its tensor.
 
-In the corrected graph, layers in front of a slice come first, so that a group has all pieces and not only
-one.
+In the corrected graph, layers in front of a slice come first, so that a group has all pieces, not just one.
 Pieces of the same size keep the same size: the same channels of each are removed.
 """
 
@@ -244,7 +243,7 @@ class _Edge:
 
 
 class _Fixed(list[Any]):
-    """Mappings that the library cannot replace by its own."""
+    """A list of mappings that ignores assignments, so that the library cannot replace them."""
 
     def __setitem__(self, *_: Any) -> None:
         """Do nothing."""
