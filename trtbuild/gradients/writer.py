@@ -41,7 +41,7 @@ def dtype_of(value: ir.Value) -> ir.DataType:
     """Return the element type of a tensor.
 
     Raises:
-        NoRuleError: it is unknown, for example behind an operator that ONNX cannot infer.
+        NoRuleError: it is unknown, for example after an operator that ONNX cannot infer.
     """
     if value.dtype is None:
         raise NoRuleError(f"the element type of '{value.name}' is not known")

@@ -31,7 +31,7 @@ __all__ = [
 
 
 def constant_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the tensor behind a constant, without reading its data; None for anything else."""
+    """Return the tensor of a constant, without reading its data; None for anything else."""
     if value is None:
         return None
     if value.is_initializer():

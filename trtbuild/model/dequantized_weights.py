@@ -78,7 +78,7 @@ class _Dequantized(NamedTuple):
 
 
 def with_float_weights(model: ir.Model) -> ir.Model:
-    """Return a network in which large constants behind a DequantizeLinear to float32 are dequantized.
+    """Return a network in which large constants and their DequantizeLinear become float32 constants.
 
     The values equal the operator's to the bit: the product of an 8-bit integer and a float32 is rounded
     once. Without such constants, `model` itself is returned.

@@ -244,7 +244,7 @@ class GraphWriter:
     def with_constant(
         self, op_type: str, value: ir.Value, constant: np.ndarray, hint: str
     ) -> ir.Value:
-        """Insert ``op_type(value, constant)`` directly behind `value` and return its output.
+        """Insert ``op_type(value, constant)`` directly after `value` and return its output.
 
         The constant gets the dtype of `value`. The output gets its type and its shape: the constant must not
         broadcast it to a larger one.
@@ -259,7 +259,7 @@ class GraphWriter:
         return output
 
     def place_behind(self, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
-        """Insert new nodes directly behind the one that makes `value`; for an input, before all nodes."""
+        """Insert new nodes directly after the one that makes `value`; for an input, before all nodes."""
         producer = value.producer()
         if producer is None:
             self.graph.insert_before(self.graph[0], nodes)

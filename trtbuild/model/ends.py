@@ -1,4 +1,4 @@
-"""The end of a network: the operator that makes an output, behind nodes that only move values."""
+"""The end of a network: the operator that makes an output, before nodes that only move values."""
 
 from __future__ import annotations
 

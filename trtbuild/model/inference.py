@@ -101,7 +101,7 @@ def with_output_sizes(model: ir.Model) -> ir.Model:
     """Return `model`, or a copy whose outputs have the sizes that follow from inputs and weights.
 
     Where inference finds no number, the size in the file stays: exporters name every axis whose size they do
-    not follow themselves, such as the 384 behind an Expand.
+    not follow themselves, such as the 384 after an Expand.
     """
     if all(_is_known(output.shape) for output in model.graph.outputs):
         return model

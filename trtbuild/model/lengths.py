@@ -1,6 +1,6 @@
 """The length of one axis of a tensor: from its recorded dims, else from the nodes that make it.
 
-Shape inference gives up behind a Reshape to a computed shape, but the length of a channel axis still follows
+Shape inference gives up after a Reshape to a computed shape, but the length of a channel axis still follows
 from the weights, splits and slices on the way.
 """
 

@@ -1,12 +1,12 @@
 """The unlike parts of an output: boxes beside scores, centres beside sizes.
 
 A metric over a whole output is useless where one part is in pixels and another between 0 and 1. The graph
-shows the parts: the Concat that joins them, behind nodes that only move values or work element by element.
+shows the parts: the Concat that joins them, before nodes that only move values or work element by element.
 Two cases look alike but are not parts:
 
     a Concat of alike branches (levels of a feature pyramid, time steps) along positions: the output has the
     parts of one branch, if all branches have the same
-    a Softmax, a normalization or a layer with weights behind the Concat: its result is one part
+    a Softmax, a normalization or a layer with weights after the Concat: its result is one part
 
 Where the graph does not tell the length of a part, the output is one part.
 """
@@ -226,7 +226,7 @@ def _are_alike(node: ir.Node, axis: int) -> bool:
 
 
 def _layer_behind(value: ir.Value | None) -> tuple[ir.Node | None, bool]:
-    """The weighted layer behind element-wise operators; and whether another operator stands between."""
+    """The weighted layer before element-wise operators; and whether another operator is in between."""
     while value is not None:
         node = value.producer()
         if node is None:
@@ -258,7 +258,7 @@ def _signature(value: ir.Value | None, depth: int) -> _Signature | None:
 
 
 def _moved(node: ir.Node, inner: _Joined) -> _Joined | None:
-    """The blocks behind an operator that moves values; None where the operator breaks up their axis."""
+    """The blocks after an operator that moves values; None where the operator breaks up their axis."""
     before = rank(node.inputs[0])
     axis = inner.axis
     if axis < 0 and before is not None:
@@ -305,7 +305,7 @@ def _squeezed(node: ir.Node, inner: _Joined, axis: int) -> _Joined | None:
 
 
 def _reshaped(node: ir.Node, inner: _Joined, axis: int) -> int | None:
-    """The blocks' axis behind a Reshape; None where the Reshape breaks it up."""
+    """The blocks' axis after a Reshape; None where the Reshape breaks it up."""
     before, after = dims(node.inputs[0]), reshape_target(node)
     if after is None:
         return None

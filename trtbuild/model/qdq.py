@@ -42,7 +42,7 @@ class ActivationPair:
     """A Q/DQ pair on a computed tensor, with per-tensor scale and zero point.
 
     Attributes:
-        source: the float tensor in front of Q.
+        source: the float tensor before Q.
         quantize, dequantize: the two nodes.
         scale: step size.
         low, high: the smallest and largest value that is not clipped, ``(limit - zero) * scale``.
@@ -82,7 +82,7 @@ def pair_behind(value: ir.Value | None) -> ActivationPair | None:
 
 
 def dequantized(value: ir.Value | None) -> NDArray[Any] | None:
-    """Return a constant in the float type of its scale, dequantized if it is behind a DequantizeLinear.
+    """Return a constant, or the result of a DequantizeLinear of constants in the type of its scale.
 
     The product is rounded once: it is computed in float64.
 
@@ -121,7 +121,7 @@ def along_axis(vector: NDArray[Any], axis: int, ndim: int) -> NDArray[Any]:
 
 
 def activation_pairs(model: ir.Model) -> dict[str, ActivationPair]:
-    """Return every Q/DQ pair on an activation, by the name of the float tensor in front of it."""
+    """Return every Q/DQ pair on an activation, by the name of the float tensor before it."""
     found = {}
     for node in model.graph:
         if node.op_type == _DEQUANTIZE:

@@ -209,5 +209,5 @@ class _Part(NamedTuple):
 
 
 def _head(number: int, length: int) -> bytes:
-    """Tag and length in front of a length-delimited field."""
+    """Tag and length before a length-delimited field."""
     return _varint(number << 3 | _BYTES) + _varint(length)

@@ -1,4 +1,4 @@
-"""Folds a per-channel ``y * scale + shift`` behind a layer with constant weights into the layer.
+"""Folds a per-channel ``y * scale + shift`` after a layer with constant weights into the layer.
 
 The layer is ``y = W·x + b`` with one row of W per output channel, so ``scale * y + shift`` is the
 layer with ``W' = scale * W`` and ``b' = scale * b + shift``. The channel is axis 1 of the output. A

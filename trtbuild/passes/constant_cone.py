@@ -1,4 +1,4 @@
-"""Folds all nodes behind one operand if they work on constants only."""
+"""Folds all nodes that one operand depends on if they work on constants only."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ _IN_ORDER: tuple[type[Pass], ...] = (
     FoldAddIntoGemm,
     FoldScaleIntoMatmul,
     FoldScaleShiftIntoBatchNorm,  # for a BN that no layer could absorb
-    # activations, after the layers in front of them have absorbed what they can
+    # activations, after the layers before them have absorbed what they can
     MergeRelus,
     MergeClips,
     # on request; of two opposite passes, the later one decides the form

@@ -101,7 +101,7 @@ class Editor:
             op_type: the operator.
             inputs: its operands; None for one that is left out.
             attributes: its attributes as Python values; None values are left out.
-            before: the node in front of which the new one is inserted, in the same graph.
+            before: the node before which the new one is inserted, in the same graph.
             like: a tensor of the same type and dims as the first output; without it, they are
                 inferred.
             outputs: the number of its outputs.
@@ -134,7 +134,7 @@ class Editor:
         graph.insert_before(before, node)
 
     def squeeze_behind(self, node: ir.Node, axes: Sequence[int]) -> ir.Value:
-        """Insert a Squeeze behind `node`, as `follow` does."""
+        """Insert a Squeeze after `node`, as `follow` does."""
         if self.opset < _AXES_AS_OPERAND:
             return self.follow(node, "Squeeze", {"axes": list(axes)})
         hint = f"{node.outputs[0].name}_axes"

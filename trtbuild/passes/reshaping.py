@@ -29,7 +29,7 @@ RESHAPES = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 
 def equal_ancestor(node: ir.Node) -> ir.Value | None:
-    """Return the nearest tensor in front of `node`, across reshapes only, with its output's dims, or None."""
+    """Return the nearest tensor before `node`, across reshapes only, with its output's dims, or None."""
     wanted = dims(node.outputs[0])
     current: ir.Node | None = node
     while current is not None:
@@ -89,7 +89,7 @@ def add_reshape(
 
 
 def leading_ones(node: ir.Node) -> bool:
-    """Return whether a reshape only inserts dims of 1 in front of the dims of its input."""
+    """Return whether a reshape only inserts dims of 1 before the dims of its input."""
     have, got = rank(node.inputs[0]), rank(node.outputs[0])
     if have is None or got is None or got <= have:
         return False

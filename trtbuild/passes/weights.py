@@ -1,4 +1,4 @@
-"""Constant weights of a layer: floats, or integers behind a DequantizeLinear."""
+"""Constant weights of a layer: floats, or integers with a DequantizeLinear."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finds ReLU, ReLU6 and clip directly behind a layer: the layer's output range is taken behind them.
+"""Finds ReLU, ReLU6 and clip directly after a layer: the layer's output range is taken after them.
 
 TensorRT fuses layer and activation into one kernel, so the range of the tensor between them is never used.
 """

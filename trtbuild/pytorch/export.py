@@ -74,7 +74,7 @@ class ExportResult:
         opset: of the ONNX domain.
         parity: how much the file's results differ from the module's.
         fold: what was done with each norm; None when folding was not asked for.
-        activations: layers whose range is taken behind their activation.
+        activations: layers whose range is taken after their activation.
         warnings: sentences for the user.
         details: reports of the earlier steps, JSON types only.
     """

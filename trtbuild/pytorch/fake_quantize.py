@@ -1,6 +1,6 @@
 """Freezes the fake quantization of QAT modules: scales stay, observers go, and ONNX can express the rest.
 
-``torch.ao.quantization`` puts a `FakeQuantizeBase` behind every quantized tensor, which observes ranges
+``torch.ao.quantization`` puts a `FakeQuantizeBase` after every quantized tensor, which observes ranges
 during training. Without observing it computes ``torch.fake_quantize_*_affine`` with its scale and zero point,
 which PyTorch's exporter writes as QuantizeLinear and DequantizeLinear. NVIDIA's ModelOpt and
 pytorch-quantization use a ``TensorQuantizer`` instead, which rounds symmetrically with its ``amax``.

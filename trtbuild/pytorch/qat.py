@@ -45,7 +45,7 @@ _TRANSPOSED = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where an activation is rounded in front of a layer.
+    """Where an activation is rounded before a layer.
 
     Attributes:
         tensor: name of the rounded tensor; layers that read the same tensor share its scale.

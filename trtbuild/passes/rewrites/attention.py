@@ -38,7 +38,7 @@ class WriteOutAttention(Pass):
         as K; no past, window, soft cap or type set for Softmax; no further output is read.
     Effect: ``MatMul(Softmax(scale Q K^T + mask), V)``, in FP16 with ``(scale Q) K^T``, which does not
         overflow; heads of K and V that several heads of Q share are repeated; the causal mask is computed at
-        run time if a length is unknown. A query that sees no key gets zeros, behind the products, so that
+        run time if a length is unknown. A query that sees no key gets zeros, after the products, so that
         compilers still recognize the products.
     Source: ONNX, operator Attention, version 23.
     """

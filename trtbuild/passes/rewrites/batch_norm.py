@@ -48,7 +48,7 @@ def batch_norm_affine(node: ir.Node) -> Affine:
 
 
 def fold_into(layer: ir.Node, node: ir.Node, edit: Editor) -> None:
-    """Fold a BatchNormalization into the layer in front of it, and drop it.
+    """Fold a BatchNormalization into the layer before it, and drop it.
 
     Raises:
         Declined: it is not constant, or its statistics do not fit the layer's channels.
@@ -69,13 +69,13 @@ def _fold(node: ir.Node, layer: ir.Node | None, edit: Editor) -> str | None:
 
 
 class FoldBatchNormIntoConv(Pass):
-    """Fold BatchNormalization into the convolution in front of it.
+    """Fold BatchNormalization into the convolution before it.
 
     Pattern: ``Conv | ConvTranspose -> BatchNormalization``, any rank, any groups.
     Conditions: inference mode; constant weights, bias and statistics; the convolution's output has no
-        other reader. A BN in front of a padded Conv cannot be folded and stays.
+        other reader. A BN before a padded Conv cannot be folded and stays.
     Effect: ``W' = W * scale``, ``b' = b * scale + shift`` in the type of the weights; int8 weights
-        behind a DequantizeLinear keep their integers, and their scales take the factor.
+        with a DequantizeLinear keep their integers, and their scales take the factor.
     Source: MNN ``MergeBNToConvolution``; Jacob et al. 2018, section 3.2.
     """
 
@@ -88,10 +88,10 @@ class FoldBatchNormIntoConv(Pass):
 
 
 class FoldBatchNormIntoGemm(Pass):
-    """Fold BatchNormalization into the matrix product in front of it.
+    """Fold BatchNormalization into the matrix product before it.
 
     Pattern: ``Gemm -> BatchNormalization`` (transB, alpha, beta, scalar or row C).
-    Conditions: as for convolutions; C is a row. Behind a MatMul of rank 3 the channels are on another
+    Conditions: as for convolutions; C is a row. After a MatMul of rank 3 the channels are on another
         axis: not folded.
     Effect: ``B' = B * scale``, ``C' = beta * C * scale + shift``.
     Source: NCNN ``fuse_innerproduct_batchnorm``.
@@ -106,7 +106,7 @@ class FoldBatchNormIntoGemm(Pass):
 
 
 class FoldScaleShiftIntoBatchNorm(Pass):
-    """Fold a constant Mul, Div, Add or Sub behind a BatchNormalization into its scale and shift.
+    """Fold a constant Mul, Div, Add or Sub after a BatchNormalization into its scale and shift.
 
     Pattern: ``BatchNormalization -> Mul | Div | Add | Sub`` of a constant.
     Conditions: inference mode; constant scale and shift; a scalar or one value per channel (``[C]``

@@ -109,7 +109,7 @@ class MergeRelus(Pass):
     Pattern: ``Relu -> Relu``; ``Max(x, 0)``.
     Conditions: floats; the zero is constant and does not make the result larger; Max with another
         constant is not a Relu.
-    Effect: one Relu, which TensorRT fuses with the convolution in front of it. No FusedConv is made.
+    Effect: one Relu, which TensorRT fuses with the convolution before it. No FusedConv is made.
     Source: MNN ``MergeReluToConvolution``.
     """
 
@@ -144,7 +144,7 @@ class MergeClips(Pass):
     anchors = frozenset(_CLAMPS)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Merge `node` with the clamp in front of it."""
+        """Merge `node` with the clamp before it."""
         if not any(maker(value, *_CLAMPS) for value in node.inputs):
             return None
         second = _read(node)

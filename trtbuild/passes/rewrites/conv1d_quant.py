@@ -26,7 +26,7 @@ _ARITHMETIC = frozenset({"Add", "Div", "Mul", "Sub"})
 
 
 class SinkSqueezeBelowQdq(Pass):
-    """Move the Squeeze behind a convolution past its activation and quantization.
+    """Move the Squeeze after a convolution past its activation and quantization.
 
     Pattern: ``Conv -> Squeeze ->`` elementwise operators with constants, Q and DQ.
     Conditions: constant axes; no tensor between has another reader. Constants that broadcast against the
@@ -40,7 +40,7 @@ class SinkSqueezeBelowQdq(Pass):
     needs = frozenset({"Squeeze"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Move the Squeeze in front of `node` behind it."""
+        """Move the Squeeze from before `node` to after it."""
         place = _squeezed_operand(node)
         squeeze = None if place is None else maker(node.inputs[place], "Squeeze")
         if place is None or squeeze is None or squeeze.inputs[0] is None:
@@ -70,7 +70,7 @@ def _squeezed_operand(node: ir.Node) -> int | None:
 
 
 def _from_convolution(value: ir.Value) -> bool:
-    """Whether a convolution made `value`, with elementwise operators and Q/DQ behind it."""
+    """Whether a convolution made `value`, with elementwise operators and Q/DQ after it."""
     node = value.producer()
     while node is not None and node.op_type not in ("Conv", "ConvTranspose"):
         if node.op_type not in UNARY | _ARITHMETIC | QDQ:
@@ -82,7 +82,7 @@ def _from_convolution(value: ir.Value) -> bool:
 
 
 def _widened(axis: int, gone: list[int]) -> int:
-    """Return which axis in front of the Squeeze an axis of the squeezed tensor is."""
+    """Return which axis before the Squeeze an axis of the squeezed tensor is."""
     for place in gone:
         if place <= axis:
             axis += 1
@@ -119,8 +119,8 @@ class ConvertQuantizedConv1dToConv2d(Pass):
     """Write a quantized convolution over a sequence as one over an image of height 1.
 
     Pattern: ``DequantizeLinear -> Conv`` of rank 3 with quantized weights.
-    Conditions: constant weights behind a DequantizeLinear with axis 0 or with one scale.
-    Effect: Unsqueeze ``[N, C, L] -> [N, C, 1, L]`` in front of the quantization, Conv2d, and Squeeze behind.
+    Conditions: constant weights read through a DequantizeLinear with axis 0 or with one scale.
+    Effect: Unsqueeze ``[N, C, L] -> [N, C, 1, L]`` before the quantization, Conv2d, and Squeeze after.
     Source: MNN ``Conv1dQuantToConv2dQuant``.
     """
 
@@ -158,7 +158,7 @@ def _one_scale(node: ir.Node) -> bool:
 
 
 def _widen_input(node: ir.Node, feeding: ir.Node, edit: Editor) -> None:
-    """Insert the Unsqueeze in front of the quantization if that has no other reader, else behind it."""
+    """Insert the Unsqueeze before the quantization if that has no other reader, else after it."""
     quantize = maker(feeding.inputs[0], "QuantizeLinear")
     alone = sole_node(feeding.outputs[0], "Conv") is node
     if (

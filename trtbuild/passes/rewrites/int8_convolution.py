@@ -30,10 +30,10 @@ __all__ = [
 
 
 class FoldBatchNormIntoInt8Conv(Pass):
-    """Fold BatchNormalization behind a convolution with int8 weights into their scales.
+    """Fold BatchNormalization after a convolution with int8 weights into their scales.
 
     Pattern: ``DequantizeLinear(int8 W) -> Conv -> BatchNormalization``.
-    Conditions: the convolution's output has no other reader, and no Q/DQ behind it; another layer that
+    Conditions: the convolution's output has no other reader, and no Q/DQ after it; another layer that
         shares the weights keeps them.
     Effect: the integers stay, except the sign in channels with a negative factor; the scales take the
         factor and stay positive; the bias takes the shift. ``DQ -> Conv -> Relu -> Q`` becomes
@@ -60,7 +60,7 @@ class QuantizeConvWeights(Pass):
     Pattern: ``DequantizeLinear -> Conv(float W) (-> activation) -> QuantizeLinear``.
     Conditions: constant weights; opset 13 or newer (19 for float16). Changes numbers: on
         request.
-    Effect: int8 weights with one symmetric scale per output channel behind a DequantizeLinear.
+    Effect: int8 weights with one symmetric scale per output channel and a DequantizeLinear.
     Source: MNN ``ConvBNReluFuseToConvInt8``.
     """
 

@@ -1,7 +1,7 @@
-"""Moves Transposes behind operators that work in any layout, until they meet others and cancel.
+"""Moves Transposes past operators that work in any layout, until they meet others and cancel.
 
 ``op(T(x))`` equals ``T(op'(x))``, where the constants and the axis of ``op'`` are permuted back: axis ``a``
-behind the Transpose ``T`` is axis ``perm[a]`` in front of it. A constant that broadcasts against ``T(x)`` is
+after the Transpose ``T`` is axis ``perm[a]`` before it. A constant that broadcasts against ``T(x)`` is
 padded to its rank and transposed by the inverse permutation.
 """
 
@@ -39,11 +39,11 @@ _DATA_OPERANDS = BROADCASTING | {"Concat", "PRelu"}
 
 @dataclass(frozen=True)
 class _Sink:
-    """A Transpose that can move behind a node.
+    """A Transpose that can move past a node.
 
     Attributes:
         perm: its permutation.
-        sources: operand index -> the tensor in front of its Transpose.
+        sources: operand index -> the tensor before its Transpose.
         constants: indices of the constant operands to permute back.
     """
 
@@ -53,7 +53,7 @@ class _Sink:
 
 
 def _sink_of(node: ir.Node) -> _Sink | None:
-    """Read the Transposes in front of `node`; None if there is none.
+    """Read the Transposes before `node`; None if there is none.
 
     Raises:
         Declined: one of them cannot move.
@@ -87,7 +87,7 @@ def _sink_of(node: ir.Node) -> _Sink | None:
 
 
 def _sink(node: ir.Node, sink: _Sink, edit: Editor) -> str:
-    """Move the Transposes of `sink` behind `node`."""
+    """Move the Transposes of `sink` past `node`."""
     inverse = tuple(int(place) for place in np.argsort(sink.perm))
     for place in sink.constants:
         operand = node.inputs[place]
@@ -110,13 +110,13 @@ def _sink(node: ir.Node, sink: _Sink, edit: Editor) -> str:
 
 
 class SinkTranspose(Pass):
-    """Move Transposes of operands behind operators that work in any layout.
+    """Move Transposes of operands past operators that work in any layout.
 
     Pattern: an elementwise operator, Concat or Softmax all of whose computed operands come from
         Transposes with one permutation.
     Conditions: the transposed tensors have no other reader; axis and constants are permuted along;
         Softmax of opset 13 or newer (before, it flattens). Reshapes and reductions stop it.
-    Effect: the operator works in the layout in front, with one Transpose behind it.
+    Effect: the operator works in the layout in front, with one Transpose after it.
     Source: MNN ``TurnCompabilityOpAsNC4HW4``.
     """
 
@@ -125,7 +125,7 @@ class SinkTranspose(Pass):
     needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Sink the Transposes in front of `node` behind it."""
+        """Sink the Transposes before `node` past it."""
         sink = _sink_of(node)
         if sink is None:
             return None
@@ -137,7 +137,7 @@ class SinkTranspose(Pass):
 
 
 class SinkTransposeBelowQdq(Pass):
-    """Move a Transpose behind a Q/DQ pair, next to the Transpose that follows.
+    """Move a Transpose past a Q/DQ pair, next to the Transpose that follows.
 
     Pattern: ``Transpose -> QuantizeLinear -> DequantizeLinear -> Transpose``.
     Conditions: one scale for the whole tensor; no tensor between has another reader. Transposes at
@@ -153,7 +153,7 @@ class SinkTransposeBelowQdq(Pass):
     needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Move the Transpose in front of `node` behind the DequantizeLinear that follows."""
+        """Move the Transpose before `node` past the DequantizeLinear that follows."""
         first = maker(node.inputs[0], "Transpose")
         following = sole_node(node.outputs[0], "DequantizeLinear")
         if first is None or first.inputs[0] is None or following is None:
@@ -181,9 +181,9 @@ def _single(node: ir.Node) -> bool:
 
 
 class SinkTransposeBelowAdd(Pass):
-    """Move the Transposes of both summands behind the Add.
+    """Move the Transposes of both summands past the Add.
 
-    Pattern: ``Transpose(a) + Transpose(b)`` with one permutation, also behind DequantizeLinear.
+    Pattern: ``Transpose(a) + Transpose(b)`` with one permutation, also after DequantizeLinear.
     Conditions: the transposed tensors have no other reader; both permutations are the same.
     Effect: ``Transpose(a + b)``; ``DequantizeLinear -> Add`` become neighbours.
     Source: MNN ``BinaryAddToEltWise``.
@@ -194,7 +194,7 @@ class SinkTransposeBelowAdd(Pass):
     needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Sink two Transposes behind `node`."""
+        """Sink two Transposes past `node`."""
         if any(maker(value, "Transpose") is None for value in node.inputs):
             return None
         sink = _sink_of(node)
@@ -202,7 +202,7 @@ class SinkTransposeBelowAdd(Pass):
 
 
 class SinkTransposeBelowActivation(Pass):
-    """Move the Transpose between a convolution and its activation behind the activation.
+    """Move the Transpose between a convolution and its activation past the activation.
 
     Pattern: ``Conv -> Transpose -> activation``.
     Conditions: the transposed tensor has no other reader. Other passes remove an Identity or Dropout

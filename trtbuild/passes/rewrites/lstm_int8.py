@@ -25,7 +25,7 @@ class QuantizeLstmWeights(Pass):
     Conditions: W and R are constant floats; opset 13 or newer (19 for float16). Changes numbers:
         on request.
     Effect: W and R in int8 with one symmetric scale per output row (shared by the two directions)
-        behind a DequantizeLinear; activations stay float.
+        and a DequantizeLinear; activations stay float.
     Source: MNN ``LSTMWeightInt8``.
     """
 

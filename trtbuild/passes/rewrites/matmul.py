@@ -74,7 +74,7 @@ class FuseMatmulAdd(Pass):
 class FuseTransposeIntoGemm(Pass):
     """Let a Gemm transpose its factors instead of a Transpose.
 
-    Pattern: ``Transpose`` in front of a MatMul of matrices, or of a Gemm.
+    Pattern: ``Transpose`` before a MatMul of matrices, or of a Gemm.
     Conditions: rank 2. Another pass folds a transposed constant; ONNX has no operator for a batched product
         with transposed factors or for a Transpose of batch dims, so these stay.
     Effect: a Gemm with transA or transB inverted.
@@ -86,7 +86,7 @@ class FuseTransposeIntoGemm(Pass):
     needs = frozenset({"Transpose"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Bypass the Transposes in front of `node`."""
+        """Bypass the Transposes before `node`."""
         turned = [_transposed(node, place) for place in (0, 1)]
         if not any(turned):
             return None
@@ -108,7 +108,7 @@ class FuseTransposeIntoGemm(Pass):
 
 
 def _transposed(node: ir.Node, place: int) -> ir.Value | None:
-    """Return the tensor in front of a Transpose of a matrix, or None."""
+    """Return the tensor before a Transpose of a matrix, or None."""
     transpose = maker(node.inputs[place], "Transpose")
     if transpose is None:
         return None

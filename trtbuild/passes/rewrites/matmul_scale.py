@@ -29,11 +29,11 @@ _PRODUCTS = ("Gemm", "MatMul")
 
 
 class FoldScaleIntoMatmul(Pass):
-    """Fold a constant factor in front of or behind a matrix product into it.
+    """Fold a constant factor before or after a matrix product into it.
 
-    Pattern: Mul or Div by a constant in front of or behind MatMul or Gemm.
+    Pattern: Mul or Div by a constant before or after MatMul or Gemm.
     Conditions: the tensor between has no other reader. With a constant matrix: a scalar, a factor per
-        column behind it, or a factor per summed element in front of it. With two activations: a
+        column after it, or a factor per summed element before it. With two activations: a
         scalar, and matrices. ``c / MatMul``, a factor per row of the result, and a batched product of
         activations stay.
     Effect: the constant matrix times the factor, or alpha of a Gemm.
@@ -45,7 +45,7 @@ class FoldScaleIntoMatmul(Pass):
     needs = frozenset(_PRODUCTS)
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Fold `node` if it is a factor, or a factor in front of it if it is a product."""
+        """Fold `node` if it is a factor, or a factor before it if it is a product."""
         if node.op_type in {"Div", "Mul"}:
             return _fold_behind(node, edit)
         return _fold_in_front(node, 0, edit) or _fold_in_front(node, 1, edit)

@@ -157,9 +157,9 @@ def _keeps(source: ir.Value, node: ir.Node) -> bool:
 
 
 class RemoveExpandBeforeBinary(Pass):
-    """Let an operator broadcast its operand instead of an Expand in front of it.
+    """Let an operator broadcast its operand instead of an Expand before it.
 
-    Pattern: ``Expand`` in front of an operator that broadcasts.
+    Pattern: ``Expand`` before an operator that broadcasts.
     Conditions: the result has the same dims without the Expand.
     Effect: the operator reads the small tensor.
     Source: MNN ``TurnBinaryToElementwise`` gives binary operators one form. ONNX has only one, so this

@@ -23,12 +23,12 @@ __all__ = ["FusePadIntoConv", "RaisePadOpset"]
 
 
 class FusePadIntoConv(Pass):
-    """Fold a Pad of zeros into the pads of the convolution behind it.
+    """Fold a Pad of zeros into the pads of the convolution after it.
 
     Pattern: ``Pad -> Conv``.
     Conditions: constant mode, value zero, constant widths that are not negative and lie on spatial
         axes only; the Conv has explicit pads or none; the padded tensor has no other reader. A MaxPool pads
-        with minus infinity, so a Pad in front of it stays.
+        with minus infinity, so a Pad before it stays.
     Effect: ``pads' = pads + widths``.
     Source: MNN ``TransformOnnxPad``.
     """
@@ -38,7 +38,7 @@ class FusePadIntoConv(Pass):
     needs = frozenset({"Pad"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Fold the Pad in front of `node` into it."""
+        """Fold the Pad before `node` into it."""
         pad = maker(node.inputs[0], "Pad")
         if pad is None or pad.inputs[0] is None or node.inputs[0] is None:
             return None

@@ -51,7 +51,7 @@ class ConvertMeanToGlobalPool(Pass):
     Pattern: one ReduceMean or two in a row, over axes 2 to the last of a tensor of rank 4 or 5.
     Conditions: the axes are constant and the rank is known; NHWC axes, a mean over one of two spatial axes,
         and other reductions stay; a tensor of rank 3 is a sequence, not an image, and stays.
-    Effect: GlobalAveragePool, and a Flatten behind it where the dims are not kept.
+    Effect: GlobalAveragePool, and a Flatten after it where the dims are not kept.
     Source: NCNN ``replace_reduction_with_global_pooling``.
     """
 
@@ -59,7 +59,7 @@ class ConvertMeanToGlobalPool(Pass):
     anchors = frozenset({"ReduceMean"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Replace `node`, and a ReduceMean in front of it."""
+        """Replace `node`, and a ReduceMean before it."""
         source, over, keeps = _mean(node)
         count = rank(source)
         if source is None or source.dtype is None or not source.dtype.is_floating_point():

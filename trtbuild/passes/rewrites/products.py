@@ -36,7 +36,7 @@ class ConvertEinsumToMatmul(Pass):
             one
         without the weight is kept. Without: one label is summed, one is only in the left operand, one only in
         the right, and none is lost. Labels in both operands and the result are batches.
-    Effect: ``MatMul``, with a Transpose or Reshape in front or behind where the order of the
+    Effect: ``MatMul``, with a Transpose or Reshape before or after where the order of the
         labels requires it.
     Source: onnxoptimizer ``replace_einsum_with_matmul``, for a constant.
     """
@@ -181,7 +181,7 @@ def _product(terms: list[str], source: int) -> _Product:
     free = "".join(one for one in result if one in activation and one not in batched)
     if not summed or not free:
         raise Declined("nothing is summed, or every label is, so it is not a matrix product")
-    # MatMul broadcasts: batch labels of the weight have to be directly in front of the last row label
+    # MatMul broadcasts: batch labels of the weight have to be directly before the last row label
     kept = free[:-1] + batched + free[-1]
     return _Product(activation, weight, result, kept, batched, summed, made)
 

@@ -1,7 +1,7 @@
 """Converts Q/DQ of other tools to the form that TensorRT reads.
 
 TensorRT needs float biases, symmetric int8 activations (zero point 0), and explicit axes.
-ONNX Runtime's tools write int32 biases behind a DequantizeLinear, and uint8 activations.
+ONNX Runtime's tools write int32 biases with a DequantizeLinear, and uint8 activations.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MIDDLE = 128
 
 
 class DequantizeBias(Pass):
-    """Write an int32 bias behind a DequantizeLinear as floats.
+    """Write an int32 bias and its DequantizeLinear as a float bias.
 
     Pattern: ``DequantizeLinear(int32) -> bias`` of Conv, ConvTranspose or Gemm.
     Conditions: the integers and their scale are constant.
@@ -83,7 +83,7 @@ class MakeQdqSigned(Pass):
     """Convert uint8 with zero point 128 to int8 with zero point 0.
 
     Pattern: QuantizeLinear to uint8 with zero point 128 and its DequantizeLinears; uint8 constants
-        behind a DequantizeLinear with zero point 128.
+        that a DequantizeLinear reads with zero point 128.
     Conditions: the zero points are constant and all 128; nothing else reads the integers. Other zero
         points are asymmetric and need `make_qdq_symmetric`.
     Effect: exactly the same values, as int8 with zero point 0.
@@ -116,7 +116,7 @@ class MakeQdqSymmetric(Pass):
     """Requantize asymmetric integers symmetrically.
 
     Pattern: QuantizeLinear with a zero point that is not in the middle, and its DequantizeLinears;
-        constants behind a DequantizeLinear with such a zero point.
+        constants that a DequantizeLinear reads with such a zero point.
     Conditions: constant scales and zero points of 8 bits; nothing else reads the integers. Changes
         numbers, since up to half of the steps may be unused: on request.
     Effect: int8 with zero point 0 and ``scale = max(|low|, |high|) / 127``.
@@ -185,7 +185,7 @@ def _set_zero(group: list[ir.Node], zero: NDArray[Any], edit: Editor) -> None:
 
 
 def _requantized(node: ir.Node, scale: NDArray[Any], edit: Editor) -> ir.Value:
-    """Round the constant behind a DequantizeLinear to steps of `scale`."""
+    """Round the constant that a DequantizeLinear reads to steps of `scale`."""
     floats = dequantized(node.outputs[0])
     if floats is None:
         raise Declined("it is scaled in blocks")

@@ -1,4 +1,4 @@
-"""Removes a QuantizeLinear behind a DequantizeLinear with the same parameters."""
+"""Removes a QuantizeLinear after a DequantizeLinear with the same parameters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CancelDequantizeQuantize(Pass):
     Pattern: ``DequantizeLinear -> QuantizeLinear``; ``Q -> DQ -> Q -> DQ`` becomes ``Q -> DQ``.
     Conditions: the same scale, zero point, type and axis, by value. A lone ``Q -> DQ`` is INT8
         information for TensorRT and stays; so does a pair with other parameters.
-    Effect: readers read the integers in front of the pair.
+    Effect: readers read the integers before the pair.
     Source: MNN ``EliminateQuantAndDequant``, which drops both orders and compares no scale.
     """
 
@@ -38,7 +38,7 @@ class CancelDequantizeQuantize(Pass):
     anchors = frozenset({"QuantizeLinear"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Bypass `node` and the DequantizeLinear in front of it."""
+        """Bypass `node` and the DequantizeLinear before it."""
         first = maker(node.inputs[0], "DequantizeLinear")
         if first is None or first.inputs[0] is None:
             return None

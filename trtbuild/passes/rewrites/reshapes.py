@@ -41,10 +41,10 @@ _GLOBAL_POOLS = ("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
 class RemoveReshapeBeforeBinary(Pass):
     """Let broadcasting add leading dims of 1, instead of a Reshape.
 
-    Pattern: Reshape or Unsqueeze in front of an operator that broadcasts.
-    Conditions: it only inserts ones in front of the dims, and another operand has the full rank.
+    Pattern: Reshape or Unsqueeze before an operator that broadcasts.
+    Conditions: it only inserts ones before the dims, and another operand has the full rank.
         ``[N, C] -> [N, C, 1, 1]`` decides which dims broadcast and stays: ONNX aligns right.
-    Effect: the operator reads the tensor in front of the Reshape.
+    Effect: the operator reads the tensor before the Reshape.
     Source: NCNN ``eliminate_reshape_before_binaryop``.
     """
 
@@ -86,11 +86,11 @@ def _return_to_pooling(node: ir.Node, edit: Editor) -> str | None:
 
 
 class RemoveReshapeAfterGlobalPool(Pass):
-    """Remove Reshapes behind global pooling that keep or restore its dims [N, C, 1, 1].
+    """Remove Reshapes after global pooling that keep or restore its dims [N, C, 1, 1].
 
     Pattern: global pooling, then a Reshape or Unsqueeze, or reshapes to ``[N, C]`` and back.
     Conditions: the final dims are known to be those of the pooling. ``[N, C]`` as an output, or
-        in front of a Gemm, stays.
+        before a Gemm, stays.
     Effect: readers read the result of the pooling.
     Source: NCNN ``eliminate_reshape_after_global_pooling``.
     """
@@ -104,10 +104,10 @@ class RemoveReshapeAfterGlobalPool(Pass):
 
 
 class RemoveFlattenAfterGlobalPool(Pass):
-    """Remove a Flatten behind global pooling whose result becomes [N, C, 1, 1] again.
+    """Remove a Flatten after global pooling whose result becomes [N, C, 1, 1] again.
 
     Pattern: global pooling, then ``Flatten -> Reshape | Unsqueeze``.
-    Conditions: as for Reshape; a Flatten in front of a Gemm makes the matrix that it needs and stays.
+    Conditions: as for Reshape; a Flatten before a Gemm makes the matrix that it needs and stays.
     Effect: readers read the result of the pooling.
     Source: NCNN ``eliminate_flatten_after_global_pooling``.
     """
@@ -126,7 +126,7 @@ class RemoveFlattenAfterGemm(Pass):
     """Remove a Flatten of a matrix.
 
     Pattern: ``Gemm | MatMul (-> Add) -> Flatten``.
-    Conditions: rank 2 and axis 1. Behind a MatMul of rank 3, or with axis 0 or 2, it changes the dims and
+    Conditions: rank 2 and axis 1. After a MatMul of rank 3, or with axis 0 or 2, it changes the dims and
         stays.
     Effect: readers read the matrix.
     Source: NCNN ``eliminate_flatten_after_innerproduct``.
@@ -150,7 +150,7 @@ class RemoveFlattenAfterGemm(Pass):
 class MergeReshapes(Pass):
     """Merge a chain of reshapes into one Reshape.
 
-    Pattern: Reshape, Flatten, Squeeze or Unsqueeze behind another of them.
+    Pattern: Reshape, Flatten, Squeeze or Unsqueeze after another of them.
     Conditions: the tensor between them has no other reader; the final dims can be written with
         constants, a 0 for a copied dim, and at most one -1. A 0 in the last target copies a dim
         of the tensor between, and is resolved against it.
@@ -205,7 +205,7 @@ class CancelChannelShuffles(Pass):
     Pattern: two consecutive shuffles of C channels, in ``g`` and in ``C / g`` groups.
     Conditions: the groups of one are the columns of the other; two equal shuffles with ``g * g != C``
         do not cancel. ONNX has no ShuffleChannel: a lone shuffle stays.
-    Effect: readers read the tensor in front of both.
+    Effect: readers read the tensor before both.
     Source: MNN ``TransformShuffleChannel``; Zhang et al. 2018 (ShuffleNet).
     """
 

@@ -1,4 +1,4 @@
-"""Folds Mul, Div, Add and Sub of constants behind a layer into it."""
+"""Folds Mul, Div, Add and Sub of constants into the layer before them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _fold(node: ir.Node, edit: Editor, layers: Collection[str]) -> str | None:
 
 
 class FoldBiasAdd(Pass):
-    """Fold a constant that is added behind a convolution into its bias.
+    """Fold a constant that is added after a convolution into its bias.
 
     Pattern: ``Conv | ConvTranspose -> Add | Sub`` of a constant, on either side of the Add.
     Conditions: the constant is a scalar or has one value per channel by right-aligned
@@ -102,7 +102,7 @@ class FoldBiasAdd(Pass):
 
 
 class FoldScaleIntoConv(Pass):
-    """Fold a constant factor behind a convolution into its weights.
+    """Fold a constant factor after a convolution into its weights.
 
     Pattern: ``Conv | ConvTranspose -> Mul | Div`` by a constant.
     Conditions: as for fold_bias_add; weights are constant; ``c / Conv`` stays.
@@ -120,7 +120,7 @@ class FoldScaleIntoConv(Pass):
 
 
 class FoldScaleShiftIntoConv(Pass):
-    """Fold a Mul and an Add per channel (a Scale layer) into the convolution in front of them.
+    """Fold a Mul and an Add per channel (a Scale layer) into the convolution before them.
 
     Pattern: ``Conv | ConvTranspose -> Mul -> Add`` of constants.
     Conditions: as for fold_bias_add and fold_scale_into_conv, for both.
@@ -133,7 +133,7 @@ class FoldScaleShiftIntoConv(Pass):
     needs = CONVOLUTIONS
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Fold `node` and the Add behind it."""
+        """Fold `node` and the Add after it."""
         operands = split_operands(node)
         layer = None if operands is None else maker(operands[0], *CONVOLUTIONS)
         shift = sole_node(node.outputs[0], "Add")
@@ -179,7 +179,7 @@ class FoldSumCoefficients(Pass):
 
 
 class FoldAddIntoGemm(Pass):
-    """Fold a constant row that is added behind a Gemm into its C.
+    """Fold a constant row that is added after a Gemm into its C.
 
     Pattern: ``Gemm -> Add | Sub`` of a constant.
     Conditions: a scalar or one value per column, which neither adds rows nor raises the rank; C is a

@@ -68,7 +68,7 @@ class CancelSqueezeUnsqueeze(Pass):
 
     Pattern: ``Unsqueeze -> Squeeze`` or ``Squeeze -> Unsqueeze``.
     Conditions: both have constant axes, and the same ones, counted from the front.
-    Effect: readers read the tensor in front of both.
+    Effect: readers read the tensor before both.
     Source: MNN ``EliminateSqueezeExpandDims``.
     """
 

@@ -53,7 +53,7 @@ def _to_gemm(node: ir.Node, matrix: ir.Value, edit: Editor) -> str:
 
 
 class ConvertConvAfterGlobalPool(Pass):
-    """Write a 1x1 convolution behind global pooling as a Gemm.
+    """Write a 1x1 convolution after global pooling as a Gemm.
 
     Pattern: global pooling, then a Conv with a kernel of ones.
     Conditions: no pads (which would make a larger map), one group, constant weights. Changes the form of the
@@ -80,11 +80,11 @@ class ConvertConvAfterGlobalPool(Pass):
 
 
 class ConvertConvAfterGemm(Pass):
-    """Write a 1x1 convolution behind a matrix product as a Gemm.
+    """Write a 1x1 convolution after a matrix product as a Gemm.
 
     Pattern: a matrix made by Gemm, MatMul, Add or Relu, then ``Reshape | Unsqueeze`` to ``[N, C, 1, 1]``,
         then a Conv with a kernel of ones.
-    Conditions: the map has one pixel; else as behind global pooling. On request.
+    Conditions: the map has one pixel; else as for convert_conv_after_global_pool. On request.
     Effect: ``Gemm -> Gemm -> Unsqueeze``; a following Flatten cancels.
     Source: NCNN ``replace_convolution_with_innerproduct_after_innerproduct``.
     """

@@ -36,7 +36,7 @@ def _is_identity(perm: tuple[int, ...] | None) -> bool:
 
 
 def _composed(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]] | None:
-    """Return the tensor in front of two Transposes, and their composed permutation."""
+    """Return the tensor before two Transposes, and their composed permutation."""
     first = maker(node.inputs[0], "Transpose")
     if first is None or first.inputs[0] is None:
         return None
@@ -81,7 +81,7 @@ class RemoveIdentityTranspose(Pass):
 
 
 class RemoveTransposeBeforeOutput(Pass):
-    """Remove Transposes in front of an output that together do nothing.
+    """Remove Transposes before an output that together do nothing.
 
     Pattern: a Transpose that makes a graph output and is the identity, or undoes the one before it.
     Conditions: the tensor in front can take the name of the output. A Transpose that changes the
@@ -101,11 +101,11 @@ class RemoveTransposeBeforeOutput(Pass):
 
 
 class CancelInverseTransposes(Pass):
-    """Remove a Transpose that undoes the one in front of it.
+    """Remove a Transpose that undoes the one before it.
 
     Pattern: ``Transpose -> Transpose`` whose composition is the identity.
     Conditions: both permutations are known. The first one stays if it has other readers.
-    Effect: readers read the tensor in front of both.
+    Effect: readers read the tensor before both.
     Source: MNN ``RemoveInverseTensorConverter``.
     """
 

@@ -188,7 +188,7 @@ def _without_zeros(
 
 
 def _with_note(result: PruneResult, note: str) -> PruneResult:
-    """The result with one more note for the user, in front of the others."""
+    """The result with one more note for the user, before the others."""
     report = result.report
     return replace(result, report=replace(report, notes=(note, *report.notes)))
 

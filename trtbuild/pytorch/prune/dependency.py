@@ -141,7 +141,7 @@ def build_graph(module: nn.Module, inputs: BoundInputs) -> Any:
 
 
 def output_layers(graph: Any) -> list[nn.Module]:
-    """Return the layers whose channels are the network's output, without another layer behind them."""
+    """Return the layers whose channels are the network's output, without another layer after them."""
     return [
         node.module
         for node in graph.module2node.values()

@@ -86,7 +86,7 @@ def _unbound(mappings: Any) -> Callable[[Any, Any], None]:
 def by_the_widest() -> Iterator[None]:
     """Let the library take the channels of a sum or product from its widest operand, not from its last.
 
-    The last may be one map for all channels; then the library misreads a flattening behind it.
+    The last may be one map for all channels; then the library misreads a flattening after it.
     """
     infer = tp.dependency.shape_infer
     known, name = infer.infer_out_channels_recursively, "infer_out_channels_recursively"

@@ -4,7 +4,7 @@ Torch-Pruning assigns the pieces of a ``chunk`` in the order in which it happens
 two mappings in the wrong order if a piece is concatenated again (YOLOv8's C2f). Autograd has the right order:
 each edge names the output that it comes from, and the shape of its tensor.
 
-In the corrected graph, layers in front of a slice come first, so that a group has all pieces, not just one.
+In the corrected graph, layers before a slice come first, so that a group has all pieces, not just one.
 Pieces of the same size keep the same size: the same channels of each are removed.
 """
 

@@ -39,7 +39,7 @@ class Span:
         multiple: the remaining number is divisible by this.
         wish: the requested remaining number.
         least: the smallest remaining number.
-        weight: number of layers with this width.
+        weight: factor of its channels in the total, about the number of its layers.
     """
 
     size: int
