@@ -8,7 +8,7 @@ run once, and its result once; if no pass has changed it, it is not run at all. 
 network with many nodes.
 
 Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
-the coarsest float type inside the network, amplified by the sums that make an output. ``1024 * eps`` (float32:
+the coarsest float type inside the network, amplified by the sums before an output. ``1024 * eps`` (float32:
 1.2e-4) of the element plus as much of the largest element is enough for deep networks and far
 below the error of any wrong rewrite. float16 has fewer spare bits: ``32 * eps``. Where a
 rounding operator (QuantizeLinear, ArgMax, Cast to integers ...) turns a difference in the last bit into a
