@@ -19,7 +19,7 @@ __all__ = ["Names", "defined_values", "rename_clashes"]
 
 
 def defined_values(graph: ir.Graph) -> Iterator[ir.Value]:
-    """Return every tensor that `graph` itself defines: inputs, initialisers, outputs of nodes."""
+    """Return every tensor that `graph` itself defines: inputs, initializers, outputs of nodes."""
     yield from graph.inputs
     for value in graph.initializers.values():
         if not value.is_graph_input():

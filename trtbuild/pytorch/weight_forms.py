@@ -21,7 +21,7 @@ _ORIGINALS = ("parametrizations.{}.original0", "parametrizations.{}.original1")
 def plain_weights(
     weights: Mapping[str, torch.Tensor], path: Path
 ) -> tuple[dict[str, torch.Tensor], tuple[str, ...]]:
-    """Return dense float tensors, and sentences about tensors that were not dense.
+    """Return dense, unquantized tensors, and sentences about those that were not.
 
     Raises:
         ModelError: a tensor has no values (device ``meta``), or cannot be made dense; the text names it.

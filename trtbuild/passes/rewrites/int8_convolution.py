@@ -45,7 +45,7 @@ class FoldBatchNormIntoInt8Conv(Pass):
     anchors = frozenset({"BatchNormalization"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Fold `node` into the quantised convolution that feeds it."""
+        """Fold `node` into the quantized convolution that feeds it."""
         layer = maker(node.inputs[0], *CONVOLUTIONS)
         if layer is None or maker(layer.inputs[1], "DequantizeLinear") is None:
             return None
