@@ -1,1 +1,1 @@
-"""What a command or a script asks for, one job a file: the stages in their order, one result."""
+"""The jobs of commands and scripts, one per file: each runs the stages in order and returns one result."""

@@ -55,19 +55,19 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class DataAdvice:
-    """What can be said of calibration data.
+    """Advice on calibration data.
 
     Attributes:
-        data: where it comes from.
-        num_samples: of different content.
-        num_tensors: observed.
-        repeated: samples that another one equals to the bit.
-        duplicates: groups of samples that say the same, the first of which stands for the others.
+        data: where the data comes from.
+        num_samples: number of distinct samples.
+        num_tensors: number of observed tensors.
+        repeated: number of samples that are equal, to the bit, to another one.
+        duplicates: groups of samples that say the same; the first one can stand for the others.
         outliers: samples that alone decide ranges.
-        rule: whose thresholds the subset gives.
-        within: to which share.
-        subset: names of the fewest samples found that give all thresholds; all where no fewer do.
-        file: what the subset was written to; empty where that was not asked for.
+        rule: threshold rule for the subset.
+        within: by how much the subset's thresholds may differ, as a share.
+        subset: names of the smallest set found that gives all thresholds; all samples if none is smaller.
+        file: file with the subset; empty if it was not asked for.
     """
 
     data: str
@@ -90,16 +90,16 @@ class DataAdvice:
 def advise(
     recipe: AdviseRecipe, progress: Progress = silent, besides: Besides | None = None
 ) -> DataAdvice:
-    """Return what can be said of a network's calibration data, and write the subset where asked for.
+    """Analyse a network's calibration data, and write the subset if asked for.
 
     Args:
         recipe: the network, its data, and the rule.
-        progress: told of every sample.
-        besides: files that are read and written besides.
+        progress: called after every sample.
+        besides: other files that the command reads and writes.
 
     Raises:
         ModelError: the network cannot be read.
-        DataError: no data, or a sample that does not load.
+        DataError: there is no data, or a sample cannot be loaded.
         OptionError: the rule is unknown or depends on the order of samples, or the subset's file has no known
             suffix.
         OutputError: the file cannot be written.
@@ -139,7 +139,7 @@ def advise(
 def _look(
     artifact: Artifact, source: Source, tensors: tuple[str, ...], progress: Progress
 ) -> tuple[SampleStatistics, list[KeptHistograms]]:
-    """Run every sample, once."""
+    """Run every sample once."""
     network = observed_network(artifact.model, tensors)
     parts = [SampleRecorder(tensors) for _ in range(usable_cpus())]
     observe(
@@ -158,7 +158,7 @@ def _fewest(
     share: float,
     progress: Progress,
 ) -> list[int]:
-    """The shortest head of the samples, in three orders, whose thresholds are those of all."""
+    """The shortest head of the samples, in three orders, that gives the thresholds of all samples."""
     tried = itertools.count(1)
 
     def calibrated(places: Sequence[int]) -> Calibration:
@@ -168,7 +168,7 @@ def _fewest(
         return Calibration.from_histograms(seen, options.rule, options=options.method_options)
 
     orders = [order_by_use(samples, share, covers=covers) for covers in (True, False)]
-    orders.append(list(range(len(samples.keys))))  # of their digests, which is chance
+    orders.append(list(range(len(samples.keys))))  # sorted by digest, that is, at random
     whole = calibrated(orders[0])
 
     def suffices(head: Sequence[int]) -> bool:
@@ -178,7 +178,7 @@ def _fewest(
 
 
 def _shortest_head(order: list[int], suffices: Callable[[Sequence[int]], bool]) -> list[int]:
-    """The head is doubled until it suffices, then halved in between."""
+    """Double the head until it suffices, then bisect."""
     fails, count = 0, 1
     while count < len(order) and not suffices(order[:count]):
         fails, count = count, 2 * count
@@ -190,7 +190,7 @@ def _shortest_head(order: list[int], suffices: Callable[[Sequence[int]], bool]) 
 
 
 def _write(chosen: Source, path: Path, data: object) -> None:
-    """Write samples as the network takes them, an array an input, or their names."""
+    """Write the samples as the network takes them, one array per input, or write their names."""
     if path.suffix == ".txt":
         lines = (_line(sample.name, path, data) for sample in chosen)
         write_text(path, "".join(f"{line}\n" for line in lines))
@@ -216,7 +216,7 @@ def _write(chosen: Source, path: Path, data: object) -> None:
 
 
 def _line(name: str, listed: Path, data: object) -> str:
-    """The path of an image, seen from the list that it is written into; else the name of the sample."""
+    """The path of an image, relative to the list's folder; else the sample's name."""
     place = Path(data) if isinstance(data, str | Path) else None
     if place is None or not place.exists():
         return name

@@ -1,4 +1,4 @@
-"""The stages of ``trtbuild bench``: an engine, alone, against another, or against a baseline."""
+"""The stages of ``trtbuild bench``: an engine alone, against another, or against a baseline."""
 
 from __future__ import annotations
 
@@ -58,25 +58,25 @@ __all__ = ["BenchRecipe", "BenchResult", "bench"]
 SCHEMA = "trtbuild.latency"
 VERSION = 1
 
-# Each turn takes the next of so many batches: power, and so clocks, depend on the values.
+# The turns cycle through this many batches: power, and so clocks, depend on the values.
 _NUM_BATCHES = 8
 _CONTROL = "again"
-# A profiler's clock counts microseconds, which a small layer takes a few of.
+# A profiler's clock counts microseconds, and a small layer takes only a few of them.
 _PROFILED_RUNS = 64
 
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Latencies, and what can be said of them.
+    """Latencies, and the conclusions from them.
 
     Attributes:
-        samples: of each session and batch size.
-        verdicts: one a batch size; empty without anything to compare with.
-        speed: the limits on speed, of each batch size.
-        device: where they were taken.
+        samples: latencies of each session and batch size.
+        verdicts: one per batch size; empty without anything to compare with.
+        speed: findings for the limits on speed, for each batch size.
+        device: where they were measured.
         conditions: what the machine did meanwhile.
-        data: what was run on.
-        layers: what each layer takes; None where nobody asked.
+        data: description of the data.
+        layers: time of each layer; None if not asked for.
     """
 
     samples: tuple[Samples, ...]
@@ -99,13 +99,13 @@ class BenchResult:
 
     @property
     def unclear(self) -> bool:
-        """Whether at any batch size nothing can be said."""
+        """Whether nothing can be said at some batch size."""
         unclear = any(verdict.answer is Answer.CANNOT_TELL for verdict in self.verdicts)
         return unclear or any(not finding.settled for finding in self.speed)
 
     @property
     def ruling(self) -> Ruling | None:
-        """Whether the engine is fast enough; None where it was neither compared nor had to meet a limit."""
+        """Whether the engine is fast enough; None if it was not compared and had no limit to meet."""
         if self.slower:
             return Ruling(TOO_SLOW, "it is slower")
         if self.too_slow:
@@ -119,7 +119,7 @@ class BenchResult:
         return Ruling(FAST_ENOUGH, "it is not slower") if self.verdicts else None
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON types: summaries and not every sample, with the schema's name and version."""
+        """Return JSON types: summaries instead of all samples, with the schema's name and version."""
         return {
             "schema": SCHEMA,
             "version": VERSION,
@@ -138,12 +138,12 @@ class BenchResult:
 def bench(
     recipe: BenchRecipe, progress: Progress = silent, besides: Besides | None = None
 ) -> BenchResult:
-    """Time the engine, and compare it where something to compare with is given.
+    """Time the engine, and compare it if there is something to compare with.
 
     Args:
-        recipe: what is timed, against what.
-        progress: told of every stage.
-        besides: files that are read and written besides.
+        recipe: what to time, and what to compare it with.
+        progress: called in every stage.
+        besides: other files that the command reads and writes.
 
     Raises:
         InputError: a file is wrong, the engines do not match, a baseline is of another device or
@@ -191,7 +191,7 @@ def bench(
 def _layer_times(
     recipe: BenchRecipe, feeds: Sequence[Feeds], stack: contextlib.ExitStack
 ) -> LayerTimes:
-    """Profile the engine in a session of its own, since a profiler slows what it measures."""
+    """Profile the engine in a separate session, because a profiler slows down what it measures."""
     if recipe.engine.suffix == ".onnx":
         source = f"ONNX Runtime {package_versions('onnxruntime')['onnxruntime']}'s profiler"
         profiled: ProfiledSession = ProfiledNetwork(recipe.engine)
@@ -207,7 +207,7 @@ def _layer_times(
 
 
 def _check_paths(recipe: BenchRecipe, besides: Besides | None) -> None:
-    """Look at all paths; a baseline may follow itself, for it is read before it is written anew."""
+    """Check all paths. A baseline may be replaced by itself, because it is read before it is written."""
     against = recipe.against
     if _is_baseline(against) and is_same_file(recipe.save_baseline, against):
         against = None
@@ -235,7 +235,7 @@ def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
 
 
 def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session]:
-    """The engine; before it, where there is one, what it is compared with, opened twice."""
+    """Open the engine and, before it, the engine to compare with, twice, if there is one."""
 
     def opened(path: Path) -> Session:
         session = open_whole(path, recipe.backend, recipe.tensorrt)
@@ -289,7 +289,7 @@ def _verdicts(
 ) -> list[LatencyVerdict]:
     candidate = taken[recipe.engine.name]
     if baseline is not None and recipe.against is not None:
-        # by its file: the engine that it is of has most often the same name
+        # named after its file: the baseline's engine often has the same name as this one
         base = replace(baseline.samples, name=recipe.against.name)
         return [against_baseline(base, candidate, recipe.margin_percent)]
     if _CONTROL not in taken:
@@ -301,7 +301,7 @@ def _verdicts(
 def _limited(
     recipe: BenchRecipe, engine: Samples, verdicts: Sequence[LatencyVerdict]
 ) -> Iterator[SpeedFinding]:
-    """The limits on speed at one batch size."""
+    """The findings for the limits on speed at one batch size."""
     limits = recipe.speed_limits
     if limits.max_latency is not None:
         yield latency_finding(engine, limits.max_latency)

@@ -1,4 +1,4 @@
-"""What is known to be wrong with a build before its network is read."""
+"""Checks of a build that are possible before its network is read."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
 
     Raises:
         OutputError: a file or folder cannot be written.
-        OptionError: an output is an input, there is no such backend, pass or method, or a limit is on
-            what no build measures.
+        OptionError: an output is an input, there is no such backend, pass or method, or a limit is set on
+            a figure that builds do not measure.
         MissingError: a backend does not work here.
     """
     suffixes = [backend.suffix for backend, _ in chosen_backends(recipe)]
@@ -76,7 +76,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
     check_passes(recipe.optimize)
     if recipe.calibrates:
         check_method(recipe.calibrate)
-    # the ranges of an earlier build in the same folder: read before they are written anew
+    # a calibration file in the output folder may be replaced: it is read before it is written
     kept = recipe.output / ranges_name(recipe) if recipe.int8 else None
     reads = tuple(
         (what, path)
@@ -96,7 +96,7 @@ def _check_labels(recipe: EngineRecipe) -> None:
 
 
 def _check_speed(recipe: EngineRecipe) -> None:
-    """Refuse a limit on speed that nothing would be held against."""
+    """Refuse a limit on speed that nothing would be compared with."""
     limits = recipe.speed_limits
     if limits.flags and recipe.latency is None:
         raise OptionError(
@@ -115,10 +115,10 @@ def _check_speed(recipe: EngineRecipe) -> None:
 
 
 def chosen_backends(recipe: EngineRecipe) -> tuple[tuple[Backend, str], ...]:
-    """Return the backend that builds, and the one that builds besides where there is one; each with why.
+    """Return the backend that builds, and the one of ``--also`` if given, each with the reason.
 
     Raises:
-        OptionError: there is no such backend, both are one, or one of them cannot build what is asked for.
+        OptionError: there is no such backend, both are the same, or one cannot build what is asked for.
         MissingError: one of them does not work here.
     """
     backend, why = choose_backend(recipe.backend, recipe.tensorrt)
@@ -134,10 +134,10 @@ def chosen_backends(recipe: EngineRecipe) -> tuple[tuple[Backend, str], ...]:
 
 
 def check_inputs(recipe: EngineRecipe, inputs: Sequence[TensorSpec]) -> None:
-    """Check what a recipe says of a network's inputs, before anything is calibrated.
+    """Check the recipe's options on the network's inputs, before anything is calibrated.
 
     Raises:
-        OptionError: TensorRT is to build, and the shapes do not fit the inputs, or a dynamic one has none.
+        OptionError: TensorRT is to build, and shapes do not fit the inputs or are missing for a dynamic one.
     """
     builders = (TENSORRT.backend, RTX.backend)
     if any(backend.name in builders for backend, _ in chosen_backends(recipe)):
@@ -146,14 +146,14 @@ def check_inputs(recipe: EngineRecipe, inputs: Sequence[TensorSpec]) -> None:
 
 
 def options_for(backend: Backend, recipe: EngineRecipe) -> TensorRTOptions:
-    """Return the options that `backend` gets: beside an RTX plan, without those that are for it alone."""
+    """Return the options for `backend`; a backend beside an RTX plan does not get RTX's own options."""
     if recipe.also is None or backend.name == RTX.backend:
         return recipe.tensorrt
     return replace(recipe.tensorrt, compute_capabilities=(), runtime_cache=None)
 
 
 def build_inputs(recipe: EngineRecipe) -> Inputs:
-    """Return what is read, and from where; not the timing cache, which is written, too."""
+    """Return everything that a build reads; not the timing cache, which it also writes."""
     source = None if recipe.export is None else recipe.export.source
     return (
         *named_inputs(
@@ -172,11 +172,11 @@ def build_inputs(recipe: EngineRecipe) -> Inputs:
 
 
 def build_outputs(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[Path]:
-    """Yield the files that a build leaves, and the caches that it writes anew.
+    """Yield the files that a build writes, including the caches that it updates.
 
     Args:
-        recipe: of the build.
-        suffixes: how the names of its engines end.
+        recipe: the recipe of the build.
+        suffixes: endings of its engines' file names.
     """
     yield from (recipe.output / name for name in _names(recipe, suffixes))
     if recipe.tensorrt.timing_cache is not None and recipe.tensorrt.lock is None:
@@ -186,12 +186,12 @@ def build_outputs(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[Pat
 
 
 def ranges_name(recipe: EngineRecipe) -> str:
-    """Return the name of the file of ranges that a build leaves."""
+    """Return the name of a build's calibration file."""
     return f"{recipe.model.stem}.calibration.json"
 
 
 def _names(recipe: EngineRecipe, suffixes: Iterable[str]) -> Iterator[str]:
-    """The names of the files that a build leaves."""
+    """The names of the files in the output folder."""
     stem = recipe.model.stem
     if recipe.export is not None:
         yield recipe.model.name

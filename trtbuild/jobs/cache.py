@@ -1,4 +1,4 @@
-"""TensorRT's calibration caches: read, compared, carried to Q/DQ for TensorRT 11 and back."""
+"""TensorRT's calibration caches: read, compared, converted to Q/DQ for TensorRT 11 and back."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _CACHE_BEGINS = b"TRT-"
 
 @dataclass(frozen=True)
 class CacheDiff:
-    """What two caches do not share.
+    """The differences of two caches.
 
     Attributes:
         first, second: the caches.
-        changed: tensor -> second scale over the first, where they differ; infinite where the first is 0.
-        only_first, only_second: tensors that one of them alone has.
+        changed: tensor -> second scale / first scale, where they differ; infinite if the first is 0.
+        only_first, only_second: tensors that only this cache has.
     """
 
     first: CalibrationCache
@@ -56,9 +56,9 @@ class Converted:
     """A network in its new form.
 
     Attributes:
-        migration: what became of every scale.
-        files: what was written.
-        kept_fp32: nodes that FP16 would spoil, and why; None where FP16 was not asked for.
+        migration: what happened to every scale.
+        files: the written files.
+        kept_fp32: nodes that FP16 would spoil, and why; None if FP16 was not asked for.
     """
 
     migration: Migration
@@ -66,7 +66,7 @@ class Converted:
     kept_fp32: tuple[KeptFloat, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `trtbuild.json_codec.encode` knows."""
+        """Return values that `trtbuild.json_codec.encode` can encode."""
         found = {"files": self.files, **self.migration.to_json()}
         if self.kept_fp32 is not None:
             found["kept_fp32"] = [{"node": k.node, "reason": k.reason} for k in self.kept_fp32]
@@ -77,7 +77,7 @@ def read_cache(path: Path) -> CalibrationCache:
     """Read a TensorRT calibration cache.
 
     Raises:
-        InputError: it cannot be read, or is no cache.
+        InputError: it cannot be read, or is not a cache.
         OptionError: it is a network.
     """
     if path.suffix == ".onnx":
@@ -95,7 +95,7 @@ def compare_caches(recipe: CacheDiffRecipe) -> CacheDiff:
     """Compare two caches tensor by tensor.
 
     Raises:
-        InputError: one cannot be read, or is no cache.
+        InputError: a cache cannot be read, or is not a cache.
     """
     first, second = read_cache(recipe.first), read_cache(recipe.second)
     changed = {}
@@ -114,13 +114,13 @@ def compare_caches(recipe: CacheDiffRecipe) -> CacheDiff:
 
 @in_one_tree()
 def convert(recipe: ConvertRecipe) -> Converted:
-    """Write the Q/DQ network of a cache and its network; or the plain network and cache of Q/DQ.
+    """Convert a cache and its network into a Q/DQ network, or a Q/DQ network into a plain one and a cache.
 
     Raises:
         ModelError: a network cannot be read.
         InputError: the cache cannot be read.
         OptionError: a cache was given without its network, a pattern does not fit the network, or the
-            version is none.
+            version is not a version.
         OutputError: a file cannot be written.
     """
     beside = recipe.output.with_suffix(".cache") if recipe.model is None else None
@@ -143,9 +143,9 @@ def convert(recipe: ConvertRecipe) -> Converted:
 
 
 def _check_is_network(path: Path) -> None:
-    """Refuse a cache where a network alone is given: its scales have no place without the other."""
+    """Refuse a cache where a network is needed: its scales need the network that they belong to."""
     if not path.is_file():
-        return  # reading it as a network says so
+        return  # reading it as a network reports it
     with path.open("rb") as file:
         begins_as_cache = file.read(len(_CACHE_BEGINS)) == _CACHE_BEGINS
     if begins_as_cache:

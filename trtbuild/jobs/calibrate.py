@@ -1,4 +1,4 @@
-"""A network is calibrated on data, or the parts of a calibration are put together; the ranges are written."""
+"""Calibrates a network on data, or merges the parts of a calibration; writes the ranges."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
 
 @dataclass(frozen=True)
 class CalibrateResult:
-    """The ranges, and what is known of them.
+    """The ranges, and what is known about them.
 
     Attributes:
         calibration: the ranges with their histograms.
-        files: what was written: the calibration file, then the cache and the plots where asked for.
+        files: the written files: the calibration file, then the cache and the plots if asked for.
         halves_apart: tensor -> by how much the thresholds of two halves of the data differ, as a share.
-        early_stop: how a calibration that might stop early has ended; None where it could not.
-        data: what became of the data; None where none was read.
+        early_stop: how a calibration that may stop early has ended; None if it may not.
+        data: account of the data; None if none was read.
     """
 
     calibration: Calibration
@@ -60,16 +60,16 @@ def calibrate_file(
 
     Args:
         recipe: the network, the data, and where the ranges go.
-        progress: told of every batch.
-        besides: files that are read and written besides.
+        progress: called after every batch.
+        besides: other files that the command reads and writes.
 
     Raises:
         ModelError: the network cannot be read.
-        DataError: no data, too little, or a sample that does not load.
+        DataError: there is no data, too little, or a sample cannot be loaded.
         InputError: the method or its options are unknown.
         OutputError: a file cannot be written.
     """
-    # what is wrong there is said before hours of work
+    # report wrong paths before hours of work
     _check(
         recipe.files, (*named_inputs(the_network=recipe.model), *data_inputs(recipe.data)), besides
     )
@@ -79,10 +79,11 @@ def calibrate_file(
     with opening_beside() as beside:
         with all_made_stays():
             artifact, tensors = _observed(load(recipe.model, recipe.data.batch_axes), recipe)
-        # ONNX Runtime opens a network without the interpreter, which has all the rest to do meanwhile
+        # ONNX Runtime opens a network without holding the interpreter's lock; this thread does the rest
+        # meanwhile
         opened = beside.submit(open_ahead, artifact.model, tensors, options)
         load_ahead()
-        # by this thread, on which a user's functions may depend; the collector sees what these leave behind
+        # in this thread, on which a user's functions may depend, and outside `all_made_stays`
         whole = calibration_source(recipe.data, input_specs(artifact.source))
         source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
         account = account_for(recipe.data, calibrate=source)
@@ -103,7 +104,7 @@ def calibrate_file(
 
 
 def _observed(artifact: Artifact, recipe: CalibrateRecipe) -> tuple[Artifact, tuple[str, ...]]:
-    """The network that is calibrated, and which of its tensors are observed."""
+    """The network to calibrate, and the tensors to observe."""
     if recipe.all_tensors:
         hidden = reaches_minus_infinity(artifact.model)
         return artifact, tuple(name for name in float_tensors(artifact.model) if name not in hidden)
@@ -119,13 +120,13 @@ def merge_parts(
     *,
     partial: bool = False,
 ) -> CalibrateResult:
-    """Put the parts of a sharded calibration together; equal to one run, byte for byte.
+    """Merge the parts of a sharded calibration; the result equals that of one run, byte for byte.
 
     Args:
         parts: files of `calibrate_file` with a shard.
         files: where the whole goes.
-        besides: files that are read and written besides.
-        partial: some of the parts may be missing; the result is then a part itself.
+        besides: other files that the command reads and writes.
+        partial: whether parts may be missing; the result is then a part itself.
 
     Raises:
         InputError: a part cannot be read, is missing or given twice, or they do not belong together.

@@ -1,4 +1,4 @@
-"""Does TensorRT take a network? Its own parser says, and its builder where that is asked for."""
+"""Does TensorRT accept a network? Asks its parser and, on request, its builder."""
 
 from __future__ import annotations
 
@@ -65,14 +65,14 @@ PARSERS = {TENSORRT.backend: TENSORRT, RTX.backend: RTX}
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What came of building a network that the parser takes.
+    """The result of building a network that the parser accepts.
 
     Attributes:
-        built: whether a plan came out.
+        built: whether a plan was built.
         seconds: how long that took.
         plan_bytes: size of the plan; 0 without one.
-        reason: the builder's words, where none came out.
-        errors: what the builder said was wrong, and built all the same.
+        reason: the builder's message, if no plan was built.
+        errors: errors that the builder logged although it built a plan.
     """
 
     built: bool
@@ -84,17 +84,17 @@ class BuildOutcome:
 
 @dataclass(frozen=True)
 class NetworkCheck:
-    """What TensorRT says to a network.
+    """TensorRT's answer to a network.
 
     Attributes:
         model: file of the network.
-        parser: which TensorRT was asked.
-        refused: the nodes that its parser does not take.
+        parser: the TensorRT that was asked.
+        refused: the nodes that its parser refuses.
         needs_plugin: the operators that need a plugin, each once.
-        unseen_behind: a refused node behind which nothing was looked at: nothing is known of its outputs.
-        build: what came of building it; None where it was not tried.
-        known_issues: what is known to make such a build slow, wrong or refused, with sources.
-        ruling: ACCEPTED or REJECTED, and by whom; follows from the others.
+        unseen_behind: a refused node with unknown outputs, so that nodes after it were not checked.
+        build: result of building it; None if that was not tried.
+        known_issues: known causes why such a build is slow, wrong or refused, with sources.
+        ruling: ACCEPTED or REJECTED, and by whom; derived from the other fields.
     """
 
     model: str
@@ -121,7 +121,7 @@ class NetworkCheck:
 
     @property
     def taken(self) -> bool:
-        """Whether TensorRT takes the network, as far as it was tried."""
+        """Whether TensorRT accepts the network, as far as it was tried."""
         return not self.refused and (self.build is None or self.build.built)
 
     def to_json(self) -> dict[str, Any]:
@@ -133,12 +133,12 @@ class NetworkCheck:
 def check_network(
     recipe: CheckRecipe, progress: Progress = silent, besides: Besides | None = None
 ) -> NetworkCheck:
-    """Show a network to TensorRT's parser, and to its builder where the recipe says so.
+    """Give a network to TensorRT's parser, and to its builder if the recipe says so.
 
     Args:
         recipe: the network and the parser.
-        progress: told of both steps.
-        besides: files that are written besides.
+        progress: called in both steps.
+        besides: other files that the command writes.
 
     Raises:
         ModelError: the file cannot be read.
@@ -168,7 +168,7 @@ def check_network(
 
 
 def _known_issues(tensorrt: TensorRT, recipe: CheckRecipe) -> tuple[str, ...]:
-    """What is known of such networks; nothing of one that we cannot read, which the parser has judged."""
+    """Known issues of such networks; empty if we cannot read a network that the parser has judged."""
     try:
         model = read_model(recipe.model)
     except ModelError:
@@ -180,7 +180,7 @@ def _known_issues(tensorrt: TensorRT, recipe: CheckRecipe) -> tuple[str, ...]:
 
 
 def _parser(backend: str) -> TensorRT:
-    """Return the TensorRT that is asked: as named, else the first that starts on this machine."""
+    """Return the TensorRT to ask: the named one, else the first that starts on this machine."""
     if backend != AUTO:
         if backend not in PARSERS:
             raise OptionError(
@@ -203,7 +203,7 @@ def _parser(backend: str) -> TensorRT:
 
 
 def _built(tensorrt: TensorRT, recipe: CheckRecipe, progress: Progress) -> BuildOutcome:
-    """Build the network as its file says it."""
+    """Build the network as it is in its file."""
     options = recipe.tensorrt
     TensorRTBackend(product=tensorrt.product).check(options, int8=False, fp16=True)
     model = read_model(recipe.model)
@@ -229,16 +229,16 @@ def check_source(
     plugins: tuple[Path, ...] = (),
     progress: Progress = silent,
 ) -> None:
-    """Show a network to the parsers that will get it, before time is spent on its ranges.
+    """Give a network to the parsers that will get it later, before time is spent on its ranges.
 
     Args:
         artifact: a float network, prepared.
-        backends: names of those that build; of others than NVIDIA's nothing is asked.
+        backends: names of the backends that build; only NVIDIA's have a parser to ask.
         plugins: shared libraries of plugins.
-        progress: told of it.
+        progress: called for each parser.
 
     Raises:
-        ModelError: one of them does not take it; the message names every node with reason and advice.
+        ModelError: a parser refuses it; the message names every node with reason and advice.
     """
     asked = [PARSERS[name] for name in backends if name in PARSERS]
     if not asked:
@@ -256,10 +256,10 @@ def check_source(
 
 @contextlib.contextmanager
 def form_check(source: Path, plugins: tuple[Path, ...] = ()) -> Iterator[Callable[[Path], None]]:
-    """Start the parser at hand, and return what shows it a form of ours, once; nothing where there is none.
+    """Start an available parser; the block gets a function that checks one form with it, or does nothing.
 
-    Where the parser does not take the source either, a warning names the nodes: that is not our doing.
-    Otherwise a form that is refused is a ModelError of what is returned.
+    If the parser refuses the source as well, a warning names the nodes: that is not our fault. Otherwise
+    the returned function raises a ModelError for a form that is refused.
 
     Args:
         source: the network that the form, with Q/DQ, is made from.
@@ -285,7 +285,7 @@ def form_check(source: Path, plugins: tuple[Path, ...] = ()) -> Iterator[Callabl
 
 
 def _likely_parser() -> Product | None:
-    """What `_parser` would find; TensorRT for RTX is not loaded for it, which takes memory and time."""
+    """The product that `_parser` would find; does not load TensorRT for RTX, which takes memory and time."""
     with contextlib.suppress(MissingError):
         if not cuda_driver().problem:
             return installed(TENSORRT).product
@@ -303,7 +303,7 @@ def _loads(product: Product) -> bool:
 def _say_refused(
     tensorrt: TensorRT, found: Refusals, source: Path, plugins: tuple[Path, ...]
 ) -> None:
-    """Say that a form is refused: an error of ours, unless its source is refused, too."""
+    """Report a refused form: as our error, unless its source is refused, too."""
     told = "; ".join(f"'{one.node}' ({one.operator}): {one.reason}" for one in found.refused)
     if find_refusals_apart(tensorrt, source, plugins).refused:
         _log.warning(

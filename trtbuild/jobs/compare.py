@@ -1,4 +1,4 @@
-"""A built engine against its float network: figures, layers at fault."""
+"""Compares a built engine with its float network: figures, and layers at fault."""
 
 from __future__ import annotations
 
@@ -68,15 +68,15 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# Another rule is worth naming from half a bit on.
+# Another rule is worth suggesting if it gains half a bit.
 _CLEARLY_DB = 3.0
 
-# Latency is taken on this many batches in turn; of one sample, where the network leaves the size open.
+# Latency is measured on this many batches in turn; single samples if the network's batch is dynamic.
 _LATENCY_BATCHES = 8
 
 _FAULT_BATCHES = 8
 
-# So many samples tell a network that knows the labels from one that does not.
+# Enough samples to tell whether the network knows the labels.
 _LABELLED_SAMPLES = 256
 
 
@@ -86,7 +86,7 @@ def verification_batches(
     batch_size: int,
     progress: Progress = silent,
 ) -> Iterator[Batch]:
-    """Return batches of `batch_size`, or of the size that the network fixes; `progress` hears of samples."""
+    """Return batches of `batch_size`, or of the network's fixed size; `progress` gets the sample count."""
     fixed = fixed_batch(inputs)
     size = fixed or batch_size
     found = full_batches(source, size) if fixed and fixed > 1 else batches(source, size)
@@ -97,7 +97,7 @@ def verification_batches(
         progress("verify", done, None)
 
 
-# Whether they can be judged shows in the outputs alone.
+# Limits of which only the outputs show whether they can be judged.
 _BY_OUTPUTS = frozenset(
     {"min_agreement", "min_top1_agreement", "min_topk_agreement", "max_top1_drop"}
 )
@@ -110,9 +110,9 @@ def check_float_outputs(
     wanted: Wanted,
     progress: Progress = silent,
 ) -> None:
-    """Run the float network on some samples of `source`, before hours of work that would end by an error.
+    """Run the float network on some samples of `source`, to find errors before hours of work.
 
-    Nothing is run where no sample has a label, no task is named, and no limit hangs on what outputs are.
+    Nothing is run if no sample has a label, no task is named, and no limit depends on the kind of outputs.
 
     Raises:
         OptionError: its outputs do not fit the task, or do not give a figure that has a limit.
@@ -150,7 +150,7 @@ def task_of(
     options: TaskOptions,
     preprocess: Preprocess | None = None,
 ) -> TaskFactory | None:
-    """Return what makes the judge of the network's task; None where nobody says one and the network does not.
+    """Return the factory of the task's judge; None if neither the user nor the network says the task.
 
     Raises:
         OptionError: see `trtbuild.verification.tasks.choose.choose_task`.
@@ -166,12 +166,12 @@ def has_labels(source: Source) -> bool:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the outputs.
+    """The user's wishes for the outputs.
 
     Attributes:
-        options: with what judges the task.
+        options: comparison options, including the task's judge.
         gate: the limits.
-        task_is_named: whether the task, or a judge of it, was named and not guessed.
+        task_is_named: whether the user named the task or a judge, instead of having it guessed.
     """
 
     options: ComparisonOptions
@@ -180,10 +180,10 @@ class Wanted:
 
 
 def check_task(gate: Gate, task: TaskFactory | None) -> None:
-    """Do nothing, unless a limit is on the figure of a task that is not measured.
+    """Check that there is no limit on the figure of a task that is not measured.
 
     Raises:
-        OptionError: it is.
+        OptionError: there is one.
     """
     if gate.min_agreement is not None and task is None:
         raise OptionError(
@@ -198,12 +198,12 @@ def judged_by(
     task: TaskFactory | None,
     preprocess: Preprocess | None,
 ) -> ComparisonOptions:
-    """Return the options with what judges the network's task, and keeps pictures of its worst samples.
+    """Add the task's judge, and an album with pictures of its worst samples, to comparison options.
 
     Args:
-        options: what else is looked at.
+        options: the other options.
         graph: the network; its class names caption the pictures.
-        task: makes the judge of the network's task; None measures none.
+        task: factory of the task's judge; None to measure none.
         preprocess: how images became inputs.
     """
     names = {} if graph is None else class_names(graph)
@@ -217,18 +217,18 @@ def compare_with_float(
     data: Iterable[Batch],
     options: ComparisonOptions,
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
-    """Run the float network and others beside it.
+    """Compare the candidates with the float network.
 
     Args:
         artifact: the network.
         reference: the float network, opened.
         candidates: the others, by name (`trtbuild.result`); see `forms_beside`.
-        data: what is run.
-        options: what is looked at.
+        data: the batches.
+        options: what to measure.
 
     Returns:
-        Name -> figures against the float network; and the first few batches of what was run, for a closer
-        look without another pass over the data.
+        Name -> figures against the float network; and the first few batches, for a closer look without
+        another pass over the data.
     """
     splits = fixed_batch(input_specs(artifact.source)) is None
     few: list[Batch] = []
@@ -254,17 +254,17 @@ def compare_with_float(
 def forms_beside(
     artifact: Artifact, engines: Mapping[str, Session], *, fp16: bool = False
 ) -> Iterator[dict[str, Session]]:
-    """Return what is compared with the float network, by name: TensorRT's form where there is one, engines.
+    """Yield what is compared with the float network, by name: TensorRT's form if there is one, and engines.
 
-    Of a network that came from a module, the steps before are run, too (`trtbuild.jobs.module_stages`).
-    Where no engine runs here, ONNX Runtime's form stands for it; of a network that is not quantized, the
-    network as TensorRT gets it in FP16. Of FP16, every result is rounded; see `as_rounding_floats`.
+    For a network from a module, the stages before are included (`trtbuild.jobs.module_stages`). If no engine
+    runs here, ONNX Runtime's form is used instead; for a network that is not quantized, the network as
+    TensorRT gets it in FP16. In FP16, every result is rounded; see `as_rounding_floats`.
 
     Args:
         artifact: the network, with its Q/DQ form if it has one.
-        engines: what can be opened here, by name (`trtbuild.result`); the others are closed with the block,
-            before any is timed, for they take as much memory.
-        fp16: whether what is not INT8 runs in FP16 in TensorRT's form.
+        engines: engines that can be opened here, by name (`trtbuild.result`); they stay open. Other sessions
+            are closed at the end of the block, before any timing, because they take as much memory.
+        fp16: whether layers that are not INT8 run in FP16 in TensorRT's form.
     """
     candidates: dict[str, Session] = stage_sessions(artifact)
     if artifact.quantized is not None:
@@ -287,7 +287,7 @@ def forms_beside(
 
 
 def _can_be_compared(artifact: Artifact, engine: Session) -> bool:
-    """Whether the engine has an output that the float network's front has, too; a warning where not."""
+    """Whether the engine shares an output with the float network's front part; warns if it does not."""
     if artifact.cut is None:
         return True
     ours = {value.name for value in artifact.source.graph.outputs}
@@ -307,9 +307,9 @@ def find_fault(
     few: Sequence[Batch],
     progress: Progress = silent,
 ) -> LayerReport | None:
-    """Return what every layer costs, where an output of TensorRT's form lies below 20 dB; else None.
+    """Return the cost of every layer if an output of TensorRT's form is below 20 dB; else None.
 
-    Of a network that was pruned since it was loaded, too: its figures say more of that than of INT8.
+    None also for a network that was pruned after loading: its figures show the pruning more than INT8.
     """
     found = comparisons.get(TENSORRT_FORM)
     if found is None or artifact.quantized is None or artifact.reference is not None:
@@ -329,13 +329,13 @@ def effects_of(
     few: Sequence[Batch],
     progress: Progress = silent,
 ) -> Effects | None:
-    """Return what each layer and activation in INT8 does to the outputs; None where nothing tells.
+    """Return the effect of each INT8 layer and activation on the outputs; None if it is not known.
 
     Args:
         artifact: the network.
-        layers: what `find_fault` has found, which knows them already.
-        few: what is run.
-        progress: told of every run.
+        layers: the result of `find_fault`, which has the effects already.
+        few: the batches to run.
+        progress: called after every run.
     """
     if artifact.quantized is None or not few:
         return None
@@ -357,12 +357,12 @@ def better_rule(
     few: Sequence[Batch],
     progress: Progress = silent,
 ) -> OtherRule | None:
-    """Return the threshold rule under which TensorRT's form is nearest to float, where it is clearly nearer.
+    """Return the threshold rule that brings TensorRT's form nearest to float, if it is clearly better.
 
     Args:
         artifact: calibrated with its histograms, and quantized.
-        few: what is compared on.
-        progress: told of each rule.
+        few: the batches to compare on.
+        progress: called after each rule.
     """
     calibration = artifact.calibration
     if calibration is None or calibration.histograms is None or artifact.quantized is None:

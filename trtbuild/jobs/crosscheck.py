@@ -1,4 +1,4 @@
-"""Two calibrations side by side: thresholds are compared, and what differs is drawn."""
+"""Compares the thresholds of two calibrations, and plots the differences."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class CrosscheckResult:
-    """What the comparison found.
+    """The result of a comparison.
 
     Attributes:
         first, second: the thresholds, and where they come from.
-        found: how they differ, tensor by tensor.
-        plots: file name -> plot, of every flagged tensor whose histogram is there.
-        files: the plots that were written.
+        found: the differences, tensor by tensor.
+        plots: file name -> plot, for every flagged tensor that has a histogram.
+        files: the written plots.
     """
 
     first: Thresholds
@@ -63,11 +63,11 @@ class CrosscheckResult:
 
 @in_one_tree()
 def crosscheck_files(recipe: CrosscheckRecipe, besides: Besides | None = None) -> CrosscheckResult:
-    """Compare the recipe's thresholds, and write a plot of every flagged tensor where asked for.
+    """Compare the recipe's thresholds, and write a plot of every flagged tensor if asked for.
 
     Args:
-        recipe: what is compared.
-        besides: files that are written besides.
+        recipe: what to compare.
+        besides: other files that the command writes.
 
     Raises:
         InputError: a file cannot be read, or keeps no histograms to choose from.

@@ -1,9 +1,9 @@
-"""A demonstration: a network that loses its accuracy in INT8, and what a build with a limit makes of it.
+"""A demonstration: a network that loses its accuracy in INT8, and the result of a build with a limit.
 
-The network is the small one of the quickstart, and comes with the package. Its hidden channels are brought to
-unlike sizes by powers of two, which every float keeps to the bit, as happens to depthwise networks by
-themselves (Nagel et al., *Data-Free Quantization Through Weight Equalization and Bias Correction*, 2019): one
-scale for all channels then leaves nothing of the small ones.
+The network is the small one of the quickstart, and comes with the package. Its hidden channels are scaled to
+different sizes by powers of two, which is exact in floats. Depthwise networks show the same by themselves
+(Nagel et al., *Data-Free Quantization Through Weight Equalization and Bias Correction*, 2019): one scale for
+all channels then leaves nothing of the small ones.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Demonstration:
     """Two builds of one network.
 
     Attributes:
-        folder: where everything lies.
-        before: TensorRT's entropy rule alone, as calibrators do it.
-        after: what `trtbuild engine` does by default, with a limit on accuracy.
-        command: the second build, to be called by hand in `folder`.
+        folder: folder of all files.
+        before: built by TensorRT's entropy rule alone, as calibrators do it.
+        after: built by the defaults of `trtbuild engine`, with a limit on accuracy.
+        command: command line of the second build, to run by hand in `folder`.
     """
 
     folder: Path
@@ -66,7 +66,7 @@ class Demonstration:
 def demonstrate(folder: Path, progress: Progress = silent) -> Demonstration:
     """Write a network and its data into `folder`, and build it twice.
 
-    Where TensorRT for RTX is installed, its compiler builds a plan of the second, too; no GPU is needed.
+    If TensorRT for RTX is installed, the second build also makes a plan with it; that needs no GPU.
 
     Raises:
         InputError: the installed package lacks its sample.
@@ -105,14 +105,14 @@ def demonstrate(folder: Path, progress: Progress = silent) -> Demonstration:
 
 
 def unequal_channels(network: ir.Model, seed: int = 0) -> ir.Model:
-    """Return `network` with hidden channels of unlike sizes, which computes the same.
+    """Give a network hidden channels of different sizes without changing what it computes.
 
-    A Relu between a BatchNormalization and the only Conv that reads it lets positive factors through: the
-    normalisation takes them, and the convolution takes them back.
+    Positive factors pass through a Relu between a BatchNormalization and the only Conv that reads it: the
+    normalization is multiplied by them, and the convolution is divided by them.
 
     Args:
-        network: float; it is changed.
-        seed: of the order of the factors.
+        network: a float network; it is changed.
+        seed: seed for the order of the factors.
     """
     name_nodes(network)
     rng = np.random.default_rng(seed)
@@ -134,7 +134,7 @@ def unequal_channels(network: ir.Model, seed: int = 0) -> ir.Model:
 
 
 def _sample() -> Path:
-    """The folder with the network and its images: of the installed package, or of the project's tree."""
+    """The folder with the network and its images, in the installed package or in the project's tree."""
     package = Path(__file__).resolve().parents[1]
     folders = (package / "demo_data", package.parent / "samples" / "quickstart")
     for folder in folders:
@@ -146,7 +146,7 @@ def _sample() -> Path:
 
 
 def _with_rtx(recipe: EngineRecipe) -> tuple[EngineRecipe, str]:
-    """Ask for a plan of TensorRT for RTX beside the engine, where it is installed; and say how by hand."""
+    """Ask for an additional plan of TensorRT for RTX, if it is installed; also return the flags for that."""
     try:
         installed(RTX)
     except MissingError:

@@ -1,4 +1,4 @@
-"""Two engines of one model side by side: each is read with all that lies beside it, and compared."""
+"""Compares two engines of one model, each with the files that lie beside it."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _MANIFEST, _NETWORK, _QDQ, _LAYERS = ".manifest.json", ".onnx", ".int8.onnx", ".
 
 @in_one_tree()
 def diff_engines(recipe: DiffRecipe, besides: Besides | None = None) -> EngineDiff:
-    """Return what two engines or Q/DQ networks of one model do not share, node by node.
+    """Return the differences between two engines or Q/DQ networks of one model, node by node.
 
     Args:
-        recipe: the two, and times of their layers.
-        besides: files that are written besides.
+        recipe: the two engines, and times of their layers.
+        besides: other files that the command writes.
 
     Raises:
-        InputError: a file cannot be read, a folder holds no build or several, or two of the files are
-            of no kind that can be compared.
+        InputError: a file cannot be read, a folder holds no build or several, or the kinds of the two
+            files cannot be compared.
         MissingError: a plan has no manifest beside it, and cannot be opened here.
     """
     named = named_inputs(
@@ -63,7 +63,7 @@ def diff_engines(recipe: DiffRecipe, besides: Besides | None = None) -> EngineDi
 
 
 def _build_around(what: str, path: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a build that is read where its folder, its manifest or one of its files is named."""
+    """The files that are read for a build, if its folder, its manifest or one of its files is given."""
     folder = path if path.is_dir() else path.parent
     for manifest in folder.glob(f"*{_MANIFEST}"):
         yield f"the manifest of {what}", manifest
@@ -100,7 +100,7 @@ def _only_manifest(folder: Path) -> Path:
 
 
 def _of_manifest(path: Path, name: str) -> Side:
-    """What a build has written down of itself, with its Q/DQ network where that is still there."""
+    """A build's own record, with its Q/DQ network if that still exists."""
     manifest = read_manifest(path)
     network = next((name for name in manifest.files if name.endswith(_QDQ)), "")
     built = manifest.files.get(manifest.engine.file)
@@ -141,7 +141,7 @@ def _layers_in(path: Path) -> EngineLayers:
 
 
 def _of_plan(path: Path, options: OpenOptions) -> Side:
-    """A plan: by the manifest beside it, and by its own layers where it can be opened."""
+    """A plan: from the manifest beside it, and from its own layers if it can be opened."""
     with decoding(InputError, f"the engine '{path}' cannot be read"):
         size = path.stat().st_size
     for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
@@ -162,7 +162,7 @@ def _opened(side: Side, path: Path, options: OpenOptions) -> Side:
 
 
 def _manifest_or_none(path: Path) -> Manifest | None:
-    """A manifest that lies beside a file that was named; None where it is none of ours, or damaged."""
+    """A manifest beside a given file; None if it is not one of ours, or is damaged."""
     try:
         return read_manifest(path)
     except InputError:
@@ -197,7 +197,7 @@ def _with_manifest(side: Side, manifest: Manifest) -> Side:
 
 
 def _figures(manifest: Manifest) -> Iterator[tuple[str, float]]:
-    """What the build was judged by, and how long it took a run."""
+    """The accuracy figures of a build, and its latencies."""
     for name, found in manifest.verification.items():
         of = TITLES.get(name, name)
         if found.task is not None and found.task.main is not None:
@@ -216,7 +216,7 @@ def _figures(manifest: Manifest) -> Iterator[tuple[str, float]]:
 
 
 def _timed(side: Side, times: LayerTimes) -> Side:
-    """The same with times: by the layer of a node where that is known, else by the node's name."""
+    """Add times: by a node's layer if that is known, else by the node's name."""
     by_layer: dict[str, str] = {}
     for node in side.nodes:
         if node.layer:

@@ -1,4 +1,4 @@
-"""What this machine has of all that trtbuild can use, what will work, and what mends the rest."""
+"""What this machine has of everything that trtbuild can use, what works, and how to repair the rest."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from trtbuild.runtime.tensorrt.versions import (
 
 __all__ = ["Ability", "Finding", "State", "abilities", "examine", "plug_ins"]
 
-# Where an engine, its caches and its manifest are comfortably kept.
+# Enough disk space for an engine, its caches and its manifest.
 _WANTED_DISK = 2 * 2**30
 _PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "llvmlite")
 
 
 class State(StrEnum):
-    """How a part of the machine is."""
+    """State of a part of the machine."""
 
     OK = "ok"
     ABSENT = "absent"
-    """Not there; something optional will not work."""
+    """Missing; something optional will not work."""
     BROKEN = "broken"
-    """There, and does not work."""
+    """Installed, but does not work."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One part: its state, what was found, and the command that mends it (empty when nothing is wrong)."""
+    """One part: its state, what was found, and the command that repairs it (empty if nothing is wrong)."""
 
     part: str
     state: State
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ability:
-    """Something that a user may want to do, whether it works here, and why not."""
+    """Something that a user may want to do, whether it works here, and the reason."""
 
     what: str
     works: bool
@@ -59,10 +59,10 @@ class Ability:
 
 
 def examine(folder: Path | None = None) -> list[Finding]:
-    """Look at everything. Never raises.
+    """Examine everything. Never raises an error.
 
     Args:
-        folder: where results would go; None for the working directory.
+        folder: folder for results; None for the working directory.
     """
     return [
         _python(),
@@ -98,7 +98,7 @@ def abilities(findings: list[Finding]) -> list[Ability]:
 
 
 def plug_ins() -> list[Finding]:
-    """Look at what other packages bring: calibrators, judges, readers, passes, backends. Never raises."""
+    """Examine other packages' plug-ins: calibrators, judges, readers, passes, backends. Never raises."""
     return [_plug_in(one) for kind in KINDS for one in installed_plugins(kind)]
 
 
@@ -154,7 +154,7 @@ def _gpus() -> list[Finding]:
 
 
 def _tensorrt(product: Product, *packages: str) -> list[Finding]:
-    """Look at one of NVIDIA's builders, which comes in these packages: its module, and its library."""
+    """Examine one of NVIDIA's builders, which comes in `packages`: its module, and its library."""
     name = product.name
     try:
         found = installed(product)

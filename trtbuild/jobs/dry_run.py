@@ -1,4 +1,4 @@
-"""What a build would do and write, with everything checked that needs no data."""
+"""What a build would do and write; everything is checked that needs no data."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class BuildPlan:
     """What `build_engine` would do.
 
     Attributes:
-        stages: in their order.
-        backend: the one that would build.
-        why: what was picked, and why.
-        reads: the files and folders that are read.
-        writes: the files that would be written.
+        stages: stages in order.
+        backend: name of the backend that would build.
+        why: which backend was chosen, and why.
+        reads: files and folders that are read.
+        writes: files that would be written.
     """
 
     stages: tuple[str, ...]
@@ -56,20 +56,20 @@ class BuildPlan:
 
 @in_one_tree()
 def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPlan:
-    """Check a recipe as far as that goes without data, and return what building it would do.
+    """Check a recipe as far as that is possible without data, and return what building it would do.
 
-    Every path is looked at, the network is read, and what the recipe says of its layers is held against it.
-    A network that is yet to be exported from PyTorch is not. Nothing is written.
+    All paths are checked, the network is read, and the recipe's options on layers are checked on it.
+    A network that has to be exported from PyTorch first is not read. Nothing is written.
 
     Args:
-        recipe: of the build.
-        besides: files besides, such as a report.
+        recipe: recipe of the build.
+        besides: other files of the command, such as a report.
 
     Raises:
-        InputError: an input is not there or cannot be read, or no data are named.
+        InputError: an input is missing or cannot be read, or no data is given.
         OutputError: a file or folder cannot be written.
         ModelError: the network cannot be read, or nothing of it would run in INT8.
-        OptionError: see `trtbuild.jobs.build_checks.check_build`; or a pattern or name fits nothing.
+        OptionError: see `trtbuild.jobs.build_checks.check_build`; or a pattern or name matches nothing.
         MissingError: the backend does not work here.
     """
     chosen = chosen_backends(recipe)
@@ -88,7 +88,7 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
     read = [*(path for _, path in reads), *(besides.read if besides else ())]
     outputs = build_outputs(recipe, [one.suffix for one, _ in chosen])
     writes = [
-        # a network that came quantized has no ranges
+        # a network that came quantized gets no calibration file
         *(path for path in outputs if prequantized is None or path.name != ranges_name(recipe)),
         *(besides.written if besides else ()),
     ]
@@ -102,10 +102,10 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
 
 
 def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> PrequantizedBuild | None:
-    """Read the network, run the passes over it without comparing, and place Q/DQ.
+    """Read the network, run the passes on it without comparing, and place Q/DQ.
 
     Returns:
-        What was found of a network that is quantized already; None of a float one.
+        What was found in a network that is quantized already; None for a float network.
     """
     artifact = load(recipe.model, recipe.data.batch_axes)
     check_inputs(recipe, input_specs(artifact.source))
@@ -146,7 +146,7 @@ def _stages(
 
 
 def _stages_of_float(recipe: EngineRecipe) -> Iterator[str]:
-    """What is done to a float network."""
+    """The stages of a float network."""
     yield "optimize"
     if not recipe.int8:
         return

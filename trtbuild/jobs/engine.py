@@ -1,4 +1,4 @@
-"""The stages in order: a float ONNX file in; an engine, its verdict and its manifest out."""
+"""The stages of a build in order: from a float ONNX file to an engine, its verdict and its manifest."""
 
 from __future__ import annotations
 
@@ -87,19 +87,19 @@ __all__ = ["build_engine"]
 
 _log = logging.getLogger(__name__)
 
-# With an accuracy budget, so much of the data is kept for the judgement and never searched on.
+# With an accuracy budget, this share of the data is kept for the verdict and never used by the search.
 _JUDGED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class _Build:
-    """What every step of a build goes by.
+    """What all steps of a build use.
 
     Attributes:
-        recipe: what was asked for.
+        recipe: the user's options.
         plan: the data.
-        progress: who is told.
-        check_form: shows TensorRT's form to NVIDIA's parser, where no build of NVIDIA's does.
+        progress: called in every stage.
+        check_form: gives TensorRT's form to NVIDIA's parser, unless NVIDIA's builder gets it anyway.
     """
 
     recipe: EngineRecipe
@@ -108,7 +108,7 @@ class _Build:
     check_form: Callable[[Path], None]
 
     def task_of(self, artifact: Artifact) -> TaskFactory | None:
-        """What makes the judge of the network's task; None where none is known."""
+        """The factory of the judge of the network's task; None if no task is known."""
         recipe = self.recipe
         return task_of(artifact.source, self.plan.verification, recipe.task, recipe.data.preprocess)
 
@@ -125,23 +125,23 @@ def build_engine(
     """Do the main job: read, prepare, calibrate, quantize, build, verify, record.
 
     Args:
-        recipe: of the build.
-        progress: told of every stage.
-        besides: files that are read and written besides; they are looked at with the recipe's.
-        explains: whether to look what every layer does to the outputs, for a report: some 16 runs for
+        recipe: recipe of the build.
+        progress: called in every stage.
+        besides: other files that the command reads and writes; they are checked with the recipe's.
+        explains: whether to find the effect of every layer on the outputs, for a report: some 16 runs for
             gradients.
 
     Raises:
-        InputError: the model, the data or an option is wrong; nothing half-written is left.
-        MissingError: the backend that was asked for does not work here.
+        InputError: the model, the data or an option is wrong; no incomplete file is left.
+        MissingError: the requested backend does not work here.
     """
-    check_build(recipe, besides)  # what is not installed is said at once, too
+    check_build(recipe, besides)  # also reports at once what is not installed
     with _form_check(recipe) as check_form:
         return _done(recipe, progress, check_form, explains=explains)
 
 
 def _form_check(recipe: EngineRecipe) -> AbstractContextManager[Callable[[Path], None]]:
-    """What shows TensorRT's form to NVIDIA's parser, which is started now; nothing where NVIDIA's builds."""
+    """Starts NVIDIA's parser, to check TensorRT's form; does nothing if a builder of NVIDIA's runs anyway."""
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen_backends(recipe))
     if by_nvidia or not recipe.int8:
         return contextlib.nullcontext(lambda _: None)
@@ -155,7 +155,7 @@ def _done(
     *,
     explains: bool,
 ) -> EngineResult:
-    """What `build_engine` returns, of a recipe that was checked."""
+    """Do the job of `build_engine` for a checked recipe."""
     artifact = _loaded(recipe)
     prequantized = prequantized_build(
         artifact, recipe, lambda path: load(path, recipe.data.batch_axes)
@@ -190,7 +190,7 @@ def _done(
 
 
 def _loaded(recipe: EngineRecipe) -> Artifact:
-    """The network as its file says it, with what was asked for and what was done to it before."""
+    """The network as it is in its file, with the placement request and the history of earlier steps."""
     axes = recipe.data.batch_axes
     artifact = load_recorded(recipe.model, axes)
     check_inputs(recipe, input_specs(artifact.source))
@@ -202,7 +202,7 @@ def _loaded(recipe: EngineRecipe) -> Artifact:
 
 
 def _prepared(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None]:
-    """Run graph passes over a float network, and quantize it where that was asked for."""
+    """Run graph passes on a float network, and quantize it if INT8 was asked for."""
     recipe, progress = build.recipe, build.progress
     if recipe.calibrates:
         load_ahead()
@@ -216,7 +216,7 @@ def _prepared(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None
 
 
 def _in_int8(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None]:
-    """Find ranges, search where a limit asks for it, and place Q/DQ."""
+    """Find ranges, search if a limit requires it, and place Q/DQ."""
     recipe, plan, progress = build.recipe, build.plan, build.progress
     if recipe.weights_only:
         quick = replace(
@@ -269,9 +269,9 @@ def _built(
 def _verdicts(
     recipe: EngineRecipe, found: Mapping[str, Comparison], comparisons: Mapping[str, Comparison]
 ) -> dict[str, Verdict]:
-    """The judgement of each network, and of each step that has a limit of its own.
+    """The verdict on each network, and on each step that has a limit of its own.
 
-    ONNX Runtime's form in the place of an engine has no limits.
+    ONNX Runtime's form has no limits when it stands for an engine.
     """
     gates = {name: Gate() if name == PORTABLE else recipe.gate for name in comparisons}
     judged = judged_gates(recipe, found, gates)
@@ -280,7 +280,7 @@ def _verdicts(
 
 @dataclass(frozen=True)
 class _Measured:
-    """What was written, engines by name, what they answer beside float on all images, a few, and times."""
+    """Written files, engines by name, their figures against float, the first few batches, and the times."""
 
     files: dict[str, FileRecord]
     engines: dict[str, Engine]
@@ -296,14 +296,14 @@ def _measured(
     recipe = build.recipe
     by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
     with opening_beside(2) as beside, contextlib.ExitStack() as stack:
-        # both of copies: a network names other files, and lacks weights, while somebody writes or opens it
+        # both get copies: while a network is written or opened, it refers to other files and lacks weights
         in_int8 = None
         if recipe.int8 and artifact.quantized is not None:
             in_int8 = artifact.whole(artifact.quantized.clone())
         form = beside.submit(_write_network, artifact, in_int8, output)
-        # ONNX Runtime packs the weights of a large network for seconds, on one core
+        # packing the weights of a large network takes ONNX Runtime seconds on one core
         in_float = beside.submit(open_session, artifact.float_reference.clone())
-        # NVIDIA's parser is a process of its own, and reads while this one builds and compares
+        # NVIDIA's parser is a separate process, which reads while this one builds and compares
         check_form = build.check_form if recipe.int8 and not by_nvidia else None
         written = [beside.submit(_recorded, form, output / _form_name(artifact), check_form)]
         request = _request(artifact, build, output)
@@ -314,9 +314,9 @@ def _measured(
         engines, sessions = _opened(chosen, request, recipe, stack, note)
         sessions[FLOAT] = in_float.result()
         stack.callback(sessions[FLOAT].close)
-        form.result()  # what cannot be written is said before all is compared
+        form.result()  # raises write errors before the long comparison
         comparisons, few = _compared(artifact, sessions, build, fp16=recipe.fp16 and by_nvidia)
-        # now, or the times would be those of a busy machine
+        # wait here: other threads would disturb the timing
         files = {name: one for found in written for name, one in found.result().items()}
         speed = Speed()
         if recipe.latency and len(sessions) > 1:
@@ -327,7 +327,7 @@ def _measured(
 def _compared(
     artifact: Artifact, sessions: Mapping[str, Session], build: _Build, *, fp16: bool
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
-    """Compare all sessions but float's, and forms of the network, with float."""
+    """Compare all sessions except float, and forms of the network, with float."""
     recipe, source = build.recipe, artifact.source
     inputs, samples = input_specs(source), build.plan.verification
     data = verification_batches(inputs, samples, recipe.batch_size, build.progress)
@@ -350,7 +350,7 @@ def _timed(
     few: tuple[Batch, ...],
     stack: contextlib.ExitStack,
 ) -> Speed:
-    """Time float, the engines, and beside one in INT8 the same in FP16, which `backend` builds if it can."""
+    """Time float and the engines; for INT8 also an FP16 engine to compare with, if `backend` builds one."""
     assert recipe.latency is not None
     in_fp16, why = None, ""
     if recipe.int8 and recipe.fp16_baseline and ENGINE in sessions:
@@ -375,9 +375,9 @@ def _opened(
     stack: contextlib.ExitStack,
     note: Callable[[Engine], None],
 ) -> tuple[dict[str, Engine], dict[str, Session]]:
-    """Build the engines; return them, and those that run here as sessions that `stack` closes.
+    """Build the engines; return them, and sessions of those that run here, which `stack` closes.
 
-    Each is told to `note` before it is opened.
+    `note` is called with each engine before it is opened.
     """
     engines: dict[str, Engine] = {}
     sessions: dict[str, Session] = {}
@@ -428,7 +428,7 @@ def _tuned(start: Candidate, build: _Build) -> Tuned | None:
 def _recorded(
     written: Future[dict[str, str]], form: Path, check_form: Callable[[Path], None] | None
 ) -> dict[str, FileRecord]:
-    """What the manifest says of files that were written, the network in TensorRT's form checked before."""
+    """Wait for written files and return their records; check TensorRT's form first."""
     files = written.result()
     if check_form is not None:
         check_form(form)
@@ -436,7 +436,7 @@ def _recorded(
 
 
 def _write_network(artifact: Artifact, in_int8: ir.Model | None, output: Path) -> dict[str, str]:
-    """Write a network in INT8 and its ranges; name of a file -> what it is."""
+    """Write a network in INT8 and its ranges; return file name -> description."""
     if in_int8 is None:
         return {}
     path = output / _form_name(artifact)

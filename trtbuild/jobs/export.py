@@ -1,4 +1,4 @@
-"""A PyTorch module becomes a checked ONNX file."""
+"""Exports a PyTorch module as a checked ONNX file."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def export(
     """Do everything that `spec` asks for: load, prune, make sparse, fold, export, compare, write.
 
     Args:
-        spec: the module, and what is done to it.
-        progress: told of every stage.
-        besides: files that are read and written besides.
-        backend: what times modules for a budget of latency.
+        spec: the module, and what to do with it.
+        progress: called in every stage.
+        besides: other files that the command reads and writes.
+        backend: the backend that times modules for a latency budget.
 
     Raises:
         ModelError: the module cannot be loaded, pruned, traced or exported.
-        OptionError: an option that does not fit this module.
+        OptionError: an option does not fit this module.
         OutputError: the file cannot be written.
         MissingError: torch is not installed.
     """
@@ -66,7 +66,7 @@ def module_values(target: Any, output: Path) -> dict[str, Any]:
     """Return the values of an `EngineRecipe` whose network is exported into its output folder.
 
     Args:
-        target: ``package.module:attribute`` of the module or of what makes it, or the module itself.
+        target: ``package.module:attribute`` of the module or its factory, or the module itself.
         output: the folder.
     """
     is_named = isinstance(target, str)
@@ -78,13 +78,13 @@ def module_values(target: Any, output: Path) -> dict[str, Any]:
 def with_export(
     recipe: EngineRecipe, progress: Progress = silent, besides: Besides | None = None
 ) -> tuple[EngineRecipe, ExportResult | None]:
-    """Export the PyTorch module of a recipe, where it has one.
+    """Export the PyTorch module of a recipe, if it has one.
 
-    Where channels or weights are taken away, the module is exported as it was loaded, too
-    (``NAME.loaded.onnx``): figures and limits count from it.
+    If channels or weights are removed, the module is also exported as it was loaded
+    (``NAME.loaded.onnx``): figures and limits refer to that.
 
     Returns:
-        The recipe of the ONNX file, whose manifest will name the export; and what came of it.
+        The recipe for the ONNX file, whose manifest will mention the export; and the result of the export.
     """
     if recipe.export is None:
         return recipe, None

@@ -1,4 +1,4 @@
-"""A fleet: one network for several targets, with one calibration and one table of what came out."""
+"""A fleet: one network for several targets, with one calibration and one table of results."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ _RESULT = "fleet.json"
 
 
 class FleetOutcome(StrEnum):
-    """How the build for a target has ended."""
+    """The result of the build for a target."""
 
     SHIP = "SHIP"
     DO_NOT_SHIP = "DO NOT SHIP"
     NOT_JUDGED = "NOT JUDGED"
     CANNOT_TELL = "CANNOT TELL"
     REFUSED = "refused"
-    """What was asked for is wrong for this target: an option, the network, its compiler's refusal."""
+    """The build is wrong for this target: an option, the network, or its compiler refuses."""
     NOT_HERE = "not here"
-    """What builds for it is not installed here, or needs its GPU."""
+    """The builder for it is not installed here, or needs its GPU."""
 
 
 @dataclass(frozen=True)
 class FleetTarget:
-    """What came of one target.
+    """The result for one target.
 
     Attributes:
-        name: of the target.
-        outcome: how it ended.
+        name: name of the target.
+        outcome: how the build ended.
         reason: the verdict in a sentence, or why nothing was built.
-        backend: what built it; empty where nothing was.
-        folder: of the build.
-        engine: its file there.
-        num_bytes: of that file.
-        sqnr_db: of the worst output of what was judged; None where nothing was.
-        latency_ms: median here; None where it does not run here, or was not timed.
-        int8_layers, num_layers: nodes in INT8, of all that were decided on.
-        seconds: the build took.
+        backend: backend that built it; empty if nothing was built.
+        folder: folder of the build.
+        engine: the engine's file name there.
+        num_bytes: size of that file.
+        sqnr_db: SQNR of the worst output that was judged; None if nothing was.
+        latency_ms: median on this machine; None if it does not run here, or was not timed.
+        int8_layers, num_layers: number of nodes in INT8, and of all nodes with a decision.
+        seconds: duration of the build.
     """
 
     name: str
@@ -87,12 +87,12 @@ class FleetTarget:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What came of all targets.
+    """The results for all targets.
 
     Attributes:
         model: file of the network.
-        calibration: the file of ranges that all of them were built with; empty where all are float.
-        targets: in the order of the file.
+        calibration: the calibration file that all were built with; empty if all are float.
+        targets: in the order of the fleet file.
     """
 
     model: str
@@ -101,7 +101,7 @@ class Fleet:
 
     @property
     def exit_code(self) -> int:
-        """1 where a limit does not hold, 2 where a target was refused, 3 where one is not here, else 0."""
+        """1 if a limit does not hold, 2 if a target was refused, 3 if one cannot be built here, else 0."""
         outcomes = {target.outcome for target in self.targets}
         codes = {FleetOutcome.DO_NOT_SHIP: 1, FleetOutcome.REFUSED: 2, FleetOutcome.NOT_HERE: 3}
         return next((code for outcome, code in codes.items() if outcome in outcomes), 0)
@@ -114,10 +114,10 @@ class Fleet:
 def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
     """Return the recipe of every target of a fleet file.
 
-    ``[build]`` has what ``engine --recipe`` takes; each ``[target.NAME]`` the same, over it.
+    ``[build]`` holds the options of ``engine --recipe``; each ``[target.NAME]`` overrides some of them.
 
     Args:
-        path: the file; paths in it start from its folder.
+        path: the file; paths in it are relative to its folder.
         output: each target is built in a folder of its name in this one.
 
     Raises:
@@ -150,7 +150,7 @@ def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
 
 
 def _names_folder(name: str) -> bool:
-    """Whether a folder of this name can be made, on all systems, and lies in no other place."""
+    """Whether a folder of this name can be made on all systems, and stays inside the output folder."""
     return name.isprintable() and name not in ("", "..") and Path(name).name == name
 
 
@@ -169,17 +169,17 @@ def build_fleet(
 
     Args:
         path: the fleet file, see `read_fleet`.
-        output: a folder; made if absent.
-        ray: address of a Ray cluster on which targets are built at the same time, under the same paths; empty
-            for one that is started here, None for none.
-        progress: told of every stage.
-        besides: files that are written besides.
+        output: a folder; created if it does not exist.
+        ray: address of a Ray cluster that builds targets in parallel, under the same paths; empty for one
+            that is started here, None for none.
+        progress: called in every stage.
+        besides: other files that the command writes.
 
     Raises:
-        OptionError: the file is wrong, targets differ in network or data, or there are no data for
+        OptionError: the file is wrong, targets differ in network or data, or there is no data for
             verification.
         ModelError, DataError: the network or the data cannot be read.
-        MissingError: Ray is not there, or nothing answers at its address.
+        MissingError: Ray is missing, or nothing answers at its address.
     """
     recipes = read_fleet(path, output)
     first = next(iter(recipes.values()))
@@ -199,7 +199,7 @@ def build_fleet(
 
 
 def _check_shared(path: Path, recipes: Mapping[str, EngineRecipe]) -> None:
-    """One calibration serves networks and data that are one."""
+    """Check that all targets have the same network and data, since they share one calibration."""
     first = next(iter(recipes.values()))
     for name, one in recipes.items():
         same = (one.model, one.data, one.calibrate) == (first.model, first.data, first.calibrate)
@@ -219,7 +219,7 @@ def _check_shared(path: Path, recipes: Mapping[str, EngineRecipe]) -> None:
 
 
 def _calibrated(recipe: EngineRecipe, output: Path, progress: Progress) -> Path:
-    """The ranges of every tensor that any target may ask for."""
+    """Calibrate every tensor whose range any target may need; return the file."""
     file = output / f"{recipe.model.stem}.calibration.json"
     rule = recipe.calibrate.method or DEFAULT_RULE
     calibrate_file(
@@ -253,7 +253,7 @@ def _built(
 
 
 def _absolute(recipe: EngineRecipe) -> EngineRecipe:
-    """Workers are in other folders."""
+    """The recipe with absolute paths, because workers run in other folders."""
     data = recipe.data
     places: dict[str, Any] = {
         name: str(Path(place).absolute())
@@ -270,7 +270,7 @@ def _absolute(recipe: EngineRecipe) -> EngineRecipe:
 
 
 def build_target(name: str, recipe: EngineRecipe, progress: Progress = silent) -> FleetTarget:
-    """Build for one target; what goes wrong is its outcome."""
+    """Build for one target; an error becomes its outcome."""
     started = time.perf_counter()
     try:
         check_build(recipe)

@@ -1,4 +1,4 @@
-"""Operators that not every runtime has: the network is cut in front of them, or the user is told."""
+"""Operators that not every runtime has: the network is cut before them, or the user is told."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# Of the letters of two names, how many are alike; and by how many their lengths differ.
+# How similar a misspelled name must be, as a ratio, and how much its length may differ.
 _ALIKE, _LETTERS = 0.8, 2
 
-# ONNX Runtime builds some operators of its own domain from others, without a kernel.
+# ONNX Runtime composes some operators of its own domain from others; they have no kernel.
 _ONNX_RUNTIMES = "com.microsoft"
 
-# TensorRT's parser knows these domains.
+# Domains that TensorRT's parser knows.
 _TENSORRTS = ("", "ai.onnx")
 
 
 def without_foreign(artifact: Artifact, path: Path) -> Artifact:
-    """Return the artifact, cut in front of operators that ONNX Runtime cannot run, with a record of it.
+    """Cut the artifact before operators that ONNX Runtime cannot run, and record the cut.
 
-    A warning names them, and those that ONNX Runtime runs and TensorRT needs a plugin for.
+    A warning names them, and also operators that ONNX Runtime runs but TensorRT needs a plugin for.
 
     Args:
-        artifact: as it was read.
-        path: of its file, for messages.
+        artifact: the artifact as it was read.
+        path: path of its file, for messages.
 
     Raises:
-        ModelError: there are such operators, and no layer with weights lies in front of them.
+        ModelError: there are such operators, and no layer with weights before them.
     """
     check_spelling(artifact.source, path)
     warn_about_tensorrt(artifact.source, path)
@@ -92,12 +92,12 @@ def without_foreign(artifact: Artifact, path: Path) -> Artifact:
 
 
 def check_spelling(model: ir.Model, path: Path) -> None:
-    """Check that no operator of ONNX's own domain is one of ONNX's but for a letter or two.
+    """Check that no unknown operator of ONNX's own domain is a misspelled ONNX operator.
 
-    Others of that domain may be plugins, which GraphSurgeon writes there.
+    Others in that domain may be plugins, which GraphSurgeon puts there.
 
     Raises:
-        ModelError: one is; the message names the operator that is meant.
+        ModelError: one is misspelled; the message suggests the operator that is meant.
     """
     unknown = [one for one in operators_outside(model, has_operator) if one.domain in _TENSORRTS]
     if not unknown:
@@ -116,10 +116,10 @@ def open_whole(path: Path, backend: str | Backend, options: OpenOptions | None) 
     """Open an engine, as `trtbuild.backends.opening.open_engine` does.
 
     Raises:
-        ModelError: ONNX Runtime lacks an operator of it, which the message names.
-        TrtbuildError: as `open_engine`.
+        ModelError: ONNX Runtime lacks one of its operators; the message names it.
+        TrtbuildError: as in `open_engine`.
     """
-    from trtbuild.backends.opening import open_engine  # who only reads networks does without
+    from trtbuild.backends.opening import open_engine  # here: reading networks does not need it
 
     try:
         return open_engine(path, backend, options)
@@ -134,17 +134,17 @@ def open_whole(path: Path, backend: str | Backend, options: OpenOptions | None) 
 
 
 def front_of(model: ir.Model) -> tuple[ir.Model, Cut | None]:
-    """Return the part of `model` that ONNX Runtime runs, and the cut; None where that is all of it.
+    """Return the part of `model` that ONNX Runtime can run, and the cut; None if that is all of it.
 
     Raises:
-        ModelError: as `without_foreign`.
+        ModelError: as in `without_foreign`.
     """
     operators = _foreign(model)
     return cut(model, operators) if operators else (model, None)
 
 
 def left_behind(artifact: Artifact) -> tuple[Decision, ...]:
-    """Return why each node behind the cut stays float."""
+    """Return the reason why each node behind the cut stays float."""
     if artifact.cut is None:
         return ()
     reason = artifact.cut.reason
@@ -152,7 +152,7 @@ def left_behind(artifact: Artifact) -> tuple[Decision, ...]:
 
 
 def with_left_behind(artifact: Artifact) -> Artifact:
-    """Return a quantized artifact whose decisions name the nodes behind the cut, too."""
+    """Add the nodes behind the cut to a quantized artifact's decisions."""
     return replace(artifact, decisions=(*artifact.decisions, *left_behind(artifact)))
 
 
@@ -170,7 +170,7 @@ def _foreign(model: ir.Model) -> tuple[ForeignOperator, ...]:
 def warn_about_tensorrt(model: ir.Model, path: Path) -> None:
     """Warn about operators of `model`, read from `path`, that TensorRT's parser needs a plugin for."""
     unknown = operators_outside(model, lambda domain, _: domain in _TENSORRTS)
-    # what works on integers is written out, or refused
+    # operators on integers are rewritten or refused elsewhere
     others = [one for one in unknown if not is_integer_operator(one.domain, one.op_type)]
     runs = [one for one in others if has_operator(one.domain, one.op_type)]
     for kind in _kinds(runs):
@@ -183,7 +183,7 @@ def warn_about_tensorrt(model: ir.Model, path: Path) -> None:
 
 
 def _kinds(operators: Iterable[ForeignOperator]) -> list[str]:
-    """One text for each kind of operator, with the first node of it."""
+    """One text for each kind of operator, with its first node."""
     firsts: dict[tuple[str, str], str] = {}
     for one in operators:
         firsts.setdefault((one.domain, one.op_type), str(one))

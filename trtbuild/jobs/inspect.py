@@ -1,4 +1,4 @@
-"""What an engine really runs in, from the engine itself or from what was written down of it."""
+"""The precision that an engine really runs in, from the engine itself or from its manifest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NodePrecision:
         node: its name.
         op_type: its operator.
         asked: ``INT8`` or ``float``.
-        ran: the precision of its layer; empty when TensorRT folded it away or does not tell.
+        ran: precision of its layer; empty if TensorRT folded it away or does not say.
         layer: the layer's name.
         tactic: the layer's kernel.
         why: why it runs in that precision.
@@ -53,19 +53,19 @@ class NodePrecision:
 
     @property
     def as_asked(self) -> bool:
-        """Whether INT8 came out where it was asked for; nothing else counts as a miss."""
+        """Whether INT8 runs where it was asked for; nothing else counts as a miss."""
         return self.asked != INT8 or self.ran in (INT8, "")
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """The layers of an engine, and what became of each node of its network (empty when not known).
+    """The layers of an engine, and the result for each node of its network (empty if not known).
 
     Attributes:
-        layers: empty where the plan was built and never opened.
-        nodes: what was asked of each node, and what it runs in.
-        not_opened: why the layers are not known, where only the manifest could be asked: a network has none,
-            and a plan may have been built where it cannot be opened.
+        layers: empty if the plan was built and never opened.
+        nodes: for each node, the precision that was asked for, and the one that runs.
+        not_opened: why only the manifest could be used and layers are not known: a network has no layers,
+            or a plan was built where it cannot be opened.
     """
 
     layers: EngineLayers
@@ -74,21 +74,21 @@ class Inspection:
 
 
 def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> Inspection:
-    """Return the layers of an engine, held against what its manifest asked for.
+    """Return the layers of an engine, compared with the requests in its manifest.
 
-    A plan that was built where it could not be opened is opened here if that is possible; else what
-    its manifest asked of each node is all that is known.
+    A plan that could not be opened where it was built is opened here if that is possible; else only the
+    manifest's request for each node is known.
 
     Args:
         engine: a TensorRT plan, an ONNX engine beside its manifest, or the JSON of ``trtexec
             --exportLayerInfo``.
-        options: how a plan is opened.
-        ask: open the plan whatever the manifest beside it knows.
+        options: how to open a plan.
+        ask: whether to open the plan even if its manifest has the layers.
 
     Raises:
-        InputError: the file cannot be read, is no plan for this machine, or an ONNX network that was not
-            built.
-        MissingError: the plan has to be opened, and TensorRT or a GPU is missing.
+        InputError: the file cannot be read, is not a plan for this machine, or is an ONNX network without a
+            manifest.
+        MissingError: the plan must be opened, and TensorRT or a GPU is missing.
     """
     if engine.suffix == ".json":
         return Inspection(read_layers(_text(engine), f"'{engine}'"), [])
@@ -116,7 +116,7 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
 
 
 def _unseen(decisions: Sequence[Decision], why: str) -> Inspection:
-    """What was asked of each node, all that is known where no layer is."""
+    """The requests for each node, for the case that no layers are known."""
     return Inspection(EngineLayers((), detailed=False), list(map(_as_asked, decisions)), why)
 
 
@@ -132,9 +132,9 @@ def _only_manifest(engine: Path) -> str:
 
 
 def _recorded(engine: Path) -> tuple[Manifest | None, EngineRecord | None]:
-    """Return the manifest beside an engine or Q/DQ network, and what it says of the engine.
+    """Return the manifest beside an engine or Q/DQ network, and the engine's record in it.
 
-    Nothing where it belongs to another file.
+    Both are None if the manifest belongs to another file.
     """
     path = manifest_of(engine)
     if not path.is_file():
@@ -153,7 +153,7 @@ def match_nodes(layers: EngineLayers, decisions: Sequence[Decision]) -> list[Nod
     """Match the decisions of quantization with the layers of the engine.
 
     Args:
-        layers: what the engine's inspector tells.
+        layers: layers from the engine's inspector.
         decisions: one for each node of the network.
     """
     return [_matched(decision, layers.layer_of(decision.node)) for decision in decisions]

@@ -1,4 +1,4 @@
-"""Which profiler times the layers of a build's network: that of the first backend, where it runs here."""
+"""Chooses the profiler for the layers of a build's network: that of the first backend, if it runs here."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["timing_of"]
 
 
 def timing_of(backend: str, options: OpenOptions) -> LayerTiming:
-    """Return how `backend` times layers; where it cannot, why.
+    """Return how `backend` times layers, or why it cannot.
 
     Args:
-        backend: name of what builds the engine.
-        options: TensorRT's, for opening plans.
+        backend: name of the backend that builds the engine.
+        options: TensorRT's options for opening plans.
     """
     if backend == REFERENCE_BACKEND:
         version = package_versions("onnxruntime")["onnxruntime"]

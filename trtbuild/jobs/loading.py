@@ -1,4 +1,4 @@
-"""A network is read and prepared: what every job that starts from a float network does first."""
+"""Reads and prepares a network: the first steps of every job that starts from a float network."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ __all__ = ["load", "load_recorded", "prepare"]
 
 _log = logging.getLogger(__name__)
 
-# So many nodes a message names.
+# Number of nodes that a message names.
 _MOST_NAMED = 4
 
 
 def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact:
-    """Read the float network at `path`, cut in front of operators that ONNX Runtime cannot run.
+    """Read the float network at `path`, cut before operators that ONNX Runtime cannot run.
 
     Args:
-        path: of the network.
-        batch_axes: input or output -> its batch axis, as the user says; written into the network.
+        path: path of the network.
+        batch_axes: input or output -> its batch axis, as the user gives it; written into the network.
 
     Raises:
         ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign.without_foreign`.
@@ -66,7 +66,7 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
 
 
 def load_recorded(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact:
-    """Read as `load` does, and take down the digest of the file, for a manifest."""
+    """Do the same as `load`, and record the digest of the file, for a manifest."""
     with _digest_beside(path) as digest:
         artifact = load(path, batch_axes)
     read, *others = artifact.history
@@ -76,9 +76,9 @@ def load_recorded(path: Path, batch_axes: Mapping[str, object] | None = None) ->
 
 @contextlib.contextmanager
 def _digest_beside(path: Path) -> Iterator[Future[str]]:
-    """Find a file's digest while the block reads the file itself; given up where that raises.
+    """Compute a file's digest while the block reads the file; stop if the block raises an error.
 
-    Where there is no file at `path`, the block has to raise.
+    If there is no file at `path`, the block must raise.
     """
     stop = threading.Event()
     with ThreadPoolExecutor(1) as beside:
@@ -93,7 +93,7 @@ def _digest_beside(path: Path) -> Iterator[Future[str]]:
 def prepare(
     artifact: Artifact, options: OptimizeOptions | None = None, progress: Progress = silent
 ) -> Artifact:
-    """Run the graph passes: constants folded, batch norms folded, what is dead gone."""
+    """Run the graph passes: fold constants and batch norms, remove dead nodes, and more."""
     result = optimize(artifact.model, options or OptimizeOptions(), progress)
     nodes = (len(artifact.model.graph), len(result.model.graph))
     fired = Counter({run.name: 0 for run in result.log.runs})

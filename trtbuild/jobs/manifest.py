@@ -1,4 +1,4 @@
-"""A build becomes its manifest."""
+"""Writes the manifest of a build."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def write_manifest(
     """Write the manifest of `result`, as the last file of a build, and return it.
 
     Args:
-        result: of the build.
-        recipe: what was asked for.
+        result: result of the build.
+        recipe: the user's options.
         plan: the data.
-        files: what was written besides, see `file_records`.
+        files: the other written files, see `file_records`.
     """
     manifest = _manifest(result, recipe, plan, files)
     write_text(result.manifest, dumps(manifest) + "\n")
@@ -121,7 +121,7 @@ def _model(file: Path, artifact: Artifact) -> ModelRecord:
 
 
 def _digest_when_read(file: Path, artifact: Artifact) -> str:
-    """The digest of the file as it was read; a warning where it holds something else by now."""
+    """The digest of the file as it was read; warns if the file has changed since."""
     read = next((one.details["digest"] for one in artifact.history if one.stage == "read"), "")
     now = file_digest(file) if file.is_file() else ""
     if read and read != now:
@@ -164,7 +164,7 @@ def _engine(engine: Engine, why: str) -> EngineRecord:
 
 
 def file_records(written: Mapping[str, str], folder: Path) -> dict[str, FileRecord]:
-    """Return what a manifest says of files in `folder`, by name; `written` says what each of them is."""
+    """Return the manifest's records of files in `folder`, by name; `written` has a description of each."""
     return {
         name: FileRecord(what, file_digest(folder / name), (folder / name).stat().st_size)
         for name, what in written.items()

@@ -1,4 +1,4 @@
-"""Latency of PyTorch modules on the backend at hand: whole networks, in turns with the module as loaded."""
+"""Latency of PyTorch modules on a backend: whole networks, in turns with the module as loaded."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = ["Timed", "latency_share", "opened_float", "sample_feeds", "timed_agai
 
 LOADED = "the module as loaded"
 
-# Of one candidate of a search for a budget.
+# For one candidate in a search for a budget.
 _BRIEFLY = MeasureOptions(warmup_ms=50.0, duration_ms=500.0, min_rounds=20)
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Latency of one network: the median of a run in ms, and as a share of another's in the same turns."""
+    """Latency of one network: the median of a run in ms, and its share of another's in the same turns."""
 
     ms: float
     share: float
@@ -47,10 +47,10 @@ def timed_against(
     """Run all sessions in turns; return the base under `LOADED`, and the others by name.
 
     Args:
-        base: what shares are of.
-        others: by name.
-        feeds: of one run.
-        options: how long.
+        base: the session that shares refer to.
+        others: the other sessions, by name.
+        feeds: inputs of one run.
+        options: how long to measure.
     """
     found = measure({LOADED: base, **others}, feeds, options)
     shares = {name: taken_together(found[LOADED], found[name]).ratio.value for name in others}
@@ -59,7 +59,7 @@ def timed_against(
 
 
 def sample_feeds(module: Any, inputs: Sequence[InputSpec]) -> Feeds:
-    """Return inputs of one run, of the shapes, types and ranges that `inputs` say, drawn with a seed."""
+    """Return inputs for one run with the shapes, types and ranges of `inputs`, drawn with a fixed seed."""
     from trtbuild.pytorch.inputs import bind_inputs, sample
 
     bound = bind_inputs(module, inputs)
@@ -70,10 +70,10 @@ def sample_feeds(module: Any, inputs: Sequence[InputSpec]) -> Feeds:
 
 @contextlib.contextmanager
 def opened_float(network: Path, backend: Backend, folder: Path) -> Iterator[Session]:
-    """Open a float network as the backend runs it; NVIDIA's build an engine with FP16 in `folder` for that.
+    """Open a float network as the backend runs it; NVIDIA's backends build an FP16 engine in `folder`.
 
     Raises:
-        MissingError: the backend builds what cannot run on this machine.
+        MissingError: the backend's engines cannot run on this machine.
     """
     if backend.name == REFERENCE_BACKEND:
         session = backend.open(network)
@@ -95,15 +95,15 @@ def opened_float(network: Path, backend: Backend, folder: Path) -> Iterator[Sess
 def latency_share(
     module: Any, inputs: Sequence[InputSpec], backend: str | Backend = AUTO
 ) -> Iterator[Callable[[Any], float]]:
-    """Give a function that times a module against `module` and returns the share: 0.5 is twice as fast.
+    """Yield a function that times a module against `module` and returns the share: 0.5 is twice as fast.
 
-    Both are exported, folded, and run in turns, whole and in float, at the batch of `inputs`; the quickest
+    Both are exported, folded, and run in turns, whole and in float, at the batch of `inputs`; the fastest
     runs are compared.
 
     Args:
-        module: what shares are of.
-        inputs: one sample input each.
-        backend: what runs them.
+        module: the module that shares refer to.
+        inputs: specifications of the inputs.
+        backend: the backend that runs them.
 
     Raises:
         MissingError: the backend does not work here.
@@ -122,7 +122,7 @@ def latency_share(
             export_onnx(candidate, inputs, path=path)
             with opened_float(path, chosen, folder / "candidate") as session:
                 found = measure({LOADED: dense, "candidate": session}, feeds, _BRIEFLY)
-            # other work on the machine only ever adds, so the quickest runs say most of the networks
+            # other load on the machine only adds time, so the fastest runs describe the networks best
             return min(found["candidate"].latencies_ms) / min(found[LOADED].latencies_ms)
 
         yield share

@@ -1,4 +1,4 @@
-"""What each step from a loaded module to its INT8 engine costs: pruned, weights in INT8, all in INT8."""
+"""The cost of each step from a loaded module to its INT8 engine: pruned, weights in INT8, all in INT8."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ _LIMITED = {
     "form": TENSORRT_FORM,
     "engine": ENGINE,
 }
-"""What ``--max-stage-drop`` calls a stage."""
+"""Names of the stages for ``--max-stage-drop``."""
 _OF_MODULES = ("pruned", "weights")
-"""Those that only a build from a module has."""
+"""Stages that only a build from a module has."""
 
 
 def stage_names(artifact: Artifact) -> tuple[str, ...]:
-    """Return the stages of a network that came from a module; none for another."""
+    """Return the stages of a network that comes from a module; empty for other networks."""
     if all(record.stage != "export" for record in artifact.history):
         return ()
     pruned = (PRUNED,) if artifact.reference is not None else ()
@@ -53,7 +53,7 @@ def stage_names(artifact: Artifact) -> tuple[str, ...]:
 
 
 def stage_sessions(artifact: Artifact) -> dict[str, Session]:
-    """Return what runs each of `stage_names`."""
+    """Return a session for each of `stage_names`."""
     sessions: dict[str, Session] = {}
     for name in stage_names(artifact):
         if name == PRUNED:
@@ -68,7 +68,7 @@ def stage_sessions(artifact: Artifact) -> dict[str, Session]:
 def check_stage_limits(
     artifact: Artifact, recipe: EngineRecipe, *, has_labels: bool, has_task: bool
 ) -> None:
-    """Do nothing, unless a stage has a limit and is not measured.
+    """Check that every stage with a limit is measured.
 
     Raises:
         OptionError: there is no such stage, or there are neither labels nor a task.
@@ -93,12 +93,12 @@ def check_stage_limits(
 def judged_gates(
     recipe: EngineRecipe, found: Mapping[str, Comparison], gates: Mapping[str, Gate]
 ) -> dict[str, Gate]:
-    """Return `gates` with the limits of single steps: on top-1, or without labels on the task's figure.
+    """Add the limits on single stages to `gates`: on top-1, or without labels on the task's figure.
 
     Args:
-        recipe: has the limits.
+        recipe: the recipe with the limits.
         found: figures by name, of the stages, of TensorRT's form and of the engine.
-        gates: what judges which of them anyway.
+        gates: the other limits, by name.
     """
     judged = dict(gates)
     for stage, points in recipe.stage_drops:
@@ -108,13 +108,13 @@ def judged_gates(
         gate = judged.get(name, Gate())
         if found[name].accuracy is not None:
             judged[name] = replace(gate, max_top1_drop=points)
-        else:  # what the task measures is 100 for the network as loaded
+        else:  # the task's figure is 100 for the network as loaded
             judged[name] = replace(gate, min_agreement=100.0 - points)
     return judged
 
 
 def with_weights_alone(artifact: Artifact) -> Artifact:
-    """Return a quantized artifact whose weights alone stay in INT8; nothing of its ranges is left."""
+    """Return a quantized artifact with only its weights in INT8; its ranges are removed."""
     assert artifact.quantized is not None
     decisions = tuple(
         replace(one, int8=False, reason="its weights alone are in INT8; it computes in float")
@@ -131,12 +131,12 @@ def with_weights_alone(artifact: Artifact) -> Artifact:
 def with_stages(
     artifact: Artifact, found: Mapping[str, Comparison], latency: Mapping[str, Samples]
 ) -> tuple[Artifact, dict[str, Comparison]]:
-    """Return `artifact` with the table of its stages recorded, and the figures that are none of a stage.
+    """Record the table of stages; return the artifact, and the figures that do not belong to a stage.
 
     Args:
         artifact: the network.
         found: figures by name, of the stages, of TensorRT's form and of the engine.
-        latency: of what was timed, by name; that of the module as loaded is under `FLOAT`.
+        latency: latencies by name; that of the module as loaded is under `FLOAT`.
     """
     stages = stage_names(artifact)
     if stages:
@@ -151,7 +151,7 @@ def _record(
     stages: Iterable[str],
     times: Mapping[str, float],
 ) -> Record:
-    """The table of stages, figures against the module as it was loaded."""
+    """The table of stages, with figures against the module as it was loaded."""
     names = [*stages, *(name for name in (TENSORRT_FORM, ENGINE) if name in found)]
     networks: dict[str, ir.Model] = {PRUNED: artifact.source}
     if artifact.quantized is not None:
@@ -202,7 +202,7 @@ def _figures(comparison: Comparison) -> dict[str, Any]:
 
 
 def _bytes(model: ir.Model | None) -> int | None:
-    """What the constants of a network take."""
+    """Size of a network's constants."""
     if model is None:
         return None
     tensors = (value.const_value for value in model.graph.initializers.values())

@@ -1,18 +1,18 @@
-"""What to do next: the step that most probably mends what the verdict says, as a ready command.
+"""The next step for the user: the step that most probably helps with the verdict, as a ready command.
 
-Of a build, in order of what it rules out first:
+For a build, in order of what it rules out first:
 
-    data that is wrong            other preprocessing, a new calibration, another cache
-    outputs that are all noise    other preprocessing, where it is not clipping
+    wrong data                    other preprocessing, a new calibration, another cache
+    outputs that are all noise    other preprocessing, unless clipping is the cause
     outputs below the floor that a limit lets pass:
-                                  as of a limit that fails
-    too few samples               so many to verify on, as far as they are in reach
-    no limit                      one on the figure that is known, which also starts the search
-    a limit on speed, alone       a longer measurement; where it fails, the layers that take the time
-    a limit that fails, or that no samples in reach settle:
-                                  the search for a budget; more effort to choose ranges; then what costs
-                                  the outputs most, in float; then more calibration data; where nothing is
-                                  calibrated, other samples
+                                  the same as for a limit that fails
+    too few samples               the number to verify on, if it is in reach
+    no limit                      a limit on the known figure, which also starts the search
+    only a limit on speed         a longer measurement; if it fails, the layers that take the time
+    a limit that fails, or that no number of samples in reach settles:
+                                  the search for a budget; more effort to choose ranges; then the layer that
+                                  costs the outputs most, in float; then more calibration data; if nothing
+                                  is calibrated, other samples
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ if TYPE_CHECKING:
 __all__ = ["after_engine", "after_verify", "built_by"]
 
 MORE = "MORE_SAMPLES"
-"""Stands for data that the user has to find."""
+"""Placeholder for data that the user has to find."""
 
 MORE_LABELS = "MORE_LABELS"
-"""Stands for their classes, where labels were given for the samples that they replace."""
+"""Placeholder for the labels of these data; used if the replaced samples had labels."""
 
 _JUDGE = "MODULE:FUNCTION"
 
-# A layer is worth float from half a bit of SQNR at the outputs on.
+# Keeping a layer in float is worth it from half a bit of SQNR at the outputs.
 _WORTH_DB = 3.0
-# At 0 dB the error is as large as the output itself, and nothing of it is left.
+# At 0 dB the error is as large as the output itself: no signal is left.
 _NO_SIGNAL_DB = 1.0
-# Shares of fewer samples move by more than five points with each.
+# With fewer samples, each one moves a share by more than five points.
 _FEW_SAMPLES = 20
 
-# Beyond so many times the samples that there were, a better engine is found sooner than they are.
+# If more than this factor of samples is needed, improving the engine is quicker than collecting them.
 _IN_REACH = 50
 
-# The interval of a median shrinks with the root of how long is measured.
+# The interval of a median shrinks with the root of the measuring time.
 _LONGER = 10
 
 _LIMIT_ON = {"%": "95", "dB": "30"}
@@ -100,7 +100,7 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
             or _judged(result.ruling, *_figures(result))
         )
         if added == _LIMIT_SQNR and not result.artifact.came_in_float:
-            # training changes what a network computes, so its distance from float judges nothing
+            # training changes what a network computes, so its distance from float says nothing
             why, added = "say what the network is for (--task), or give labels", {"--task": "TASK"}
     if skip == "--cache":
         assert recipe.tensorrt.cache is not None
@@ -117,14 +117,14 @@ def after_verify(
     *,
     spoilt: Sequence[str] = (),
 ) -> NextStep | None:
-    """Return what to do after an engine was compared; None where it can be shipped.
+    """Return what to do after an engine was compared; None if it can be shipped.
 
     Args:
         ruling: the answer.
         comparison: the figures.
-        verdict: the limits that were held against them.
+        verdict: the limits that were checked on them.
         recipe: what was compared.
-        spoilt: why no figure on the samples may be believed.
+        spoilt: why figures on the samples cannot be trusted.
     """
     if ruling.word == SHIP:
         return None
@@ -145,7 +145,7 @@ def after_verify(
 
 
 def _speed(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
-    """What to do where limits on speed alone stand between the engine and SHIP; else None."""
+    """The next step if only limits on speed prevent SHIP; else None."""
     limits = [one for found in result.speed.values() for one in found]
     accuracy_fails = not all(verdict.passed for verdict in result.verdicts.values())
     if result.ruling.word == DO_NOT_SHIP and not accuracy_fails:
@@ -154,7 +154,7 @@ def _speed(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
         return NextStep("see which layers take the time", shlex.join(words))
     unclear = any(not one.settled for one in limits) and not _doubtful(result.verdicts.values())
     if result.ruling.word == CANNOT_TELL and unclear:
-        assert recipe.latency is not None  # or no limit would have been held against anything
+        assert recipe.latency is not None  # otherwise no limit on speed would have been checked
         seconds = f"{_LONGER * recipe.latency.duration_ms / 1000:g}"
         why = "measure for longer, on a machine that does nothing else"
         return NextStep(why, _again(recipe, {"--seconds": seconds}, ""))
@@ -162,7 +162,7 @@ def _speed(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
 
 
 def _run_it(result: EngineResult, recipe: EngineRecipe) -> NextStep:
-    """What judges an engine that could not be run where it was built."""
+    """The step for an engine that could not run where it was built: judge it on another machine."""
     named = recipe.data.verify_data or recipe.data.data
     data = named if isinstance(named, str) else MORE
     engine = str(recipe.output / result.engine.path.name)
@@ -171,13 +171,13 @@ def _run_it(result: EngineResult, recipe: EngineRecipe) -> NextStep:
 
 
 def _limits(recipe: EngineRecipe | VerifyRecipe) -> list[str]:
-    """The limits on accuracy of a recipe as words of a command."""
+    """A recipe's limits on accuracy as words of a command."""
     limits = recipe.gate.limits.items()
     return [word for name, v in limits for word in (f"--{name.replace('_', '-')}", f"{v:g}")]
 
 
 _Step = tuple[str, dict[str, str], str]
-"""Why, flags that are added with their values, and a flag that is left out."""
+"""The reason, the flags to add with their values, and a flag to leave out."""
 
 _PREPROCESS: _Step = (
     "give the preprocessing that the network was trained with",
@@ -187,7 +187,7 @@ _PREPROCESS: _Step = (
 
 
 def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
-    """What is wrong with what the engine was calibrated by."""
+    """The step for wrong calibration data, or for an unsuitable cache."""
     if recipe.tensorrt.cache is not None and any("cache" in why for why in result.below_floor):
         return "turn the cache into Q/DQ, and see what it covers", {}, "--cache"
     if any(why.startswith("ranges are reused") for why in result.below_floor):
@@ -196,11 +196,11 @@ def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
 
 
 def _other_data(spoilt: Sequence[str], verifying: str = "--verify-data") -> _Step | None:
-    """What to give in the place of samples on which no figure may be believed.
+    """The step for samples on which figures cannot be trusted: give others.
 
     Args:
         spoilt: what is wrong with them.
-        verifying: the flag of the data that verify.
+        verifying: the flag of the data that verifies.
     """
     if RANDOM in spoilt:
         return "give data as the network will see it", {"--data": MORE}, "--random-data"
@@ -212,10 +212,10 @@ def _other_data(spoilt: Sequence[str], verifying: str = "--verify-data") -> _Ste
 
 
 def _all_noise(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
-    """What is probably wrong where every form's outputs are all noise though clipping is not why.
+    """The step if the outputs of all forms are noise and clipping is not the cause.
 
-    Ranges that hold all values leave rounding alone, which networks bear on inputs of the kind that they were
-    trained on.
+    Ranges that hold all values leave only rounding errors, which networks tolerate on inputs like those that
+    they were trained on.
     """
     found = [
         [o.judged_sqnr_db.value for o in comparison.outputs if o.judged_sqnr_db is not None]
@@ -235,13 +235,13 @@ def _all_noise(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
 
 
 def _has_signals(result: EngineResult) -> bool:
-    """Whether an input takes images or signals, which a preprocessing may change."""
+    """Whether an input takes images or signals, which preprocessing may change."""
     records = (one.details for one in result.artifact.history if one.stage == "data")
     return any(details.get("inputs") for details in records)
 
 
 def _may_clip(result: EngineResult) -> bool:
-    """Whether clipping, rather than rounding, spoils an activation, or nobody looked."""
+    """Whether clipping, not rounding, spoils an activation, or layers were not examined."""
     return result.layers is None or any(
         one.sqnr_db < FAR_SQNR_DB and one.clipping_noise_percent > 50
         for one in result.layers.activations
@@ -249,7 +249,7 @@ def _may_clip(result: EngineResult) -> bool:
 
 
 def _is_let_pass(result: EngineResult, recipe: EngineRecipe) -> bool:
-    """Whether a limit lets outputs pass that lie below the floor, so that judging them again helps nobody."""
+    """Whether limits pass although outputs are below the floor, so that another limit would not help."""
     return (
         result.ruling.word == NOT_JUDGED
         and bool(recipe.gate.limits)
@@ -264,7 +264,7 @@ def _figures(result: EngineResult) -> tuple[list[Comparison], list[Verdict]]:
 def _is_out_of_reach(
     ruling: Ruling, comparisons: Sequence[Comparison], verdicts: Sequence[Verdict]
 ) -> bool:
-    """Whether nobody can tell, and would not with many times the samples."""
+    """Whether the answer is CANNOT TELL and even many times the samples would not change that."""
     if ruling.word != CANNOT_TELL:
         return False
     most = _IN_REACH * max(comparison.num_images for comparison in comparisons)
@@ -283,7 +283,7 @@ def _judged(
     verdicts: Sequence[Verdict],
     data_flag: str = "--verify-data",
 ) -> _Step:
-    """What brings an engine of which nothing failed to a verdict."""
+    """The step towards a verdict for an engine with no failed limit."""
     if ruling.word == CANNOT_TELL:
         return f"verify on {samples_needed(_doubtful(verdicts))}", {data_flag: MORE}, ""
     tasks = [comparison.task for comparison in known if comparison.task is not None]
@@ -301,7 +301,7 @@ def _judged(
 
 
 def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str) -> _Step | None:
-    """What brings a task to a figure that says something; None where each has one."""
+    """The step towards a meaningful figure of the task; None if each task has one."""
     blind = next((one for one in tasks if one.main is None), None)
     if blind is not None:
         samples = counted(blind.num_samples, "sample")
@@ -315,7 +315,7 @@ def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str)
 
 
 def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
-    """What brings an engine nearer to float."""
+    """The step that brings an engine nearer to float."""
     named = recipe.calibrate.method is not None or recipe.calibration is not None
     chooses = _rounds_activations(recipe)
     if chooses and recipe.tune is None and recipe.calibration is None and recipe.gate.limits:
@@ -339,12 +339,12 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
 
 
 def _data_for(recipe: EngineRecipe) -> dict[str, str]:
-    """The flag of data that calibrate, where only a file of ranges was given."""
+    """The flag for calibration data, if only a calibration file was given."""
     return {"--data": MORE} if recipe.data.data is None and not recipe.data.random_data else {}
 
 
 def _rounds_activations(recipe: EngineRecipe) -> bool:
-    """Whether activations are rounded; FP16 and weights alone have no ranges to choose."""
+    """Whether activations are rounded; FP16 and weights-only builds have no ranges to choose."""
     return recipe.int8 and not recipe.weights_only
 
 
@@ -364,12 +364,12 @@ def _at_fault(result: EngineResult) -> str | None:
 
 
 def built_by(recipe: EngineRecipe) -> str:
-    """Return the command that asks for this build; of data that a script holds, nothing."""
+    """Return the command of this build; empty if a script holds the data."""
     return _again(recipe, {}, "") if _is_text(recipe) else ""
 
 
 def _again(recipe: EngineRecipe, added: dict[str, str], skip: str) -> str:
-    if skip == "--calibrator":  # with what belongs to it
+    if skip == "--calibrator":  # and its options
         recipe = replace(recipe, calibrate=replace(recipe.calibrate, method_options={}))
     target = str(recipe.model) if recipe.export is None else recipe.export.source.name
     words = ("--int8",) if recipe.int8 else ()
@@ -388,10 +388,10 @@ def _command(
     added: Mapping[str, str],
     skip: str = "",
 ) -> str:
-    """The command; of what a script holds, the keyword arguments that it is to give besides."""
-    if "--preprocess" in added:  # options of the same names would win over the file
+    """The command; for data in a script, the keyword arguments to add to its call."""
+    if "--preprocess" in added:  # single preprocessing options would override the file
         recipe = replace(recipe, data=replace(recipe.data, preprocess=None))
-    if added.get("--data") == MORE:  # of which all are meant
+    if added.get("--data") == MORE:  # use all of the new data
         recipe = replace(recipe, data=replace(recipe.data, num_images=None))
     if _replaces_labelled(recipe, added):
         added = {"--labels": MORE_LABELS, **added}
@@ -401,7 +401,7 @@ def _command(
 
 
 def _replaces_labelled(recipe: EngineRecipe | VerifyRecipe, added: Mapping[str, str]) -> bool:
-    """Whether other samples verify than those that a file of labels belongs to."""
+    """Return whether the labels file would no longer match the samples to verify with."""
     data = recipe.data
     flag = "--data" if data.verify_data is None else "--verify-data"
     has_file = data.labels is not None and str(data.labels) != FOLDERS
@@ -409,18 +409,18 @@ def _replaces_labelled(recipe: EngineRecipe | VerifyRecipe, added: Mapping[str, 
 
 
 def _keyword(flag: str, value: str) -> str:
-    """A flag with its value as `trtbuild.build` takes it; what the user has to find stays a name."""
+    """A flag with its value as a keyword argument of `trtbuild.build`; a placeholder stays a name."""
     is_plain = value in (MORE, MORE_LABELS) or value.replace(".", "", 1).isdigit()
     return f"{flag[2:].replace('-', '_')}={value if is_plain else repr(value)}"
 
 
 def _is_text(recipe: EngineRecipe | VerifyRecipe) -> bool:
-    """Whether a command line can name everything that was given, data first."""
+    """Whether a command line can express everything that was given, above all the data."""
     return not any(text.startswith(IN_MEMORY) for text in _texts(to_table(recipe)))
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """The texts in JSON types."""
+    """All texts inside JSON types."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):

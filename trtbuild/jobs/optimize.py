@@ -1,4 +1,4 @@
-"""Graph passes run over an ONNX file."""
+"""Runs graph passes on an ONNX file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["OptimizedFile", "optimize_file"]
 
 @dataclass(frozen=True)
 class OptimizedFile:
-    """What the passes did, the files that were written, and the sizes of the network on disk."""
+    """Result of the passes, the written files, and the sizes of the network on disk."""
 
     result: OptimizeResult
     files: tuple[Path, ...]
@@ -33,11 +33,11 @@ class OptimizedFile:
 
 @in_one_tree()
 def optimize_file(recipe: OptimizeRecipe, progress: Progress = silent) -> OptimizedFile:
-    """Read the recipe's source, run the passes over it, and write its target.
+    """Read the recipe's source, run the passes on it, and write its target.
 
     Raises:
         ModelError: the network cannot be read.
-        OptionError: a pass that does not exist was named.
+        OptionError: a named pass does not exist.
         OutputError: the target cannot be written.
     """
     check_paths(named_inputs(the_network=recipe.source), [recipe.target])

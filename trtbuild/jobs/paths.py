@@ -1,4 +1,4 @@
-"""Paths looked at before any work: no output of a command is an input, and every output can be written."""
+"""Checks of paths before any work: no output of a command is an input, and every output can be written."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Besides", "Inputs", "check_paths", "data_inputs", "is_same_file", "named_inputs"]
 
-# What is read, in words, and where it lies.
+# Name of what is read, and its path.
 Inputs = tuple[tuple[str, Path], ...]
 
-# Suffixes of files that a folder of data is read for.
+# Suffixes of the files that are read from a data folder.
 _DATA = frozenset(
     {".bmp", ".jpeg", ".jpg", ".npy", ".npz", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 )
@@ -34,14 +34,14 @@ _NETWORK = ".onnx"
 
 @dataclass(frozen=True)
 class Besides:
-    """Files that a command reads and writes besides those of its recipe: settings, reports."""
+    """Files that a command reads and writes in addition to those of its recipe: settings, reports."""
 
     read: tuple[Path, ...] = ()
     written: tuple[Path, ...] = ()
 
 
 def named_inputs(**places: Data | None) -> Inputs:
-    """Return those of `places` that are paths: what it is in words (``the_network``) -> where it lies."""
+    """Return the arguments that are paths: the name in words (from ``the_network``) and the path."""
     return tuple(
         (what.replace("_", " "), found)
         for what, place in places.items()
@@ -61,7 +61,7 @@ def _file_of(place: Data | None) -> Path | None:
 
 
 def data_inputs(data: DataRecipe) -> Inputs:
-    """Return what is read of data and labels."""
+    """Return the files and folders of data and labels."""
     return named_inputs(
         the_data=data.data,
         the_data_for_verification=data.verify_data,
@@ -78,16 +78,16 @@ def check_paths(
 ) -> None:
     """Check that no output is an input or another output, and that every output can be written.
 
-    Links are followed, so that one file under two names is one file. Nothing is made.
+    Links are followed, so one file with two names is one file. Nothing is created.
 
     Args:
         reads: files and folders that are read.
-        writes: files that will be written; None where one was not asked for.
+        writes: files that will be written; None for one that was not asked for.
         besides: more of both.
-        folder: one that will be made if it is absent, with all above it.
+        folder: a folder that will be created, with its parents, if it does not exist.
 
     Raises:
-        InputError: a file that is read was not fetched, and a Git LFS pointer stands for it.
+        InputError: a file to read is a Git LFS pointer: the file itself was not fetched.
         OptionError: an output is an input, or two outputs are one file.
         OutputError: an output cannot be written.
     """
@@ -132,20 +132,20 @@ def _is_read_of(path: Path, place: Path) -> bool:
 
 
 def is_same_file(path: Path | None, other: Path | None) -> bool:
-    """Return whether both paths are there and lead to one file."""
+    """Return whether both paths exist and lead to one file."""
     if path is None or other is None:
         return False
     return path.exists() and other.exists() and path.samefile(other)
 
 
 def _is_data_in(path: Path, place: Path) -> bool:
-    """Whether `path` is a file that is read of the folder `place`."""
+    """Whether `path` is a file that is read as data from the folder `place`."""
     below = place.is_dir() and place.resolve() in path.resolve().parents
     return below and path.suffix.lower() in _DATA
 
 
 def _files_read(place: Path) -> Iterator[Path]:
-    """The file itself; with a network, the files that hold its weights."""
+    """The file itself and, for a network, the files with its weights."""
     yield place
     if place.suffix.lower() == _NETWORK and place.is_file():
         from trtbuild.model import weight_files  # here: it loads onnx
@@ -154,12 +154,12 @@ def _files_read(place: Path) -> Iterator[Path]:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether `path` is a device, a FIFO or a socket: it can take several files, and no file is lost."""
+    """Whether `path` is a device, a FIFO or a socket: it accepts several files, and none is lost."""
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _check_writable(path: Path, made: Path | None) -> None:
-    """Look whether `path` can be made in its folder, or in the nearest one above a folder to be made."""
+    """Check that `path` can be created in its folder, or in an existing parent of a folder to be created."""
     if path.is_dir():
         raise OutputError(f"cannot write '{path}': it is a folder.")
     if _is_special(path):
@@ -170,7 +170,7 @@ def _check_writable(path: Path, made: Path | None) -> None:
         raise OutputError(f"cannot write '{path}': it is a link that leads to itself.")
     folder = Path(os.path.realpath(path)).parent
     real = None if made is None else Path(os.path.realpath(made))
-    if real is not None and folder in (real, *real.parents):  # it is made on the way
+    if real is not None and folder in (real, *real.parents):  # it will be created
         while not folder.exists() and folder != folder.parent:
             folder = folder.parent
     if not folder.is_dir():

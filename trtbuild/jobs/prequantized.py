@@ -1,4 +1,4 @@
-"""A network that is in INT8 already is built with its own scales: gaps are filled, and float judges it."""
+"""Builds a network that is in INT8 already with its own scales: fills gaps; float is the reference."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = ["PrequantizedBuild", "prequantized_build", "with_gaps_filled"]
 
 _log = logging.getLogger(__name__)
 
-# So many names a message shows.
+# Number of names that a message shows.
 _MOST_NAMED = 4
 
 
 @dataclass(frozen=True)
 class PrequantizedBuild:
-    """A quantized network, on its way to an engine.
+    """A quantized network before its build.
 
     Attributes:
-        artifact: with the float network that it is judged against, and its Q/DQ form.
-        recipe: of the build.
-        network: what was found of it.
+        artifact: the float network that it is judged against, with the Q/DQ form.
+        recipe: recipe of the build.
+        network: the result of taking it in.
     """
 
     artifact: Artifact
@@ -54,16 +54,16 @@ class PrequantizedBuild:
 def prequantized_build(
     artifact: Artifact, recipe: EngineRecipe, load: Callable[[Path], Artifact]
 ) -> PrequantizedBuild | None:
-    """Take in the network of `artifact` if it is quantized; None where it is a float one.
+    """Take in the network of `artifact` if it is quantized; return None for a float network.
 
     Args:
-        artifact: as it was read.
-        recipe: of the build.
+        artifact: the artifact as it was read.
+        recipe: recipe of the build.
         load: reads the float network that it is judged against.
 
     Raises:
-        ModelError: it holds what has no symmetric INT8 form that is exactly the same.
-        OptionError: an option says otherwise, or has no effect on such a network.
+        ModelError: it holds something that has no exact symmetric INT8 form.
+        OptionError: an option contradicts that, or has no effect on such a network.
     """
     if not is_quantized(artifact.source):
         if recipe.quantized or recipe.float_model is not None:
@@ -154,16 +154,16 @@ def _some(names: tuple[str, ...]) -> str:
 def with_gaps_filled(
     prequantized: PrequantizedBuild, artifact: Artifact, plan: DataPlan, progress: Progress
 ) -> Artifact:
-    """Return `artifact` with Q/DQ on both sides of every layer that had them on one.
+    """Return `artifact` with Q/DQ on both sides of every layer that had them on one side only.
 
     Args:
         prequantized: the network.
         artifact: its artifact, with the records since then.
-        plan: the data; samples calibrate where scales are needed.
-        progress: told of every sample.
+        plan: the data; it calibrates if scales are needed.
+        progress: called after every sample.
 
     Raises:
-        DataError: samples are needed and not there, or a tensor was zero in all of them.
+        DataError: samples are needed and missing, or a tensor was zero in all of them.
     """
     network, recipe = prequantized.network, prequantized.recipe
     if not network.gaps:

@@ -1,4 +1,4 @@
-"""Channels of a PyTorch module are removed, and the smaller module is saved for fine-tuning."""
+"""Removes channels of a PyTorch module, and saves the smaller module for fine-tuning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["PruneOutcome", "channel_groups", "prune"]
 
 @dataclass(frozen=True)
 class PruneOutcome:
-    """What was removed, and what loading the module had to say."""
+    """A report on what was removed, and the warnings from loading the module."""
 
     report: PruneReport
     warnings: tuple[str, ...]
@@ -32,7 +32,7 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
     """Remove channels, and save the weights and their history in the recipe's folder.
 
     Raises:
-        OptionError: nothing says how much shall go, or an option does not fit the module.
+        OptionError: no option says how much to remove, or an option does not fit the module.
         ModelError: the module cannot be loaded or pruned.
         MissingError: torch or torch-pruning is not installed.
         OutputError: the folder cannot be written.
@@ -58,7 +58,7 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
 
 
 def _check_folder(recipe: PruneRecipe) -> None:
-    """Check that the folder can be written, and holds neither the checkpoint nor what was pruned before."""
+    """Check that the folder can be written, and does not hold the checkpoint that is read."""
     from trtbuild.pytorch import require_torch
 
     require_torch()
@@ -70,7 +70,7 @@ def _check_folder(recipe: PruneRecipe) -> None:
 
 @in_one_tree()
 def channel_groups(recipe: PruneRecipe) -> list[PruneGroup]:
-    """Return the groups of channels that belong together; nothing is removed or written.
+    """Return the groups of channels that depend on each other; nothing is removed or written.
 
     Raises:
         ModelError: the module cannot be loaded.

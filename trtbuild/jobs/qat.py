@@ -1,4 +1,4 @@
-"""A PyTorch module is trained by its user with TensorRT's rounding in it, and becomes a Q/DQ network."""
+"""Lets the user train a PyTorch module with TensorRT's rounding, and exports it as a Q/DQ network."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ BEFORE, TRAINED = "before training", "trained"
 
 @dataclass(frozen=True)
 class QatOutcome:
-    """What came of the training.
+    """The result of the training.
 
     Attributes:
         network: the Q/DQ network with the trained scales, an ONNX file.
         loaded: the float network that it is judged against, an ONNX file.
-        layers: paths of the layers that rounded.
+        layers: paths of the layers with rounding.
         scales: path -> scale of the layer's input before and after.
-        comparisons: figures against the float network on data that calibration has not seen: of the Q/DQ
-            network before training and of the trained one.
-        warnings: what loading and the export had to say.
+        comparisons: figures against the float network on data that calibration has not seen, for the Q/DQ
+            network before training and the trained one.
+        warnings: warnings from loading and export.
     """
 
     network: Path
@@ -60,15 +60,15 @@ class QatOutcome:
 
 @in_one_tree()
 def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
-    """Fold, calibrate, let the user's function train a module that rounds as TensorRT does, and export it.
+    """Fold and calibrate a module, let the user's function train it with TensorRT's rounding, and export it.
 
     Args:
-        recipe: what is trained, by what, with thresholds from which data.
-        progress: told of every stage.
+        recipe: what to train, with which function, and the data for the thresholds.
+        progress: called in every stage.
 
     Raises:
         InputError: the module, the data or an option is wrong, or nothing of the module runs in INT8.
-        OptionError: the function that trains cannot be imported, or did what `trained` refuses.
+        OptionError: the training function cannot be imported, or did something that `trained` refuses.
         OutputError: the folder cannot be written.
         MissingError: torch is not installed.
     """
@@ -110,7 +110,7 @@ def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
 def _quantized(
     artifact: Artifact, plan: DataPlan, recipe: QatRecipe, loaded: Path, progress: Progress
 ) -> Artifact:
-    """The network with Q/DQ; moves of weights or scales would not fit the module, so none are made."""
+    """The network with Q/DQ; without moves of weights or scales, because they would not fit the module."""
     build = EngineRecipe(
         loaded,
         recipe.output,
@@ -129,7 +129,7 @@ def _compared(
     recipe: QatRecipe,
     progress: Progress,
 ) -> Mapping[str, Comparison]:
-    """Figures of the Q/DQ network before training and behind it, against the float network."""
+    """Figures of the Q/DQ network before training and of the trained one, against the float network."""
     loaded, trained = files
     assert artifact.quantized is not None
     sessions = {

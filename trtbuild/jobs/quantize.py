@@ -1,4 +1,4 @@
-"""Ranges from a file go into a network, which is written with its Q/DQ."""
+"""Quantizes a network with the ranges of a file, and writes it with its Q/DQ."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ __all__ = ["QuantizedFile", "decide", "quantize_file"]
 
 @dataclass(frozen=True)
 class QuantizedFile:
-    """What came of writing Q/DQ.
+    """The result of writing Q/DQ.
 
     Attributes:
-        files: what was written.
+        files: the written files.
         decisions: why each node is in INT8 or in float.
-        record: what was done.
+        record: record of the stage.
         idle_patterns: patterns of ``--float`` that take nothing out of INT8 -> what they match.
     """
 
@@ -51,7 +51,7 @@ class QuantizedFile:
 
 @in_one_tree()
 def decide(recipe: QuantizeRecipe) -> Placement:
-    """Return where Q/DQ would go, and what would become of every node and group; by ranges, where it has any.
+    """Return where Q/DQ would go, with the decision for every node and group; uses ranges if there are any.
 
     Raises:
         ModelError: the network cannot be read.

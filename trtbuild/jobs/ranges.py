@@ -1,4 +1,4 @@
-"""The ranges of a build: from a file, by one rule, or chosen by what they do to the outputs."""
+"""The ranges of a build: from a file, by one rule, or chosen by their effect on the outputs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ __all__ = [
     "with_portable_choice",
 ]
 
-# Boxes, letters, neighbours and edges; a class is good long before its scores are near.
+# Boxes, letters, neighbours and edges depend on few values; a class is right long before its scores are
+# close.
 _ON_FEW_VALUES = frozenset({"ctc", "detect", "embed", "segment"})
 
 
@@ -60,14 +61,14 @@ def int8_candidate(
 ) -> Candidate:
     """Return the network with a range for every tensor that INT8 needs, ready to be quantized.
 
-    The ranges are those of the recipe's file; those of the rule that it names; else those that serve the
-    outputs best, and then with the moves that do.
+    The ranges come from the recipe's file, or from the rule that it names; otherwise they are chosen by their
+    effect on the outputs, and moves that help are applied.
 
     Raises:
         ModelError: nothing of the network would run in INT8.
-        OptionError: a pattern matches nothing, or a name is that of no group.
-        DataError: a sample does not load, or a tensor holds NaN or infinity.
-        InputError: the file does not fit; or, of a strict recipe, a tensor has no range.
+        OptionError: a pattern matches nothing, or a name is not the name of a group.
+        DataError: a sample cannot be loaded, or a tensor holds NaN or infinity.
+        InputError: the file does not fit; or, for a strict recipe, a tensor has no range.
     """
     started = time.monotonic()
     idle = check_floats(artifact.model, artifact.request)
@@ -104,15 +105,15 @@ def int8_candidate(
 def recalibration(
     source: Source, recipe: EngineRecipe, progress: Progress = silent
 ) -> Recalibration:
-    """Return how a search finds the ranges of a changed network."""
+    """Return how a search calibrates a changed network."""
     options = replace(recipe.calibrate, preprocess=recipe.data.preprocess_text)
     return Recalibration(source, options, progress)
 
 
 def _float_percent(recipe: EngineRecipe) -> float:
-    """The share of the work that may stay in float without a limit; a search for one begins without.
+    """The share of the work that may stay in float without a limit; with a limit, the search decides it.
 
-    0 where TensorRT picks what runs in INT8: nothing holds it to our choice.
+    0 if TensorRT chooses what runs in INT8: it would not follow our choice.
     """
     if recipe.tune is None or recipe.gate.limits or _tensorrt_picks(recipe):
         return 0.0
@@ -121,7 +122,7 @@ def _float_percent(recipe: EngineRecipe) -> float:
 
 
 def _tensorrt_picks(recipe: EngineRecipe) -> bool:
-    """Whether the engine is built by a calibrator of TensorRT 10, which picks each layer's precision."""
+    """Whether a calibrator of TensorRT 10 builds the engine, which chooses each layer's precision itself."""
     backend, _ = chosen_backends(recipe)[0]
     return backend.name == TENSORRT.backend and is_implicit(installed(TENSORRT), recipe.tensorrt)
 
@@ -129,7 +130,7 @@ def _tensorrt_picks(recipe: EngineRecipe) -> bool:
 def with_portable_choice(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> Artifact:
-    """Return the quantized artifact with what ONNX Runtime's form rounds chosen, where moves were tried."""
+    """Choose what ONNX Runtime's form rounds, if moves were tried; return the quantized artifact."""
     chosen = plan.calibration is not None and recipe.chooses_ranges and were_tried(artifact)
     built = chosen and any(
         backend.name == REFERENCE_BACKEND for backend, _ in chosen_backends(recipe)
@@ -144,7 +145,7 @@ def _with_given(artifact: Artifact) -> Artifact:
 
 
 def _with_cache_told(artifact: Artifact, recipe: EngineRecipe) -> Artifact:
-    """Record for how many of the tensors that INT8 needs the calibration cache of the recipe has a scale."""
+    """Record how many of the tensors that INT8 needs have a scale in the recipe's calibration cache."""
     path, calibration = recipe.tensorrt.cache, artifact.calibration
     if path is None or calibration is None:
         return artifact
@@ -162,7 +163,7 @@ def _calibrated(
     assert plan.calibration is not None
     tensors = observed_tensors(artifact, recipe)
     if recipe.fp16:
-        # whether they fit into FP16
+        # to find out whether they fit into FP16
         hidden = reaches_minus_infinity(artifact.model)
         tensors = tuple(sorted({*tensors, *(float_activations(artifact.model) - hidden)}))
     options = replace(
@@ -176,7 +177,7 @@ def _calibrated(
 
 
 def _with_answers(artifact: Artifact, check: LabelCheck) -> Artifact:
-    """Record how often the float network is right on the samples that calibrate.
+    """Record how often the float network is right on the calibration samples.
 
     Raises:
         DataError: no more often than by chance.
@@ -198,7 +199,7 @@ def observed_tensors(artifact: Artifact, recipe: EngineRecipe) -> tuple[str, ...
 
     Raises:
         ModelError: there is none.
-        OptionError: a pattern matches nothing, or a name is that of no group.
+        OptionError: a pattern matches nothing, or a name is not the name of a group.
     """
     tensors = watched_tensors(artifact.model, artifact.request)
     if not tensors:
@@ -227,7 +228,7 @@ def _holds_layers(node: ir.Node) -> bool:
 
 
 def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecipe) -> Artifact:
-    """Take the ranges of a file; where weights, preprocessing or data are others, look how far off."""
+    """Take the ranges of a file; if weights, preprocessing or data have changed, spot-check them."""
     assert recipe.calibration is not None
     calibration = load_calibration(recipe.calibration, artifact.source)
     here = plan.verification.index.digest
@@ -245,7 +246,7 @@ def _with_earlier_ranges(artifact: Artifact, plan: DataPlan, recipe: EngineRecip
 
 
 def _said(changed: Sequence[str]) -> str:
-    """What `changes_since` has found, in words."""
+    """The result of `changes_since` in words."""
     altered = [one for one in changed if one != "data"]
     said = [f"{' and '.join(altered)} changed since the calibration"] if altered else []
     if "data" in changed:

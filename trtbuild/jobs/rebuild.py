@@ -1,4 +1,4 @@
-"""The build of a manifest is done again, and what differs is told."""
+"""Repeats the build of a manifest, and reports the differences."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ VERSION = 1
 _UNKNOWN = "nothing that the manifests record differs"
 _OTHER_PROCESSOR = f"{_UNKNOWN}; another processor or number of cores can be the cause"
 
-# Parts of a manifest that say what went in and what came out; others hold times, or follow from these.
+# Parts of a manifest that describe inputs and outputs; others hold times, or follow from these.
 _COMPARED = ("model", "data", "recipe", "versions", "engine.details.machine", "also.details.machine",
              "machine", "files")  # fmt: skip
 _NAMES = {"model": "network", "data": "data", "recipe": "option", "versions": "version",
           "engine.details.machine": "version", "also.details.machine": "version",
           "machine": "machine", "files": "file"}  # fmt: skip
-# Where things lie, and sentences about data, may change; digests say whether the content did.
+# Paths, and sentences about data, may change; digests show whether the content did.
 _PLACES = {
     *("recipe.model", "recipe.output", "recipe.data.data", "recipe.data.verify_data"),
     *("recipe.data.labels", "recipe.calibration", "recipe.tune.directory", "model.file"),
@@ -52,7 +52,7 @@ _PLACES = {
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as it was: where in the manifest, and both values (None for absent)."""
+    """One difference: its name in the manifest, and both values (None for absent)."""
 
     kind: str
     name: str
@@ -62,15 +62,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What came of building again.
+    """The result of repeating a build.
 
     Attributes:
-        manifest: the new one.
-        differences: what is not as it was, inputs before outputs.
-        same_bytes: whether every file that was built has the bytes it had.
-        networks: file -> what of its nodes differs, of networks that have other bytes; a network of the first
-            build that is no longer beside its manifest is left out.
-        unexplained: what may be the cause where files differ and nothing that a manifest records does; else
+        manifest: the new manifest.
+        differences: the differences, inputs before outputs.
+        same_bytes: whether every built file has the same bytes as before.
+        networks: file -> differences of its nodes, for networks with other bytes; without networks that
+            are no longer beside the first manifest.
+        unexplained: a possible cause if files differ but nothing in the manifests explains it; else
             empty.
     """
 
@@ -113,19 +113,20 @@ def rebuild(
 ) -> Rebuilt:
     """Do the build of `manifest` again, in the folder `output`.
 
-    A network of another name gives files of other names; each is compared with that of the first build.
+    A network with another name gives files with other names; each is compared with its counterpart.
 
     Args:
-        manifest: of the build; it stays as it is.
+        manifest: manifest of the build; it is not changed.
         output: another folder than the manifest's.
-        model: the network, where it lies elsewhere by now.
-        data: the same of the calibration data.
-        verify_data: the same of data for verification alone.
-        labels: the same of the file of labels.
-        progress: told of every stage.
+        model: the network, if it has moved.
+        data: the calibration data, if they have moved.
+        verify_data: the data for verification alone, if they have moved.
+        labels: the file of labels, if it has moved.
+        progress: called in every stage.
 
     Raises:
-        InputError: the manifest, the network or the data cannot be read, or `output` is its own folder.
+        InputError: the manifest, the network or the data cannot be read, or `output` is the manifest's
+            folder.
         MissingError: the backend does not work here.
     """
     before = read_manifest(manifest)
@@ -162,7 +163,7 @@ def rebuild(
 
 
 def _with_network(recipe: EngineRecipe, manifest: Path, model: Path | None) -> EngineRecipe:
-    """The recipe with its network where it lies now, or where it is exported to."""
+    """The recipe with the present path of its network, or the path that it is exported to."""
     if recipe.export is None:
         return recipe if model is None else replace(recipe, model=model)
     if model is not None:
@@ -175,7 +176,7 @@ def _with_network(recipe: EngineRecipe, manifest: Path, model: Path | None) -> E
 
 
 def _check_places(recipe: EngineRecipe) -> None:
-    """Say what is not where it was, and the option that names its new place."""
+    """Check that all inputs exist; name the option that gives a new place."""
     data = recipe.data
     places = {"--data": data.data, "--verify-data": data.verify_data, "--labels": data.labels}
     if recipe.export is None:
@@ -188,7 +189,7 @@ def _check_places(recipe: EngineRecipe) -> None:
 
 
 def _named_as(before: Manifest, after: Manifest) -> Manifest:
-    """The second manifest with its files under the names that the first build's have."""
+    """The second manifest, with the first build's names for its files."""
     renamed = {
         before.name + name.removeprefix(after.name): file for name, file in after.files.items()
     }
@@ -207,7 +208,7 @@ def _networks(
 
 
 def _why_unexplained(before: Manifest, after: Manifest) -> str:
-    """What no manifest records, by what was built."""
+    """The possible cause of a difference that no manifest records, by the kind of engine."""
     names = [name for name, file in before.files.items() if name.endswith(".onnx")
              and name in after.files and after.files[name].digest != file.digest]  # fmt: skip
     if names:
@@ -224,7 +225,7 @@ def _why_unexplained(before: Manifest, after: Manifest) -> str:
 
 
 def _why_networks_differ(before: Manifest, after: Manifest) -> str:
-    """Why a search or a choice of ranges may have ended elsewhere."""
+    """Why a search or a choice of ranges may have had another result."""
     details = [stage.details for one in (before, after) for stage in one.stages]
     if any(found.get("time_was_over") for found in details):
         return (
@@ -252,7 +253,7 @@ def _differences(before: Manifest, after: Manifest) -> Iterator[Difference]:
 
 
 def _part(manifest: Manifest, path: str) -> Any:
-    """What stands at the end of a dotted way; None where it ends before."""
+    """The value at a dotted path; None if the path does not exist."""
     found: Any = manifest
     for key in path.split("."):
         found = found.get(key) if isinstance(found, Mapping) else getattr(found, key, None)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["recipe_text", "write_recipe"]
 
-# Of a PyTorch module; the file is made for a network that is there.
+# `export` is for PyTorch modules: the file is made for a network file.
 _LEFT_OUT = {"export", "model", "int8"}
 
 
@@ -87,7 +87,7 @@ def _sentence(field: OptionField, default: Any) -> str:
 
 
 def _value(field: OptionField, default: Any) -> str:
-    """A value in TOML: the default, or where there is none an example."""
+    """A value in TOML: the default, or an example if there is none."""
     if field.option.example:
         return field.option.example
     if field.kind is Kind.NAMED:

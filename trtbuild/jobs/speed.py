@@ -1,4 +1,4 @@
-"""How fast an engine runs: against the float network, and against FP16 where the backend builds that."""
+"""The speed of an engine: against the float network, and against FP16 if the backend builds that."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ _AGAIN = " again"
 
 @dataclass(frozen=True)
 class Speed:
-    """Latencies that were taken in turns.
+    """Latencies that were measured in turns.
 
     Attributes:
-        samples: name (`trtbuild.result`) -> those of the float network, of each engine, and of the engine
-            in FP16 where there is one.
-        controls: name -> those of `FLOAT` and `FP16` a second time in the same turns, which tell the noise.
-        without_fp16: why there is no engine in FP16 to compare with; empty where there is one, or where
-            nobody asked for one.
+        samples: name (`trtbuild.result`) -> latencies of the float network, of each engine, and of the FP16
+            engine if there is one.
+        controls: name -> latencies of `FLOAT` and `FP16` a second time in the same turns; they show the
+            noise.
+        without_fp16: why there is no FP16 engine to compare with; empty if there is one, or if none was
+            asked for.
     """
 
     samples: Mapping[str, Samples] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Speed:
 
 
 def why_no_fp16(backend: Backend, options: TensorRTOptions) -> str:
-    """Return why `backend` builds no engine in FP16 alone; empty where it does."""
+    """Return why `backend` builds no engine in FP16 alone; empty if it does."""
     try:
         backend.check(options, int8=False, fp16=True)
     except OptionError as error:
@@ -64,18 +65,18 @@ def why_no_fp16(backend: Backend, options: TensorRTOptions) -> str:
 def open_fp16(
     backend: Backend, request: BuildRequest, example: Feeds, stack: contextlib.ExitStack
 ) -> tuple[Session | None, str]:
-    """Build the network of `request` in FP16, and run it once; a failure is a warning, and no error.
+    """Build the network of `request` in FP16, and run it once; a failure is a warning, not an error.
 
-    The engine lies in a temporary folder, and no file of the build is changed.
+    The engine is in a temporary folder, and no file of the build is changed.
 
     Args:
-        backend: that has built the engine in INT8.
-        request: what that was built from.
-        example: what it is run on, so that memory that does not suffice is known here.
+        backend: the backend that built the INT8 engine.
+        request: the request that it was built from.
+        example: inputs for the run, which shows whether the memory suffices.
         stack: closes the session and removes the folder.
 
     Returns:
-        The session, and empty; or None, and why there is none.
+        The session and an empty text; or None and the reason.
     """
     why = why_no_fp16(backend, request.options)
     if why:
@@ -84,7 +85,7 @@ def open_fp16(
     folder = stack.enter_context(temporary_folder())
     options = request.options
     if options.timing_cache is not None:
-        # a copy: the manifest tells what the engine in INT8 has left, or was pinned to
+        # a copy: the manifest refers to the cache as the INT8 engine left it, or was pinned to
         timings = folder / "timings"
         if options.timing_cache.is_file():
             shutil.copyfile(options.timing_cache, timings)
@@ -108,20 +109,19 @@ def take_times(
     limits: BuildSpeedLimits,
     progress: Progress = silent,
 ) -> Speed:
-    """Take latencies of the float network and of the engines in turns, on a few batches.
+    """Measure latencies of the float network and of the engines in turns, on a few batches.
 
-    What others are compared with takes two turns in each round: what it differs from itself is noise.
-
-    Of a module that was pruned, the float network is as it was loaded, and what is left of it is timed, too.
+    Networks that others are compared with get two turns in each round: the difference between them is noise.
+    For a pruned module, float is the module as it was loaded, and the pruned module is timed, too.
 
     Args:
         artifact: the network.
-        sessions: what is timed, by name, open as it is deployed: its float form, and engines; that in FP16,
-            where there is one, is compared with. They are left open.
-        few: what is run, one batch a turn.
-        options: how long at most; less where less tells all comparisons and limits.
-        limits: on the speed.
-        progress: told of the milliseconds done.
+        sessions: sessions by name, opened as they are deployed: the float form, and engines; the FP16 engine,
+            if there is one, is one to compare with. They stay open.
+        few: the batches, one per turn.
+        options: the longest time; measuring ends earlier once all comparisons and limits are settled.
+        limits: limits on the speed.
+        progress: called with the milliseconds done.
     """
     pruned = None if artifact.reference is None else open_session(artifact.source)
     first = {FLOAT: sessions[FLOAT], **({} if pruned is None else {PRUNED: pruned})}

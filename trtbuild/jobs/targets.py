@@ -1,4 +1,4 @@
-"""What a recipe asks of the placement of Q/DQ, where a job knows the backend that builds."""
+"""Placement requests of recipes: what stays float, and the target, from the backends that build."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def engine_target(recipe: EngineRecipe, backends: Iterable[str]) -> Target:
     """Return the target of a build: the one asked for, else that of the first backend that has one.
 
     Args:
-        recipe: of the build.
-        backends: names of those that build from its Q/DQ, the most important first.
+        recipe: recipe of the build.
+        backends: names of the backends that build from its Q/DQ, the most important first.
     """
     own = _target_of_backends(recipe, backends)
     if recipe.target is None:
@@ -59,9 +59,9 @@ def _target_of_backends(recipe: EngineRecipe, backends: Iterable[str]) -> Target
 
 
 def quantize_request(recipe: QuantizeRecipe) -> PlacementRequest:
-    """Return what stays in float, for the target asked for, else for what is installed.
+    """Return what stays in float, and the target: the one asked for, else what is installed.
 
-    ONNX Runtime's form is placed for `COMMON`.
+    The target of ONNX Runtime's form is `COMMON`.
     """
     target = installed_target() if recipe.form == "tensorrt" else COMMON
     if recipe.target is not None:
@@ -70,6 +70,6 @@ def quantize_request(recipe: QuantizeRecipe) -> PlacementRequest:
 
 
 def qat_request(recipe: QatRecipe) -> PlacementRequest:
-    """Return what stays in float of a module that will be trained, for the target asked for."""
+    """Return what stays in float in a module to be trained, and the target asked for."""
     target = None if recipe.target is None else TARGETS[recipe.target]
     return PlacementRequest(recipe.float_patterns, target=target)

@@ -1,4 +1,4 @@
-"""An engine becomes an entry of a Triton model repository: the model file and its ``config.pbtxt``."""
+"""Writes an engine into a Triton model repository: the model file and its ``config.pbtxt``."""
 
 from __future__ import annotations
 
@@ -45,22 +45,22 @@ __all__ = ["TritonEntry", "export_triton"]
 _FORM = ".int8.onnx"
 _CONFIG = "config.pbtxt"
 _T = TypeVar("_T")
-# ONNX Runtime takes any batch; so many samples are joined unless something else is asked for.
+# ONNX Runtime takes any batch; this many samples are joined unless something else is asked for.
 _LARGEST_BATCH = 8
-# Of a file or folder, in bytes, on the systems that Triton runs on.
+# Longest name of a file or folder, in bytes, on the systems that Triton runs on.
 _LONGEST_NAME = 255
 _NAME = re.compile(r"[^/\\\0]+")
 
 
 @dataclass(frozen=True)
 class TritonEntry:
-    """What was written.
+    """The result of an export.
 
     Attributes:
-        folder: of the model, in the repository.
-        config: what its ``config.pbtxt`` says.
-        files: path -> what it is.
-        notes: what the server has to have or to be told.
+        folder: the model's folder in the repository.
+        config: content of its ``config.pbtxt``.
+        files: path -> description.
+        notes: what the server needs, or must be told.
     """
 
     folder: Path
@@ -71,10 +71,10 @@ class TritonEntry:
 
 @dataclass(frozen=True)
 class _Source:
-    """An engine, and the manifest of its build with its record there; None where nothing is known.
+    """An engine, its record in the manifest of its build, and that manifest; None if there is none.
 
     Attributes:
-        record: None of ONNX Runtime's form that was written beside an engine, too.
+        record: also None for ONNX Runtime's form that was written in addition to an engine.
     """
 
     file: Path
@@ -83,12 +83,12 @@ class _Source:
 
     @property
     def is_plan(self) -> bool:
-        """Whether it is a plan, and no network for ONNX Runtime."""
+        """Whether it is a plan, not a network for ONNX Runtime."""
         return self.file.suffix != ".onnx"
 
     @property
     def details(self) -> Mapping[str, Any]:
-        """What the backend recorded of the build."""
+        """The backend's record of the build."""
         return {} if self.record is None else self.record.details
 
     @property
@@ -103,7 +103,7 @@ class _Source:
 
     @property
     def batch_axes(self) -> Mapping[str, object]:
-        """The batch axes that the user has said."""
+        """The batch axes that the user gave."""
         return self._asked("data", DataRecipe).batch_axes
 
     def _asked(self, name: str, kind: type[_T]) -> _T:
@@ -113,7 +113,7 @@ class _Source:
 
     @property
     def name(self) -> str:
-        """Name of the network that it was built of."""
+        """Name of the network that it was built from."""
         name = self.file.name
         return name.removesuffix(
             PORTABLE_SUFFIX if name.endswith(PORTABLE_SUFFIX) else self.file.suffix
@@ -124,10 +124,10 @@ def export_triton(recipe: TritonRecipe) -> TritonEntry:
     """Write an engine and its ``config.pbtxt`` into a Triton model repository.
 
     Raises:
-        InputError: there is no engine, or nothing is known of what it takes.
-        OptionError: Triton cannot serve it: a plan for RTX, a stripped plan, a type or shape that it refuses.
+        InputError: there is no engine, or its inputs are not known.
+        OptionError: Triton cannot serve it: a plan for RTX, a stripped plan, an unsupported type or shape.
         GateError: the verdict on it is DO NOT SHIP.
-        OutputError: the repository has another model under this name, or cannot be written.
+        OutputError: the repository has another model with this name, or cannot be written.
     """
     source = _find(recipe.engine)
     _check_servable(source, force=recipe.force)
@@ -148,7 +148,7 @@ def export_triton(recipe: TritonRecipe) -> TritonEntry:
 
 
 def _find(place: Path) -> _Source:
-    """Return the engine that `place` is, or that lies in the folder `place` of a build."""
+    """Return the engine `place`, or the engine of the build in the folder `place`."""
     if place.is_dir():
         manifests = sorted(place.glob("*.manifest.json"))
         if len(manifests) != 1:
@@ -170,7 +170,7 @@ def _find(place: Path) -> _Source:
 
 
 def _recorded(engine: Path) -> tuple[EngineRecord | None, Manifest | None]:
-    """Return what the manifest beside an engine says of it; nothing where it is absent or of another file."""
+    """Return an engine's record and its manifest; None if there is no manifest or it is of another file."""
     path = manifest_of(engine)
     if not path.is_file():
         return None, None
@@ -240,12 +240,12 @@ def _model_name(name: str) -> str:
 
 
 def _signature(source: _Source) -> Signature:
-    """Return what an engine takes and gives: as its ONNX form says, or else the manifest."""
+    """Return the inputs and outputs of an engine, from its ONNX form or else from the manifest."""
     form = source.file.with_name(f"{source.name}{_FORM}") if source.is_plan else source.file
     manifest = source.manifest
     if form.is_file() and (not source.is_plan or (manifest and form.name in manifest.files)):
         return _of_network(read_unchanged(form), form)
-    assert manifest is not None  # of a plan without one, nothing is exported
+    assert manifest is not None  # plans without a manifest are refused before
     inputs, outputs = (
         [TensorSpec(one.name, np.dtype(one.dtype), one.dims) for one in side]
         for side in (manifest.model.inputs, manifest.model.outputs)
@@ -266,7 +266,7 @@ def _of_network(network: ir.Model, file: Path) -> Signature:
 def _batch(
     signature: Signature, shapes: set[str], source: _Source, asked: int | None
 ) -> tuple[int, tuple[str, ...]]:
-    """Return Triton's ``max_batch_size``, and why it is 0 where that is not what was asked for."""
+    """Return Triton's ``max_batch_size``; if it is 0 without being asked for, also the reason."""
     largest = _largest_batch(source, signature)
     why = _why_not_batched(signature, shapes, is_sure=asked is not None)
     if asked == 0:
@@ -284,12 +284,12 @@ def _batch(
 
 
 def _why_not_batched(signature: Signature, shapes: set[str], *, is_sure: bool) -> str:
-    """Return why the first axis of some tensor is no batch that Triton may join; empty where it is one.
+    """Return why the first axis of some tensor is not a batch that Triton may join; empty if it is one.
 
     Args:
-        signature: of the engine.
-        shapes: inputs that hold a shape.
-        is_sure: the user says that the first axis is the batch, so names of dims do not count.
+        signature: signature of the engine.
+        shapes: names of inputs that hold a shape.
+        is_sure: whether the user says that the first axis is the batch, so that names of dims do not matter.
     """
     if shapes:
         return f"the input '{sorted(shapes)[0]}' holds a shape"
@@ -322,7 +322,7 @@ def _largest_batch(source: _Source, signature: Signature) -> int:
 
 
 def _needs(source: _Source) -> Iterator[str]:
-    """Yield what the server must have for a plan."""
+    """Yield what the server needs for the engine."""
     if not source.is_plan:
         yield "the portable engine is for CPUs: its instances run there (KIND_CPU)"
         return
@@ -342,7 +342,7 @@ def _needs(source: _Source) -> Iterator[str]:
 def _check_free(
     files: Mapping[Path, str], engine: Path, config: Path, text: str, *, force: bool
 ) -> None:
-    """Refuse to write over another model, unless that was asked for."""
+    """Refuse to overwrite another model, unless the user asked for that."""
     if force:
         return
     for path in files:

@@ -1,7 +1,7 @@
-"""Triton's ``config.pbtxt``: what a model takes and gives, in the text form of ``inference.ModelConfig``.
+"""Triton's ``config.pbtxt``: inputs and outputs of a model, in the text form of ``inference.ModelConfig``.
 
-Source: NVIDIA, *Triton Inference Server: Model Configuration*, ``model_config.proto``, and what its
-backends for TensorRT and ONNX Runtime check when they load a model.
+Source: NVIDIA, *Triton Inference Server: Model Configuration*, ``model_config.proto``, and the checks that
+its backends for TensorRT and ONNX Runtime make when they load a model.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _COMMON_TYPES = {
 
 @dataclass(frozen=True)
 class TritonBackend:
-    """What runs a model in Triton.
+    """A backend of Triton.
 
     Attributes:
-        name: of the backend.
-        platform: the older name of the same.
-        file: the name that a model file has.
-        device: the kind of its instances.
-        dtypes: NumPy's name of a type -> Triton's, of those that the backend takes.
+        name: its name.
+        platform: its older name.
+        file: name of a model file.
+        device: kind of its instances.
+        dtypes: NumPy's name of a type -> Triton's, for all types that the backend accepts.
         takes_scalars: whether a tensor without axes may be an input or an output.
     """
 
@@ -66,11 +66,11 @@ class TritonTensor:
     """An input or output.
 
     Attributes:
-        name: of the tensor.
-        data_type: Triton's, such as ``TYPE_FP32``.
-        dims: in requests, without the batch axis where the model batches; -1 where a dim is open.
-        is_vector_of_samples: the model itself has one number a sample, and no axis besides the batch.
-        holds_a_shape: TensorRT reads it in host memory.
+        name: name of the tensor.
+        data_type: Triton's type, such as ``TYPE_FP32``.
+        dims: dims in requests, without the batch axis if the model batches; -1 for a dynamic dim.
+        is_vector_of_samples: whether the model has one number per sample, with no axis besides the batch.
+        holds_a_shape: whether TensorRT reads it in host memory.
     """
 
     name: str
@@ -80,7 +80,7 @@ class TritonTensor:
     holds_a_shape: bool = False
 
     def text(self) -> str:
-        """Return the message."""
+        """Return it in protobuf's text form."""
         dims = ", ".join(map(str, self.dims))
         parts = [f"name: {_quoted(self.name)}", f"data_type: {self.data_type}", f"dims: [ {dims} ]"]
         if self.is_vector_of_samples:
@@ -95,13 +95,13 @@ class ModelConfig:
     """A model as Triton serves it.
 
     Attributes:
-        name: of the model, which is that of its folder.
-        backend: what runs it.
-        inputs: what it takes.
-        outputs: what it gives.
-        max_batch_size: samples that Triton may join to one run; 0 where requests bring the batch themselves.
-        instances: of the model, on each device.
-        num_profiles: optimization profiles of a plan.
+        name: name of the model and of its folder.
+        backend: the backend that runs it.
+        inputs: its inputs.
+        outputs: its outputs.
+        max_batch_size: how many samples Triton may join into one run; 0 if requests bring whole batches.
+        instances: number of instances on each device.
+        num_profiles: number of optimization profiles of a plan.
         dla_core: the DLA core that a plan was built for; None for the GPU.
     """
 
@@ -141,16 +141,16 @@ class ModelConfig:
 def described(
     spec: TensorSpec, backend: TritonBackend, *, batches: bool, shapes: Iterable[str] = ()
 ) -> TritonTensor:
-    """Return an input or output as Triton knows it.
+    """Return an input or output as Triton describes it.
 
     Args:
-        spec: of the network; axis 0 is its batch axis where the model batches.
-        backend: what will run it.
+        spec: the network's input or output; axis 0 is its batch axis if the model batches.
+        backend: the backend that will run it.
         batches: whether Triton adds the batch axis.
         shapes: names of inputs that hold a shape.
 
     Raises:
-        OptionError: the backend does not take its type, its shape, or an axis of nothing.
+        OptionError: the backend does not accept its type, its shape, or an empty axis.
     """
     if spec.dtype.name not in backend.dtypes:
         raise OptionError(
@@ -177,7 +177,7 @@ def _block(name: str, tensors: Sequence[TritonTensor]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Return a string as protobuf's text form writes it: bytes outside of ASCII's printable ones in octal."""
+    """Return a string in protobuf's text form: bytes that are not printable ASCII in octal."""
     known = {ord('"'): '\\"', ord("\\"): "\\\\"}
     return '"' + "".join(
         known.get(byte, chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")

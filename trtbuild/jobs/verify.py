@@ -1,4 +1,4 @@
-"""The stages of ``trtbuild verify``: a float network, an engine and data in; figures and blame out."""
+"""The stages of ``trtbuild verify``: compares an engine with a float network, and finds layers at fault."""
 
 from __future__ import annotations
 
@@ -66,19 +66,19 @@ _UNRULED = Ruling("", "")
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """What came out; saved as JSON, it can be judged again.
+    """The result; saved as JSON, it can be judged again.
 
     Attributes:
         reference, engine: file names.
-        data: where the images came from.
-        account: how many were used, where inputs lie, and what of the data was passed over.
-        spoilt: why no figure on the samples may be believed.
-        comparison: the outputs.
-        limits: of the gate.
-        verdict: its judgement.
-        ruling: whether the engine may be shipped; follows from the others.
-        next_step: what to do about it; None for nothing, and of what was judged again.
-        layers, sensitivity, culprits: None where not asked for.
+        data: where the images come from.
+        account: number of used samples, ranges of inputs, and skipped data.
+        spoilt: why figures on the samples cannot be trusted.
+        comparison: figures of the outputs.
+        limits: limits of the gate.
+        verdict: the gate's verdict.
+        ruling: whether the engine may be shipped; derived from the other fields.
+        next_step: what to do next; None if nothing, and after judging again.
+        layers, sensitivity, culprits: None if not asked for.
     """
 
     reference: str
@@ -107,7 +107,7 @@ class Verification:
 
 
 def load_verification(path: Path) -> Verification:
-    """Read what `Verification.to_json` gave.
+    """Read a file of `Verification.to_json`.
 
     Raises:
         InputError: unreadable, or of another schema or version.
@@ -118,10 +118,10 @@ def load_verification(path: Path) -> Verification:
 
 
 def judge_again(found: Verification, gate: Gate) -> Verification:
-    """Return a saved result with other limits and their verdict; nothing is run.
+    """Return a saved result with other limits and a new verdict; runs nothing.
 
     Raises:
-        OptionError: a limit is on a figure that was not measured.
+        OptionError: a limit is set on a figure that was not measured.
     """
     verdict = judge(found.comparison, gate)
     return replace(found, limits=gate.limits, verdict=verdict, ruling=_UNRULED, next_step=None)
@@ -131,12 +131,12 @@ def judge_again(found: Verification, gate: Gate) -> Verification:
 def verify(
     recipe: VerifyRecipe, progress: Progress = silent, besides: Besides | None = None
 ) -> Verification:
-    """Compare, judge, and find who is to blame.
+    """Compare, judge, and find the layers at fault.
 
     Args:
-        recipe: what is compared, on what.
-        progress: told of every stage.
-        besides: files that are read and written besides.
+        recipe: what to compare, on which data.
+        progress: called in every stage.
+        besides: other files that the command reads and writes.
 
     Raises:
         InputError: a file, the data or an option is wrong, or they do not belong together.
@@ -159,7 +159,7 @@ def verify(
         reference = _reference(recipe.reference, artifact, engine, axes)
         source = _source(recipe.data, reference.inputs)
         comparison = _compared(recipe, artifact, (reference, engine), source, progress)
-        account = account_for(recipe.data, verify=source)  # behind a pass it is known of code, too
+        account = account_for(recipe.data, verify=source)  # code must have been read once before
     finally:
         engine.close()
     given = recipe.reference
@@ -203,14 +203,14 @@ def _compared(
 
 
 def _graph(artifact: Artifact | None, engine: Path) -> ir.Model | None:
-    """The graph whose outputs are looked at: of a PyTorch module, the engine's own, where there is one."""
+    """The graph with the outputs' meaning: the float network's; for a PyTorch module the engine's, if any."""
     if artifact is not None:
         return artifact.source
     return read_model(engine) if engine.suffix == ".onnx" else None
 
 
 def _engine(recipe: VerifyRecipe, artifact: Artifact | None) -> Session:
-    """The engine's session; of an ONNX file that holds what ONNX Runtime cannot run, that of its front."""
+    """The engine's session; for an ONNX file that ONNX Runtime cannot run whole, that of its front part."""
     onnx = recipe.engine.suffix == ".onnx" and recipe.engine.is_file()
     if artifact is not None and artifact.cut is not None and onnx:
         front, cut = front_of(read_model(recipe.engine))
@@ -241,7 +241,7 @@ def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
 
 
 class _Remembering:
-    """A session that still knows what it has answered last."""
+    """A session that keeps its last outputs."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -249,16 +249,16 @@ class _Remembering:
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
-        """Those of the session."""
+        """The session's inputs."""
         return self._session.inputs
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
-        """Those of the session."""
+        """The session's outputs."""
         return self._session.outputs
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Return what the session answers, and keep it as `last`."""
+        """Run the session, and keep its outputs as `last`."""
         found = self._session.run(feeds)
         self.last = found
         return found
@@ -271,9 +271,9 @@ class _Remembering:
 def _checked(
     batches: Iterator[Batch], reference: _Remembering, recipe: VerifyRecipe
 ) -> Iterator[Batch]:
-    """The batches, unless the first already shows that a limit could not be judged at the end.
+    """Yield the batches; raise at the first one if a limit could not be judged at the end.
 
-    After the last one, the labels are an error where the reference is right by chance only.
+    After the last one, raise if the reference agrees with the labels only by chance.
     """
     if recipe.gate.max_metric_drop is not None and not recipe.options.metrics:
         raise OptionError("a limit on a metric needs one; give it with --metric.")

@@ -1,4 +1,4 @@
-"""What the 2:4 zeros of each layer cost, of a network whose dense form is known."""
+"""The cost of the 2:4 zeros of each layer, for a network whose dense form is known."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _log = logging.getLogger(__name__)
 def with_cost_of_zeros(
     artifact: Artifact, few: Sequence[Batch], progress: Progress = silent
 ) -> Artifact:
-    """Return `artifact` with a record of what the 2:4 zeros of each layer do to the outputs, costliest first.
+    """Record the effect of each layer's 2:4 zeros on the outputs, the most costly layer first.
 
-    To first order, in float, against the module as it was loaded: the SQNR with the zeros of that layer
-    alone, and what all zeros together would gain without them. Nothing is recorded where no layer has got the
-    pattern since, or layers have another shape, as where channels were pruned, too.
+    Estimated to first order, in float, against the module as it was loaded: the SQNR with only this layer's
+    zeros, and the gain if all zeros except this layer's are made. Nothing is recorded if no layer has got the
+    pattern since loading, or if layers have another shape because channels were pruned, too.
 
     Args:
         artifact: the network, with the module as it was loaded.
-        few: what is run.
-        progress: told of every run.
+        few: the batches to run.
+        progress: called after every run.
     """
     dense = artifact.reference
     if dense is None or not few:

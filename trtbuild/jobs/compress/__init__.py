@@ -1,4 +1,4 @@
-"""A module becomes smaller in rounds: the plan of steps, the steps, the builds, and the record of a run."""
+"""Makes a module smaller in rounds: the plan of steps, the steps, the builds, and the record of a run."""
 
 from __future__ import annotations
 

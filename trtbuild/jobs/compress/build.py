@@ -1,4 +1,4 @@
-"""The last step of a compression: a round's module as a folded network and an engine, judged alike."""
+"""The last step of a compression: builds a folded network and an engine of a round's module, and judges."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def build_recipe(setting: Setting, folder: str, place: Path) -> EngineRecipe:
     """Return the recipe of the engine of the module in a folder of the run.
 
     Args:
-        setting: of the run.
-        folder: of the module.
+        setting: setting of the run.
+        folder: folder of the module.
         place: where the engine goes.
     """
     asked = setting.recipe
@@ -76,7 +76,7 @@ def build_recipe(setting: Setting, folder: str, place: Path) -> EngineRecipe:
 
 
 def build_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
-    """Export the module of a round, build its engine where INT8 was asked for, and judge every form of it.
+    """Export a round's module, build its engine if INT8 was asked for, and judge every form of it.
 
     Raises:
         InputError: the module, the data or an option is wrong.
@@ -110,7 +110,7 @@ def build_step(setting: Setting, step: Step, record: Compression, held: Held) ->
 
 
 def _cost_of(record: Compression, number: int) -> CompressionPoint:
-    """What the last module of a round costs; without figures."""
+    """The size figures of a round's last module, without accuracy and latency."""
     point = next(p for p in reversed(record.points) if p.round == number)
     return replace(point, figure=None, lost=None, latency_ms=None, latency_share=None)
 
@@ -118,7 +118,7 @@ def _cost_of(record: Compression, number: int) -> CompressionPoint:
 def _forms(
     recipe: EngineRecipe, result: EngineResult | None, folder: str, stack: contextlib.ExitStack
 ) -> Iterator[tuple[str, tuple[Session, str, int]]]:
-    """Stage -> what runs it, where it lies in the folder of the run, and the bytes of its constants."""
+    """Stage -> its session, its path in the run's folder, and the bytes of its constants."""
     folded = read_model(recipe.model)
     yield "folded", (open_session(folded), f"{folder}/{recipe.model.name}", network_cost(folded))
     if result is None or result.artifact.quantized is None:

@@ -1,4 +1,4 @@
-"""A module becomes smaller in rounds, its user trains it after each, and at the end stands its engine."""
+"""Makes a module smaller in rounds, with the user's training after each, and builds its engine at the end."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ if TYPE_CHECKING:
 __all__ = ["CompressOutcome", "compress", "tune"]
 
 MODULE = "module"
-"""The folder of the module that is kept, in the folder of the run."""
+"""Name of the folder, in the run's folder, with the module that is kept."""
 
-# What does not change what comes out, or is looked at apart.
+# Options that do not change the result, or are compared separately.
 _FREE = frozenset(("output", "fresh", "source.weights"))
 
 
 @dataclass(frozen=True)
 class CompressOutcome:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        record: everything that was done and judged; the same is in ``compression.json``.
-        folder: of the run.
-        resumed: steps that an earlier run had done already.
-        warnings: what loading the module had to say.
+        record: all steps and their figures; the same as in ``compression.json``.
+        folder: folder of the run.
+        resumed: number of steps that an earlier run had done.
+        warnings: warnings from loading the module.
     """
 
     record: Compression
@@ -78,17 +78,17 @@ def compress(
 ) -> CompressOutcome:
     """Prune and train in rounds, make 2:4 zeros, fold, export and build in INT8, all within the limits.
 
-    After every step the folder holds what was done; the same call goes on from there. A round that loses more
-    than it may ends the pruning, and what came before it is kept. Of the rounds that are left the smallest is
-    built, and the one before it where its engine loses too much.
+    After every step the folder holds what is done; the same call continues from there. A round that loses
+    more than the limits allow ends the pruning, and the rounds before it are kept. Of these the smallest is
+    built; if its engine loses too much, the one before it.
 
     Args:
-        recipe: what is compressed, by which functions, how far.
-        progress: told of every step.
-        besides: files that are read and written besides.
+        recipe: what to compress, with which functions, how far.
+        progress: called in every step.
+        besides: other files that the command reads and writes.
 
     Raises:
-        InputError: the module, the data, an option or a function of the user's is wrong; what is done stays.
+        InputError: the module, the data, an option or a user's function is wrong; finished steps stay.
         OutputError: the folder cannot be written.
         MissingError: torch or a backend does not work here.
     """
@@ -119,12 +119,12 @@ def tune(
     """Let the user's function train a module, and save it so that it loads as weights of its factory.
 
     Args:
-        recipe: what is trained, by what.
-        progress: told of every step.
-        besides: files that are read and written besides.
+        recipe: what to train, with which functions.
+        progress: called in every step.
+        besides: other files that the command reads and writes.
 
     Raises:
-        InputError: the module, an option or a function of the user's is wrong; what is done stays.
+        InputError: the module, an option or a user's function is wrong; finished steps stay.
         OutputError: the folder cannot be written.
         MissingError: torch is not installed.
     """
@@ -155,7 +155,7 @@ def _run(
     progress: Progress,
     besides: Besides | None,
 ) -> CompressOutcome:
-    """Do the steps that are not done and are due."""
+    """Do the steps that are due and not done yet."""
     _check_stages(recipe, steps)
     setting, warnings = _setting(recipe, rounds, teacher, progress, besides, builds=_builds(steps))
     folder = make_directory(recipe.output)
@@ -173,7 +173,7 @@ def _run(
         record = record.having(_done(setting, step, record, held))
         write_record(record, folder)
         if step.epoch:
-            shutil.rmtree(folder / before, ignore_errors=True)  # of the epoch before
+            shutil.rmtree(folder / before, ignore_errors=True)  # the module of the epoch before
     progress("compress", len(steps), len(steps))
     record = _finished(setting, record, steps)
     write_record(record, folder)
@@ -185,7 +185,7 @@ _STAGES = {Kind.PRUNE: "pruned", Kind.SPARSE: "sparse", Kind.TRAIN: "tuned"}
 
 
 def _check_stages(recipe: CompressRecipe, steps: tuple[Step, ...]) -> None:
-    """Refuse a limit on a stage that the run has not: nothing would look at it."""
+    """Refuse a limit on a stage that the run does not have: nothing would check it."""
     stages = dict.fromkeys(_STAGES[step.kind] for step in steps if step.kind in _STAGES)
     known = (*stages, *(_OF_A_BUILD if recipe.int8 else ()))
     for stage, _ in recipe.allowance.stage_drops:
@@ -209,7 +209,7 @@ _DO: Mapping[Kind, Callable[[Setting, Step, Compression, Held], CompressionStep]
 
 
 def _done(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
-    """A step, done whole, and how long it took."""
+    """Do a whole step, and record how long it took."""
     started = time.monotonic()
     done = _DO[step.kind](setting, step, record, held)
     return replace(done, seconds=time.monotonic() - started)
@@ -236,7 +236,7 @@ def _setting(
     from trtbuild.pytorch.training import the_function
 
     require_torch()
-    require_torch("torch_pruning")  # what a module lost is kept in its form
+    require_torch("torch_pruning")  # pruned modules are stored in its form
     if builds:
         choose_backend(recipe.backend)
     training = recipe.training
@@ -262,7 +262,7 @@ def _setting(
 
 
 def _check_dense(recipe: CompressRecipe, module: Any) -> None:
-    """Refuse an object that was pruned: what it lost would be taken from it twice."""
+    """Refuse a module object that is pruned already: the same pruning would be applied twice."""
     from trtbuild.pytorch.prune import history_of
 
     is_object = not isinstance(recipe.source.target, str) and recipe.source.weights is None
@@ -274,7 +274,7 @@ def _check_dense(recipe: CompressRecipe, module: Any) -> None:
 
 
 def _asked(recipe: CompressRecipe, setting: Setting) -> Iterator[tuple[str, str]]:
-    """Everything that decides what comes out, as texts; of modules also their weights."""
+    """Everything that decides the result, as texts; for modules also their weights."""
     from trtbuild.pytorch.training import weights_digest
 
     yield from ((name, text) for name, text in _flat(to_table(recipe)) if name not in _FREE)
@@ -292,7 +292,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
 
 
 def _finished(setting: Setting, record: Compression, steps: tuple[Step, ...]) -> Compression:
-    """The record with its verdict, and the module that is kept in its folder."""
+    """Complete the record with the verdict, and save the module that is kept."""
     chosen = chosen_round(record, builds=setting.builds)
     met, _ = verdict_of(record, steps, builds=setting.builds)
     ruling = ruling_of(record, steps, builds=setting.builds)

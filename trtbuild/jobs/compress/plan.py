@@ -1,4 +1,4 @@
-"""The steps of a compression, fixed before the first one; what has been done decides which of them is due."""
+"""The steps of a compression, fixed before the first one; earlier results decide which of them are due."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
 
 
 class Kind(StrEnum):
-    """What a step does."""
+    """The kind of a step."""
 
     LOADED = "loaded"
     PRUNE = "prune"
@@ -39,13 +39,13 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One step, which is done whole or not at all.
+    """One step, which is done completely or not at all.
 
     Attributes:
         kind: what it does.
-        round: 0 is the module as loaded; every round takes something away, and trains what is left.
-        epoch: of training, from 0; None where the training is one step.
-        epochs: how many there are.
+        round: 0 is the module as loaded; every other round removes something and trains the rest.
+        epoch: epoch of training, from 0; None if the training is one step.
+        epochs: number of epochs.
     """
 
     kind: Kind
@@ -55,31 +55,31 @@ class Step:
 
     @property
     def name(self) -> str:
-        """What it is called, also in the record of a run."""
+        """Its name, also in the record of a run."""
         name = f"{self.kind} {self.round}"
         return name if self.epoch is None else f"{name}, epoch {self.epoch + 1} of {self.epochs}"
 
     @property
     def folder(self) -> str:
-        """Where in the folder of the run its module goes."""
+        """Folder of its module, in the run's folder."""
         part = "" if self.epoch is None else f"-{self.epoch + 1}"
         return f"{self.round}/{self.kind.replace(':', '-')}{part}"
 
     @property
     def ends_training(self) -> bool:
-        """Whether the round's training is done with it."""
+        """Whether the round's training ends with it."""
         return self.kind is Kind.TRAIN and (self.epoch is None or self.epoch + 1 == self.epochs)
 
 
 def plan_steps(
     prunings: int, *, sparse: bool, epochs: int | None, builds: bool
 ) -> tuple[Step, ...]:
-    """Return all steps in their order; networks are built from the smallest on.
+    """Return all steps in order; networks are built from the smallest on.
 
     Args:
-        prunings: rounds in which channels go; 0 and nothing sparse trains the module as loaded.
+        prunings: number of rounds that remove channels; 0 and nothing sparse trains the module as loaded.
         sparse: whether a round of 2:4 zeros follows.
-        epochs: of each training; None where the user's function is the whole training.
+        epochs: epochs of each training; None if the user's function does the whole training.
         builds: whether a network is built at the end.
     """
     thinning = [(Kind.PRUNE, number) for number in range(1, prunings + 1)]
@@ -109,7 +109,7 @@ _ENGINE_STAGES = frozenset(("weights", "form", "engine"))
 
 
 def float_round(record: Compression, number: int) -> CompressionPoint | None:
-    """Return the module that a round ended with; None where it did not end, or lost more than it may."""
+    """Return the module at the end of a round; None if the round did not end, or lost more than allowed."""
     points = [p for p in record.points if p.round == number and p.stage not in _ENGINE_STAGES]
     ended = [point for point in points if point.stage in ("loaded", "tuned")]
     if not ended or not all(point.passed for point in points):
@@ -123,14 +123,14 @@ def _has_missed(record: Compression, number: int) -> bool:
 
 
 def base_round(record: Compression, number: int) -> int:
-    """Return the last round before `number` that lost no more than it may: what the next one starts from."""
+    """Return the last round before `number` that lost no more than allowed: the base of the next round."""
     return next(
         earlier for earlier in range(number - 1, -1, -1) if float_round(record, earlier) is not None
     )
 
 
 def chosen_round(record: Compression, *, builds: bool) -> int | None:
-    """Return the last round that lost no more than it may, its engine included; None without one."""
+    """Return the last round that lost no more than allowed, including its engine; None without one."""
     last = max((point.round for point in record.points), default=0)
     for number in range(last, -1, -1):
         if float_round(record, number) is None:
@@ -148,7 +148,7 @@ def _is_built(record: Compression, number: int) -> bool:
 
 
 def is_due(step: Step, record: Compression) -> bool:
-    """Return whether a step still serves: nothing smaller is tried once something lost more than it may."""
+    """Return whether a step is still useful: after a loss beyond the limits, nothing smaller is tried."""
     if step.kind is Kind.BUILD:
         if float_round(record, step.round) is None:
             return False
@@ -195,10 +195,10 @@ def verdict_of(
 
 
 def ruling_of(record: Compression, steps: tuple[Step, ...], *, builds: bool) -> Ruling:
-    """Return whether what is kept may be shipped, and why.
+    """Return whether the module that is kept may be shipped, and why.
 
-    It may where the last round was reached within the limits, one of them is on what is shipped, and nothing
-    lies below the floor of `trtbuild.verification.ruling.floors`.
+    It may if the last round was reached within the limits, one of the limits is on what is shipped, and
+    nothing is below the floor of `trtbuild.verification.ruling.floors`.
     """
     met, why = verdict_of(record, steps, builds=builds)
     if met is None:
@@ -215,7 +215,7 @@ def ruling_of(record: Compression, steps: tuple[Step, ...], *, builds: bool) -> 
 
 
 def _unpruned(record: Compression) -> Iterator[str]:
-    """Of each round of pruning that took nothing away: why."""
+    """For each pruning round that removed nothing, the reason."""
     for done in record.done:
         if done.step.startswith(f"{Kind.PRUNE} ") and not done.points:
             reason = done.notes[0].removeprefix("the budget cannot be met: ").rstrip(".")

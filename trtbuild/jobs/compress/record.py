@@ -1,4 +1,4 @@
-"""The record of a compression: written whole after every step, so that an interrupted run can go on."""
+"""The record of a compression: saved completely after every step, so that an interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 SCHEMA, VERSION = "trtbuild.compression", 1
 FILE = "compression.json"
 
-_MARGIN = 1e-9  # of a figure in floating point
+_MARGIN = 1e-9  # for rounding of floating-point figures
 
 TITLES = {
     "loaded": "module as loaded",
@@ -42,21 +42,21 @@ TITLES = {
 
 @dataclass(frozen=True)
 class CompressionPoint:
-    """One network on the way, as it was judged.
+    """One evaluated network of a run.
 
     Attributes:
-        stage: ``loaded``, ``pruned``, ``sparse``, ``tuned``; of a build ``folded``, ``weights`` (in INT8),
+        stage: ``loaded``, ``pruned``, ``sparse``, ``tuned``; for a build ``folded``, ``weights`` (in INT8),
             ``form`` (everything in INT8 as written) and ``engine``.
-        round: 0 is the module as loaded; every round takes something away.
-        path: what holds it, in the folder of the run; empty where it was not kept.
-        figure: of the user's evaluation; None where there is none.
-        lost: of the figure, since the module was loaded.
-        limit: the most that may be lost here; None for no limit.
-        parameters: values that are learned.
-        macs: multiply-accumulates of one sample; None where they cannot be counted.
-        weight_bytes: what parameters, buffers or constants take.
-        latency_ms: median of one run; None where it was not measured.
-        latency_share: of the module as loaded, measured in turns with it.
+        round: 0 is the module as loaded; every other round removes something.
+        path: its file or folder, in the run's folder; empty if it was not kept.
+        figure: result of the user's evaluation; None without one.
+        lost: loss of that figure since the module was loaded.
+        limit: the largest loss allowed here; None for no limit.
+        parameters: number of trained values.
+        macs: multiply-accumulates per sample; None if they cannot be counted.
+        weight_bytes: size of the parameters, buffers or constants.
+        latency_ms: median of one run; None if it was not measured.
+        latency_share: latency as a share of the module's as loaded, measured in turns with it.
     """
 
     stage: str
@@ -73,28 +73,28 @@ class CompressionPoint:
 
     @property
     def passed(self) -> bool:
-        """Whether no more was lost than may be."""
+        """Whether no more was lost than allowed."""
         return self.limit is None or self.lost is None or self.lost <= self.limit + _MARGIN
 
     @property
     def what(self) -> str:
-        """What it is, in words."""
+        """Its name, in words."""
         title = TITLES[self.stage]
         return f"{title} of round {self.round}" if self.round else title
 
 
 @dataclass(frozen=True)
 class CompressionStep:
-    """A step that is done.
+    """A finished step.
 
     Attributes:
         step: its name.
-        seconds: that it took.
-        points: what was judged in it.
-        folder: of the module that it left, in the folder of the run; empty for none.
-        gone: share of the channels that went, where that was the wish.
+        seconds: how long it took.
+        points: the networks that it evaluated.
+        folder: folder of the module that it saved, in the run's folder; empty for none.
+        gone: share of the channels that were removed, if a share was asked for.
         notes: sentences for the user.
-        below_floor: of a build: why its engine may not be shipped, whatever the evaluation says of it.
+        below_floor: for a build, why its engine may not be shipped, whatever the evaluation says.
     """
 
     step: str
@@ -112,13 +112,13 @@ class Compression:
 
     Attributes:
         target: the module.
-        asked: option -> text, of everything that decides what comes out; a run goes on only with the same.
-        steps: the names of all steps, in their order.
-        done: the steps that are done; others were not due, or are still to be done.
-        chosen: the round that is kept; None before the end, and where nothing meets the limits.
+        asked: option -> text, for everything that decides the result; a run continues only with the same.
+        steps: the names of all steps, in order.
+        done: the finished steps; others were not due, or are still to be done.
+        chosen: the round that is kept; None before the end, and if nothing meets the limits.
         met: whether everything was reached within the limits; None before the end, and without limits.
         verdict: ``SHIP``, ``DO NOT SHIP`` or ``NOT JUDGED``; empty before the end.
-        why: the same in a sentence; empty before the end.
+        why: the reason in a sentence; empty before the end.
         module: folder of the module that is kept, for ``--weights``; empty before the end.
     """
 
@@ -134,33 +134,33 @@ class Compression:
 
     @property
     def points(self) -> tuple[CompressionPoint, ...]:
-        """Everything that was judged, in its order."""
+        """All evaluated networks, in order."""
         return tuple(point for done in self.done for point in done.points)
 
     def folder_of(self, number: int) -> str:
-        """Return the folder of the module that a round has left last; empty for the module as loaded."""
+        """Return the folder of the last module that a round saved; empty for the module as loaded."""
         of_round = [done for done in self.done if done.folder.startswith(f"{number}/")]
         return of_round[-1].folder if of_round else ""
 
     def has(self, step: str) -> bool:
-        """Return whether a step is done."""
+        """Return whether a step is finished."""
         return any(done.step == step for done in self.done)
 
     def having(self, done: CompressionStep) -> Compression:
-        """Return the record with one more step done."""
+        """Return the record with one more finished step."""
         return replace(self, done=(*self.done, done))
 
 
 def begin(fresh: Compression, folder: Path, *, anew: bool) -> Compression:
-    """Return the record of the run that `folder` holds, or `fresh` where it holds none.
+    """Return the record of the run in `folder`, or `fresh` if there is none.
 
     Args:
-        fresh: with nothing done.
-        folder: of the run.
-        anew: whether what the folder holds is not looked at.
+        fresh: a record with no finished step.
+        folder: folder of the run.
+        anew: whether to ignore what the folder holds.
 
     Raises:
-        OptionError: it holds a run that asked for something else.
+        OptionError: the folder holds a run with other options.
         InputError: its record cannot be read.
     """
     path = folder / FILE
@@ -183,7 +183,7 @@ def begin(fresh: Compression, folder: Path, *, anew: bool) -> Compression:
 
 
 def write_record(record: Compression, folder: Path) -> None:
-    """Write the record into `folder`, whole or not at all.
+    """Write the record into `folder`, completely or not at all.
 
     Raises:
         OutputError: it cannot be written.

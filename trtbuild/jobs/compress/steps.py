@@ -1,4 +1,4 @@
-"""What each step of a compression does to the module: judged, thinned, trained, saved."""
+"""The steps of a compression: evaluating, pruning, training and saving a module."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ __all__ = [
     "train_step",
 ]
 
-# Figures of one evaluation that differ by more than this share are of two evaluations.
+# If two evaluations of the same network differ by more than this share, they used different data.
 _REPEATED = 1e-3
 _RESTORED_ON, _RESTORE_BATCH = 512, 32
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all steps of a run work with.
+    """What all steps of a run use.
 
     Attributes:
-        recipe: what was asked for.
-        inputs: of the module, with their dynamic axes.
+        recipe: the user's options.
+        inputs: inputs of the module, with their dynamic axes.
         train: trains a module.
-        evaluate: says how good one is, or None.
+        evaluate: evaluates a module, or None.
         loaded: the module as loaded.
-        teacher: what the training gets as teacher; None for nothing.
-        rounds: of pruning.
+        teacher: teacher for the training; None for no teacher.
+        rounds: number of pruning rounds.
         builds: whether networks are built at the end.
-        progress: told of every step.
+        progress: called in every step.
     """
 
     recipe: CompressRecipe
@@ -87,25 +87,25 @@ class Setting:
 
     @property
     def limits(self) -> Mapping[str, float]:
-        """Stage -> the largest loss there."""
+        """Stage -> the largest loss allowed there."""
         return self.recipe.allowance.limits
 
     @property
     def name(self) -> str:
-        """Stem of the files."""
+        """Stem of the file names."""
         return self.recipe.source.name.rpartition(":")[2].rpartition(".")[2].strip() or "module"
 
     def is_sparse(self, number: int) -> bool:
-        """Return whether 2:4 zeros are made in this round."""
+        """Return whether this round makes 2:4 zeros."""
         return self.recipe.sparsity is not None and number == self.rounds + 1
 
 
 @dataclass
 class Held:
-    """The module that the last training left in memory, and its folder: the next epoch gets the same object.
+    """The module that the last training left in memory, and its folder; the next epoch uses the same object.
 
-    What was cut is always read again, as a run that goes on would: its tensors lie in another order in memory
-    else, which rounds otherwise.
+    A pruned module is always loaded again, as a continued run does: in memory its tensors have another
+    layout, which changes rounding.
     """
 
     folder: str = ""
@@ -113,7 +113,7 @@ class Held:
 
 
 def source_of(setting: Setting, folder: str) -> ModuleSource:
-    """Return the source of the module in a folder of the run; of the module as loaded without a folder."""
+    """Return the source of the module in a folder of the run, or of the module as loaded without a folder."""
     if not folder:
         return setting.recipe.source
     return replace(
@@ -127,7 +127,7 @@ def source_of(setting: Setting, folder: str) -> ModuleSource:
 
 
 def module_at(setting: Setting, folder: str, held: Held | None = None) -> Any:
-    """Return the module in a folder of the run, in eval mode; a copy of the module as loaded without one."""
+    """Return the module in a folder of the run, in eval mode; without one, a copy of the loaded module."""
     from trtbuild.pytorch import load_module
     from trtbuild.pytorch.copies import copy_module
 
@@ -139,7 +139,7 @@ def module_at(setting: Setting, folder: str, held: Held | None = None) -> Any:
 
 
 def save_module(setting: Setting, module: Any, folder: Path) -> None:
-    """Write a module into `folder`, so that it loads as weights of the factory: its cuts and its weights."""
+    """Save a module into `folder`, with its pruning, so that it loads as weights of the factory."""
     from trtbuild.pytorch.copies import copy_module, make_weights_plain
     from trtbuild.pytorch.inputs import bind_inputs
     from trtbuild.pytorch.prune import PruneHistory, history_of, save_pruned
@@ -153,14 +153,14 @@ def save_module(setting: Setting, module: Any, folder: Path) -> None:
 def judged(
     setting: Setting, record: Compression, module: Any, cost: CompressionPoint, what: str
 ) -> CompressionPoint:
-    """Return `cost` with the figure of the user's evaluation of `module`, and what of it is lost.
+    """Return `cost` with the figure of the user's evaluation of `module`, and its loss.
 
     Args:
-        setting: of the run.
-        record: what was done before; its first point is the module as loaded.
-        module: what is evaluated: a module, or what stands for one.
-        cost: all but the figures.
-        what: the module is, for messages.
+        setting: setting of the run.
+        record: the steps before; the first point is the module as loaded.
+        module: what to evaluate: a module, or an object that stands for one.
+        cost: everything except the figures.
+        what: name of the module, for messages.
     """
     from trtbuild.pytorch.training import evaluated, name_of
 
@@ -175,7 +175,7 @@ def judged(
 
 
 def as_module(setting: Setting, module: Any, session: Session) -> Any:
-    """Return a module that runs `session` and answers as `module` does."""
+    """Return a module that runs `session` and returns outputs in the form of `module`."""
     from trtbuild.pytorch.inputs import bind_inputs
     from trtbuild.pytorch.running import run
     from trtbuild.pytorch.session_module import SessionModule
@@ -185,14 +185,14 @@ def as_module(setting: Setting, module: Any, session: Session) -> Any:
 
 
 def _seed(setting: Setting, step: Step) -> None:
-    """Set the random numbers of a step, whatever ran before it in this process."""
+    """Seed the random numbers of a step, independent of what ran before in this process."""
     from trtbuild.pytorch.training import seed_all
 
     seed_all(setting.recipe.training.seed * 1_000_003 + step.round * 10_007 + (step.epoch or 0))
 
 
 def loaded_network(setting: Setting) -> Path:
-    """Return where the module as loaded lies as an ONNX file, where networks are built."""
+    """Return the path of the loaded module's ONNX file, for runs that build networks."""
     return setting.recipe.output / "0" / f"{setting.name}.loaded.onnx"
 
 
@@ -212,7 +212,7 @@ def _cost(setting: Setting, module: Any, stage: str, number: int, path: str) -> 
 
 
 def load_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
-    """Judge the module as loaded, and, where networks are built, its exported network as well."""
+    """Evaluate the module as loaded and, if networks are built, also its exported network."""
     del held
     point = judged(setting, record, setting.loaded, _cost(setting, setting.loaded, "loaded", 0, ""),
                    "module as loaded")  # fmt: skip
@@ -241,7 +241,7 @@ def load_step(setting: Setting, step: Step, record: Compression, held: Held) -> 
 
 
 def _check_limit(setting: Setting, point: CompressionPoint) -> None:
-    """Refuse a limit that a useless module would keep, such as 1 of a share below 1."""
+    """Refuse a limit that a useless module would meet, such as 1 on a share below 1."""
     figure, most = point.figure, setting.limits.values()
     if figure is not None and 0 < figure <= max(most, default=0.0):
         raise OptionError(
@@ -263,7 +263,7 @@ def _differences(loaded: CompressionPoint, folded: CompressionPoint) -> list[str
 
 
 def _timed(setting: Setting, module: Any, point: CompressionPoint) -> CompressionPoint:
-    """`point` with the latency of `module`, as a share of that of the module as loaded in the same turns."""
+    """Add the latency of `module` to `point`, also as a share of the loaded module's in the same turns."""
     options = setting.recipe.latency
     if options is None or not setting.builds:
         return point
@@ -287,7 +287,7 @@ def _timed(setting: Setting, module: Any, point: CompressionPoint) -> Compressio
 
 
 def prune_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
-    """Take channels from the module of the round before, judge and save what is left."""
+    """Remove channels from the module of the last good round; evaluate and save the rest."""
     del held
     from trtbuild.pytorch.prune import prune_channels
 
@@ -302,7 +302,7 @@ def prune_step(setting: Setting, step: Step, record: Compression, held: Held) ->
             latency = stack.enter_context(timing)
         try:
             pruned = prune_channels(base, setting.inputs, spec, latency=latency)
-        except BudgetError as error:  # the rounds before it are what can be had
+        except BudgetError as error:  # the earlier rounds are the best that can be reached
             return CompressionStep(step.name, 0.0, notes=(str(error),))
     restored = _restored(setting, base, pruned)
     save_module(setting, pruned.module, setting.recipe.output / step.folder)
@@ -313,7 +313,7 @@ def prune_step(setting: Setting, step: Step, record: Compression, held: Held) ->
 
 
 def _restored(setting: Setting, base: Any, pruned: PruneResult) -> tuple[str, ...]:
-    """Let what is left of each layer compute what it did, in place; return a note of it."""
+    """Adjust the weights that are left, in place, so that each layer computes what it did; return a note."""
     data = setting.recipe.data
     if not (setting.recipe.restore and setting.builds and data.data is not None):
         return ()
@@ -333,9 +333,9 @@ def _restored(setting: Setting, base: Any, pruned: PruneResult) -> tuple[str, ..
 
 
 def _spec_of(setting: Setting, wish: PruneSpec, number: int, record: Compression) -> PruneSpec:
-    """The part of the wish that one round takes: each takes the same share of what is left.
+    """The part of the pruning goal for one round: each round takes the same share of what is left.
 
-    What is wished of the module as loaded is counted anew from what the rounds before have left.
+    Goals that refer to the module as loaded are converted to what the earlier rounds have left.
     """
     part = number / setting.rounds
     first = record.points[0]
@@ -364,7 +364,7 @@ def _spec_of(setting: Setting, wish: PruneSpec, number: int, record: Compression
 
 
 def sparse_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
-    """Make 2:4 zeros in the smallest module that lost no more than it may, judge and save it."""
+    """Make 2:4 zeros in the smallest module that lost no more than allowed; evaluate and save it."""
     del held
     from trtbuild.pytorch.sparsity import make_two_four
 
@@ -379,13 +379,13 @@ def sparse_step(setting: Setting, step: Step, record: Compression, held: Held) -
 
 
 def train_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
-    """Let the user's function train the module of the round, one epoch or all, and save it."""
+    """Let the user's function train the round's module, one epoch or all of them, and save it."""
     from trtbuild.pytorch.sparsity import is_masked, make_two_four
     from trtbuild.pytorch.training import name_of, trained
 
     module = module_at(setting, record.folder_of(step.round), held)
     if setting.is_sparse(step.round) and not is_masked(module):
-        make_two_four(module)  # the zeros that are there: masks hold them
+        make_two_four(module)  # the zeros exist already: this masks them for the training
     extras: dict[str, Any] = {}
     if step.epoch is not None:
         extras |= {"epoch": step.epoch, "epochs": step.epochs}
