@@ -1,1 +1,1 @@
-"""The command line: one file a command; each parses, calls, prints, and chooses the exit code."""
+"""The command line: one file per command; each parses, calls a job, prints, and chooses the exit code."""

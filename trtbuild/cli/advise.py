@@ -1,4 +1,4 @@
-"""``trtbuild advise``: what is in the calibration data, and how little of it would do."""
+"""``trtbuild advise``: finds duplicates and outliers in calibration data, and a subset that suffices."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""A command works in a process of its own, so that somebody is left to say why it died.
+"""Runs a command in a separate process, so that the first process can report why it died.
 
-The processor refuses the lowest whole number by -1, which networks may divide, and the system ends a
-process that reads behind the end of a mapped file, or when memory runs out. None of it can be caught where
-it happens. The process that was started therefore forks, waits, and ends as the other one does; that costs
-milliseconds, as nothing has been imported yet.
+The processor refuses to divide the lowest integer by -1, which networks may do, and the system kills a
+process that accesses a mapped file beyond its end, or when memory runs out. A process cannot catch this
+itself. So the process that was started forks, waits, and ends as its child does. That costs milliseconds,
+because nothing has been imported yet.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["go_on_apart"]
 
-# What CUDA loads into the programs that NVIDIA's profilers start; they do not follow a fork.
+# CUDA sets this in programs that NVIDIA's profilers start; the profilers do not follow a fork.
 _PROFILED = "CUDA_INJECTION64_PATH"
 
-# Signals by which the system ends a process for what it did, and what that was.
+# Signals by which the system ends a process, and the usual cause.
 _DEATHS = {
     "SIGFPE": "the lowest of all whole numbers was divided by -1, or one by zero; look at what the "
     "network divides (Div, Mod) and at what it is fed",
@@ -38,33 +38,33 @@ _DEATHS = {
     "SIGXCPU": "it used more of the processor's time than `ulimit -t` allows",
     "SIGKILL": "another process did so, or the system did for want of memory; use fewer --workers or samples",
 }
-# With these a command only speaks, and is to do so at once.
+# These commands only print, and should do so at once.
 _WORDS_ALONE = ("--help", "--version", "completion", "doctor", "init")
 _OF_INPUT = ("SIGFPE", "SIGBUS")
 _OF_LIBRARIES = ("SIGSEGV", "SIGABRT", "SIGILL")
 WRONG_INPUT, BUG = 2, 4
 
-# The same Ctrl-C may come twice, from the terminal (or `timeout`) and through the parent.
+# One Ctrl-C may arrive twice: from the terminal (or `timeout`), and passed on by the parent.
 _ONE_KEY_PRESS = 0.3  # seconds
 _PR_SET_PDEATHSIG = 1
-_MOST_TOOLS = 6  # that `sys.monitoring` takes
+_MOST_TOOLS = 6  # that `sys.monitoring` supports
 
-# Ends what is left of a progress bar, and shows the cursor that bars hide.
+# Clears the rest of a progress bar, and shows the cursor that bars hide.
 _AFTER_A_BAR = b"\r\x1b[2K\x1b[?25h"
 
 
 def go_on_apart() -> None:
-    """Return in a process of its own; the one that called ends when that does, and as it does.
+    """Fork and return in the child; the parent waits for the child and ends as the child does.
 
-    Where the system cannot, under a debugger and under a profiler, return in the process that called.
+    If the system cannot fork, under a debugger or under a profiler, return in the calling process.
     """
     if not _can_part():
         return
     share()
     ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # nohup has one ignored, and a shell the Ctrl-C of its jobs in the background
+    # nohup ignores SIGHUP, and a shell ignores Ctrl-C for background jobs
     passed_on = {one for one in ends if signal.getsignal(one) != signal.SIG_IGN}
-    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # the end of a process would not be told
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:  # else the child's end is not reported
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {*passed_on, signal.SIGCHLD})
     parent = os.getpid()
@@ -87,8 +87,8 @@ def _can_part() -> bool:
 
 
 def _is_watched() -> bool:
-    """Whether a debugger, a profiler or a measurement of coverage is at work."""
-    monitoring = getattr(sys, "monitoring", None)  # Python 3.12 has it
+    """Whether a debugger, a profiler or a coverage tool is active."""
+    monitoring = getattr(sys, "monitoring", None)  # since Python 3.12
     return (
         sys.gettrace() is not None
         or sys.getprofile() is not None
@@ -98,7 +98,7 @@ def _is_watched() -> bool:
 
 
 def _is_alone() -> bool:
-    """Whether there is one thread: those of Python, CUDA and OpenMP do not survive a fork."""
+    """Whether there is only one thread: threads of Python, CUDA and OpenMP do not survive a fork."""
     try:
         return sum(1 for _ in os.scandir("/proc/self/task")) == 1
     except OSError:
@@ -106,11 +106,11 @@ def _is_alone() -> bool:
 
 
 def _end_with(parent: int) -> None:
-    """Let the system kill this process when its parent is."""
-    import ctypes  # here: help does without
+    """Let the system kill this process when its parent ends."""
+    import ctypes  # here: help does not need it
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has been already
+    if os.getppid() != parent:  # the parent has ended already
         os._exit(1)
 
 
@@ -129,7 +129,7 @@ class _Interrupted:
 
 
 def _end_as(child: int, passed_on: set[signal.Signals]) -> NoReturn:
-    """Wait for the end of `child`, and end likewise; what it died of is said."""
+    """Wait for the end of `child`, end in the same way, and report the cause of a death."""
     status, asked = _waited(child, passed_on)
     if os.WIFEXITED(status):
         os._exit(os.WEXITSTATUS(status))
@@ -139,7 +139,7 @@ def _end_as(child: int, passed_on: set[signal.Signals]) -> NoReturn:
     if os.isatty(2):
         with contextlib.suppress(OSError):
             os.write(2, _AFTER_A_BAR)
-    if asked:  # a native library that is interrupted while it is loaded may die of it
+    if asked:  # a native library that is interrupted while it loads may crash
         code = 128 + asked
         if asked != number:
             complain(f"asked to end by {signal.Signals(asked).name}, and ended by {name}.")
@@ -149,7 +149,7 @@ def _end_as(child: int, passed_on: set[signal.Signals]) -> NoReturn:
 
 
 def _waited(child: int, passed_on: set[signal.Signals]) -> tuple[int, int]:
-    """Pass on the signals that only this process gets; how `child` ended, and the last one or 0."""
+    """Pass on signals that only this process gets; return how `child` ended, and the last signal or 0."""
     asked = 0
     while True:
         told = signal.sigwaitinfo({*passed_on, signal.SIGCHLD})
@@ -159,13 +159,13 @@ def _waited(child: int, passed_on: set[signal.Signals]) -> tuple[int, int]:
                 return status, asked
             continue
         asked = told.si_signo
-        # a terminal's Ctrl-C goes to all of its job; its end may go to the first process alone
+        # Ctrl-C in a terminal goes to the whole job; other signals may go to the first process only
         if told.si_code <= 0 or asked != signal.SIGINT:
             os.kill(child, asked)
 
 
 def _said(name: str, code: int) -> int:
-    """Say what the other process died of, and return the exit code."""
+    """Report the cause of the child's death, and return the exit code."""
     at = last_words()
     while_at = f", while ONNX Runtime {at}" if at else ""
     if name in _OF_INPUT or (at and name in _OF_LIBRARIES):

@@ -1,4 +1,4 @@
-"""``trtbuild bench``: how fast is the engine, and is it slower than it was?"""
+"""``trtbuild bench``: times an engine, and says whether it has become slower."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def command(
 
 
 def _written(recipe: BenchRecipe) -> dict[str, str]:
-    """The files of a run, and what they are."""
+    """The files of a run, with descriptions."""
     found = {recipe.save_baseline: "a baseline of this device, for --against"}
     found[recipe.layer_times] = "what each layer takes, for `trtbuild diff`"
     return {str(path): what for path, what in found.items() if path is not None}

@@ -1,4 +1,4 @@
-"""``trtbuild cache``: look at TensorRT calibration caches, compare them, carry them to 11 and back."""
+"""``trtbuild cache``: shows, compares and converts TensorRT calibration caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild calibrate``: ranges as a file; ``trtbuild calibrate merge``: parts put together."""
+"""``trtbuild calibrate``: writes ranges to a file; ``trtbuild calibrate merge``: merges parts."""
 
 from __future__ import annotations
 

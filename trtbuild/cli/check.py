@@ -1,4 +1,4 @@
-"""``trtbuild check``: does TensorRT take this network?"""
+"""``trtbuild check``: does TensorRT accept this network?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild compress``: a PyTorch module becomes smaller in rounds, trained after each, and ends in INT8."""
+"""``trtbuild compress``: makes a PyTorch module smaller in rounds with training, and builds it in INT8."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def command(*, module: str, given: Given[CompressRecipe], files: ReportFiles, ou
 
 
 def show_outcome(outcome: CompressOutcome, out: Output, files: ReportFiles) -> int:
-    """Show what came of rounds of training, write the files asked for, and return the exit code."""
+    """Show the result of a run, write the files asked for, and return the exit code."""
     from trtbuild.report.compress import compress_report
 
     report = compress_report(outcome)

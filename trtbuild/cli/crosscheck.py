@@ -1,4 +1,4 @@
-"""``trtbuild crosscheck``: two calibrations side by side."""
+"""``trtbuild crosscheck``: compares two calibrations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild demo``: a broken INT8 network is repaired, in a minute and without data of one's own."""
+"""``trtbuild demo``: repairs a broken INT8 network, in a minute and without the user's own data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild diff``: two engines of one model, node by node."""
+"""``trtbuild diff``: compares two engines of one model, node by node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild doctor``: what is here, what will work, and the command that mends the rest."""
+"""``trtbuild doctor``: what is installed, what works, and the command that repairs the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild engine``: the whole job."""
+"""``trtbuild engine``: does the whole job."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _built(
     files: ReportFiles,
     out: Output,
 ) -> EngineResult:
-    """Export a module, and build the engine."""
+    """Export a module if there is one, and build the engine."""
     from trtbuild.model.collecting import all_made_stays
 
     with all_made_stays():
@@ -106,7 +106,7 @@ def _built(
 
 
 def _recipe(model: str | None, given: Given[EngineRecipe]) -> EngineRecipe:
-    """The recipe; of a PyTorch module, with the file that it is exported to as its model."""
+    """The recipe; for a PyTorch module, its model is the file that the module is exported to."""
     if model == "":
         raise OptionError(_NO_NETWORK)
     is_quantized = given.values.get("quantized", False)

@@ -1,4 +1,4 @@
-"""``trtbuild export``: a PyTorch module becomes a checked ONNX file."""
+"""``trtbuild export``: exports a PyTorch module as a checked ONNX file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild export-triton``: an engine as an entry of a Triton model repository."""
+"""``trtbuild export-triton``: writes an engine into a Triton model repository."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command that failed says so: a sentence for people, and with ``--json`` a record for programs."""
+"""How a failed command reports it: a sentence for people, and with ``--json`` a record for programs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a command did not do its work.
+    """Why a command failed.
 
     Attributes:
-        error: the kind, a name of the tree in `trtbuild.errors`, or ``UsageError``.
-        message: for a user: what was wrong, where, what to do.
-        exit_code: of the command.
+        error: the kind: a class of `trtbuild.errors`, or ``UsageError``.
+        message: for the user: what was wrong, where, what to do.
+        exit_code: exit code of the command.
     """
 
     error: str
@@ -36,13 +36,13 @@ class Failure:
         return self.record(as_json=as_json)
 
     def record(self, *, as_json: bool) -> int:
-        """Write the record alone, where it is wanted, and return the exit code."""
+        """Write only the record, if it is wanted, and return the exit code."""
         if as_json:
             from trtbuild.json_codec import dumps
 
             with contextlib.suppress(
                 OSError
-            ):  # that it cannot be written may be the failure itself
+            ):  # the failure itself may be that nothing can be written
                 click.echo(dumps(self.to_json()))
         return self.exit_code
 
@@ -54,6 +54,6 @@ class Failure:
 
 
 def complain(text: str) -> None:
-    """Write a line to standard error; where that cannot be, as on a full disk, no work is lost for it."""
+    """Write a line to standard error; if that fails, as on a full disk, the work goes on."""
     with contextlib.suppress(OSError):
         click.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""``trtbuild fleet``: one network for several targets."""
+"""``trtbuild fleet``: builds one network for several targets."""
 
 from __future__ import annotations
 

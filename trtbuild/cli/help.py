@@ -1,4 +1,4 @@
-"""What ``--help`` shows: the essentials with examples; everything with ``--help-all``."""
+"""The output of ``--help``: the essential options with examples; ``--help-all`` shows all options."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = [
 
 HELP_NAMES = ["-h", "--help"]
 
-# A command of fewer options than this shows all of them at once.
+# A command with fewer options than this shows all of them at once.
 _FEW = 24
 _WIDEST = 120
-# Letters of a first sentence: more than any has.
+# Longest first sentence, in characters: longer than any.
 _SENTENCE = 1000
 
 
 class SectionedOption(click.Option):
-    """An option that knows under which title help shows it, and whether most users need it."""
+    """An option with its section in the help text, and whether most users need it."""
 
     def __init__(
         self, *args: Any, section: str = "", essential: bool = True, **kwargs: Any
@@ -40,10 +40,10 @@ class SectionedOption(click.Option):
 
 
 class ListingGroup(click.Group):
-    """A group whose help says of each command its whole first sentence, where click cuts it off.
+    """A group whose help shows the whole first sentence of each command, which click would shorten.
 
     Args:
-        examples: command lines, with what they do: shown behind the description.
+        examples: command lines and what they do, shown after the description.
     """
 
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
@@ -56,7 +56,7 @@ class ListingGroup(click.Group):
         _write_examples(formatter, self._examples)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, in the order of their names."""
+        """Write the commands, sorted by name."""
         commands = {name: self.commands[name] for name in self.list_commands(ctx)}
         with formatter.section("Commands"):
             formatter.write_dl(
@@ -65,10 +65,10 @@ class ListingGroup(click.Group):
 
 
 class SectionedCommand(click.Command):
-    """A command whose help shows its options under the titles of their groups.
+    """A command whose help shows its options in sections.
 
     Args:
-        examples: command lines, with what they do: shown behind the description.
+        examples: command lines and what they do, shown after the description.
     """
 
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
@@ -93,7 +93,7 @@ class SectionedCommand(click.Command):
         _write_examples(formatter, self._examples)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options without a title first, then each group."""
+        """Write the options without a section first, then each section."""
         sections: dict[str, list[tuple[str, str]]] = {"": []}
         hidden: Counter[str] = Counter()
         for option in self._options(ctx):
@@ -138,6 +138,6 @@ def _show_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
 
 
 def wide_as_the_terminal() -> dict[str, Any]:
-    """Return the settings of a command whose help is as wide as the terminal, to a readable width."""
+    """Return click settings that make help as wide as the terminal, up to a readable width."""
     columns = shutil.get_terminal_size().columns
     return {"help_option_names": HELP_NAMES, "max_content_width": min(columns, _WIDEST)}

@@ -1,4 +1,4 @@
-"""``trtbuild init``: a recipe file to fill in."""
+"""``trtbuild init``: writes a recipe file to fill in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild inspect``: what an engine really runs in, layer by layer."""
+"""``trtbuild inspect``: shows the precision that an engine really runs in, layer by layer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild``: finds the command, and turns what goes wrong into one sentence and an exit code.
+"""``trtbuild``: finds the command, and turns errors into one sentence and an exit code.
 
 0 done, 1 a limit failed, 2 the input is wrong, 3 something needed is not installed, 4 a bug of ours,
 5 CANNOT TELL with ``--strict``, 130 interrupted, 141 nobody reads the output, 143, 129 or 137
@@ -38,10 +38,10 @@ BUG = 4
 INTERRUPTED = 130
 UNREAD = 141
 
-# Set by the scripts of `trtbuild completion` while a shell asks what may come next.
+# The scripts of `trtbuild completion` set this while a shell asks for completions.
 _COMPLETING = "_TRTBUILD_COMPLETE"
 
-# Command -> module and the line of the overview; a module is imported when its command is called.
+# Command -> its line in the overview. Its module is imported when the command is called.
 _COMMANDS = {
     "engine": "Build a verified INT8 engine from a float network: the whole job.",
     "fleet": "Build one network for several targets, with one calibration and one table.",
@@ -111,7 +111,7 @@ def _group() -> None:
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and answer the exit code; messages go to standard error."""
+    """Run a command line and return the exit code; messages go to standard error."""
     answered = Answered("--json" not in (sys.argv[1:] if arguments is None else arguments))
     try:
         with _signals_raised(), warnings_shown(), in_one_tree():
@@ -125,20 +125,20 @@ def run(arguments: Sequence[str] | None = None) -> int:
             error.show()
         failure = Failure("UsageError", error.format_message(), WRONG_INPUT)
         return failure.record(as_json=not answered.in_json)
-    except BaseException as error:  # noqa: BLE001 - the last line of defence
+    except BaseException as error:  # noqa: BLE001 - everything else ends here
         return _failed(error, as_json=not answered.in_json)
     return answer if isinstance(answer, int) else 0
 
 
 def _failed(error: BaseException, *, as_json: bool) -> int:
-    """Say what went wrong, and answer the exit code."""
+    """Report an error, and return the exit code."""
     asked = _asked_to_stop(error)
     if asked is not None:
         return _stopped(asked)
     if _is_unread(error):
         return UNREAD
     if isinstance(error, SystemExit) and _COMPLETING in os.environ:
-        return error.code if isinstance(error.code, int) else 0  # Click ends so
+        return error.code if isinstance(error.code, int) else 0  # Click ends this way
     if isinstance(error, SystemExit):
         text = (
             f"code that was called ended the program (exit({error.code})); have it return or raise."
@@ -154,7 +154,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
 
 
 def _asked_to_stop(error: BaseException) -> BaseException | None:
-    """The signal that came before `error`, where an error of the clean-up hides it."""
+    """The stop signal that led to `error`, if an error during clean-up hides it."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, Terminated | KeyboardInterrupt):
         seen = seen.__cause__ or seen.__context__
@@ -162,8 +162,8 @@ def _asked_to_stop(error: BaseException) -> BaseException | None:
 
 
 def _is_unread(error: BaseException) -> bool:
-    """Whether nobody reads standard output any more, as behind ``| head``; what was to come goes nowhere."""
-    # Rich and Click make an exit of it; Click leaves no other sign than standard output in a wrapper
+    """Whether standard output was closed by its reader, such as ``| head``; drops further output if so."""
+    # Rich and Click turn it into an exit; Click's only other trace is a wrapper around standard output
     seen = error.__context__ if isinstance(error, SystemExit) else error
     wrapped = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
     if not (isinstance(seen, BrokenPipeError) or (wrapped and isinstance(error, SystemExit))):
@@ -173,13 +173,13 @@ def _is_unread(error: BaseException) -> bool:
 
 
 def _lead_nowhere(stream: TextIO) -> None:
-    """Let what `stream` still holds, and what is yet to come, go to the null device."""
+    """Redirect `stream` to the null device, with what it still holds in its buffer."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _stopped(error: BaseException) -> int:
-    """Say that another process or the user ended the command, and answer the exit code."""
+    """Report that the user or another process stopped the command, and return the exit code."""
     if isinstance(error, Terminated):
         complain(f"ended by {error.signal.name}; nothing half-written was left behind.")
         return 128 + error.signal
@@ -188,7 +188,7 @@ def _stopped(error: BaseException) -> int:
 
 
 def _refused(error: TrtbuildError | MemoryError, *, as_json: bool) -> int:
-    """Say what is wrong with the input, and answer the exit code."""
+    """Report what is wrong with the input, and return the exit code."""
     if isinstance(error, TrtbuildError):
         failure = Failure(type(error).__name__, str(error), error.exit_code)
     else:
@@ -198,7 +198,7 @@ def _refused(error: TrtbuildError | MemoryError, *, as_json: bool) -> int:
 
 
 class Terminated(BaseException):
-    """Another process wants this one to end; raised so that all clean-up runs, as with Ctrl-C."""
+    """Another process wants this one to end. Raised, so that all clean-up runs, as after Ctrl-C."""
 
     def __init__(self, number: int) -> None:
         self.signal = signal.Signals(number)
@@ -207,7 +207,7 @@ class Terminated(BaseException):
 
 @contextlib.contextmanager
 def _signals_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise `Terminated` in the block, but for those that are ignored (nohup)."""
+    """Let SIGTERM and SIGHUP raise `Terminated` in the block, unless they are ignored (nohup)."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may set handlers
         return
@@ -215,7 +215,7 @@ def _signals_raised() -> Iterator[None]:
     def end(number: int, frame: object) -> NoReturn:
         del frame
         for one in before:
-            signal.signal(one, signal.SIG_IGN)  # a second one must not stop the clean-up
+            signal.signal(one, signal.SIG_IGN)  # a second signal must not stop the clean-up
         raise Terminated(number)
 
     known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -235,12 +235,12 @@ def main() -> None:
     """Entry point of the console script."""
     go_on_apart()
     code = run()
-    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed by who started us
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None if the caller closed it
         try:
             stream.flush()
-        except OSError:  # Python would try once more, and make 120 of the exit code
+        except OSError:  # else Python would flush again, fail, and exit with 120
             _lead_nowhere(stream)
-    # At its end Python looks for garbage among all that was loaded, several times over: up to half a second
-    # for nothing. What is left open is closed as ever.
+    # At exit, Python collects garbage among all loaded objects several times, for up to half a second.
+    # `freeze` prevents that. Open files are closed as usual.
     gc.freeze()
     sys.exit(code)

@@ -41,12 +41,12 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Given(Generic[_T]):
-    """What the command line said of a recipe, over what its recipe file says.
+    """The options of a recipe from the command line, which override those of its recipe file.
 
     Attributes:
         cls: the recipe's dataclass.
         values: see `trtbuild.options.values.read_table`.
-        files: the files of settings that were read.
+        files: the settings files that were read.
     """
 
     cls: type[_T]
@@ -57,28 +57,28 @@ class Given(Generic[_T]):
         """Return the recipe.
 
         Args:
-            **fixed: values of fields that are no options, such as arguments.
+            **fixed: values of fields that are not options, such as arguments.
 
         Raises:
-            OptionError: values that contradict each other.
+            OptionError: values contradict each other.
         """
         return make(self.cls, merge(self.values, fixed))
 
     def without(self, *names: str) -> Given[_T]:
-        """Return the same without what was said of some fields."""
+        """Return a copy without the given fields."""
         kept = {k: v for k, v in self.values.items() if k not in names}
         return Given(self.cls, kept, self.files)
 
     def only(self, name: str) -> Given[_T]:
-        """Return the same with nothing but what was said of one field."""
+        """Return a copy with only the given field."""
         return self.without(*(self.values.keys() - {name}))
 
 
 def check_no_flags(given: Given[Any], network: str) -> None:
-    """Check that no option of a PyTorch module was given with the file `network`.
+    """Check that no option for PyTorch modules was given with the file `network`.
 
     Raises:
-        OptionError: one was; it would be without effect.
+        OptionError: there is one; it would have no effect.
     """
     for flag in _flags_of(given.cls, given.values):
         raise OptionError(
@@ -96,8 +96,8 @@ def _flags_of(cls: type, values: Mapping[str, Any]) -> Iterator[str]:
             yield from _flags_of(part.group.kind, values[part.name])
 
 
-class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer click alone
-    """The text of one option becomes its value."""
+class _Text(click.ParamType):  # type: ignore[type-arg]  # generic only in newer versions of click
+    """Converts the text of one option into its value."""
 
     name = "text"
 
@@ -117,7 +117,7 @@ class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        """Return the choices that begin with `incomplete`; of a path the shell's own completion."""
+        """Return the choices that begin with `incomplete`; for a path use the shell's own completion."""
         del ctx, param
         described = self._described
         if described.type is Path or described.option.is_path:
@@ -129,7 +129,7 @@ class _Text(click.ParamType):  # type: ignore[type-arg]  # generic in newer clic
 
 @dataclass(frozen=True)
 class _Place:
-    """Where the value of a parameter goes: the groups on the way, and the key."""
+    """Where a parameter's value goes in a recipe: the groups on the path, and the key."""
 
     groups: tuple[str, ...]
     key: str
@@ -155,13 +155,13 @@ class _Options:
 def recipe_options(
     cls: type, *, name: str = "given", file: bool = False, skip: Sequence[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Add the options of a recipe; the command gets what was given as one `Given`.
+    """Add the options of a recipe to a command, which gets them as one `Given`.
 
     Args:
         cls: the recipe's dataclass.
-        name: of the parameter that the command gets it as.
-        file: whether ``--recipe FILE`` is one of them.
-        skip: options and groups of the recipe that this command does without.
+        name: name of the command's parameter for them.
+        file: whether to add ``--recipe FILE``.
+        skip: options and groups of the recipe that this command does not have.
     """
     options = _Options()
     _collect(options, cls, (), "", {}, frozenset(skip))
@@ -238,7 +238,7 @@ def _add_group(options: _Options, part: GroupField, groups: tuple[str, ...]) -> 
         )  # fmt: skip
     otherwise = dict(group.otherwise)
     if part.optional and not group.switch:
-        otherwise = dict.fromkeys(group.needs)  # what asks for the group has no default
+        otherwise = dict.fromkeys(group.needs)  # options that enable the group have no default
     _collect(options, group.kind, groups, group.title, otherwise, frozenset(group.file_only))
 
 
@@ -276,7 +276,7 @@ def _metavar(described: OptionField) -> str:
 
 
 def _help(described: OptionField, default: Any) -> str:
-    """The sentence, and in brackets the unit, the default and the limits."""
+    """The help sentence, with the unit, the default and the limits in brackets."""
     notes = list(_notes(described, default))
     return described.option.help + (f"  [{'; '.join(notes)}]" if notes else "")
 

@@ -1,7 +1,7 @@
-"""Where a command's words go: results to standard output, progress and notes to standard error.
+"""Where a command writes: results to standard output, progress and notes to standard error.
 
 With ``--json`` only JSON goes to standard output and everything else to standard error; with
-``--quiet`` nothing but errors, warnings and JSON is said. No text is taken for markup.
+``--quiet`` only errors, warnings and JSON are written. No text is interpreted as markup.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "Output", "output_options"]
 
 
-# Where no terminal folds lines, names are looked for by other programs, and stay whole.
+# Wide lines for pipes: other programs search the output for names, which must not be broken.
 _PIPED_WIDTH = 1_000
 
 
 @dataclass
 class Answered:
-    """What a command has said.
+    """What a command has written.
 
     Attributes:
-        in_json: whether its one JSON document stands on standard output, or none was asked for.
+        in_json: whether its one JSON document is on standard output, or none was asked for.
     """
 
     in_json: bool = False
@@ -41,7 +41,7 @@ class Answered:
 
 @dataclass(frozen=True)
 class Output:
-    """How a command speaks."""
+    """How a command writes its results."""
 
     json: bool = False
     quiet: bool = False
@@ -52,7 +52,7 @@ class Output:
         return self.quiet and not self.json
 
     def show(self, report: Report) -> None:
-        """Print a result: for people, and for programs where that was asked for."""
+        """Print a result: for people, and as JSON if that was asked for."""
         self.tell(report)
         if self.json:
             from trtbuild.json_codec import dumps
@@ -62,7 +62,7 @@ class Output:
                 answered.in_json = True
 
     def tell(self, report: Report) -> None:
-        """Print for people what is not the last word of the command."""
+        """Print a report for people before the command's final result."""
         if self.quiet:
             return
         from rich.console import Console
@@ -76,7 +76,7 @@ class Output:
 
     @contextlib.contextmanager
     def progress(self) -> Iterator[Progress]:
-        """Show a bar per stage, named by its step; lines where standard error is no terminal."""
+        """Show a bar per stage, named by its step; lines if standard error is not a terminal."""
         if self.quiet:
             yield silent
             return

@@ -1,6 +1,6 @@
-"""Progress where no terminal draws bars: a line when a stage ends, or after ten seconds of silence.
+"""Progress without a terminal: a line when a stage ends, or after ten seconds of silence.
 
-The steps inside a stage (TensorRT's phases of a build) are shown in silence only.
+Steps within a stage (TensorRT's phases of a build) appear only after such a silence.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SILENCE_S = 10.0
 
 @dataclass(frozen=True)
 class _Stage:
-    """A stage, or the step in it, and how far it is; `begun` when the stage did, in monotonic seconds."""
+    """A stage, or a step in it, and its progress; `begun` is when the stage began, in monotonic seconds."""
 
     name: str
     begun: float
@@ -38,7 +38,7 @@ class _Stage:
 
     @property
     def complete(self) -> bool:
-        """Whether the stage is at its end; the end of a step in it is not that."""
+        """Whether the stage has ended; the end of a step in it does not count."""
         is_step = self.name != self.stage
         return not is_step and self.total is not None and self.done >= self.total
 
@@ -48,16 +48,16 @@ class _Stage:
 
 
 class ProgressLines:
-    """A `trtbuild.progress.Progress` that writes lines to standard error: ``calibrate: 64 of 64, 12.1 s``.
+    """Writes progress lines to standard error: ``calibrate: 64 of 64, 12.1 s``.
 
-    Used as a context manager: a thread speaks up where a stage says nothing for long.
+    Used as a context manager: a thread prints a line if a stage is silent for long.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._break_silence, daemon=True)
-        self._stage: _Stage | None = None  # the one at work; None between two
+        self._stage: _Stage | None = None  # the current one; None between stages
         self._last = "the start"
         self._since = self._spoken = time.monotonic()
 
@@ -77,7 +77,7 @@ class ProgressLines:
             self._end_stage()
 
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        """Note how far `stage` is, and say it where that is worth a line."""
+        """Record the progress of `stage`, and print a line if it is due."""
         with self._lock:
             if self._stage is not None and self._stage.stage != stage_of(stage):
                 self._end_stage()

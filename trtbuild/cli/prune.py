@@ -1,4 +1,4 @@
-"""``trtbuild prune``: channels are removed, and the smaller module is saved for fine-tuning."""
+"""``trtbuild prune``: removes channels, and saves the smaller module for fine-tuning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``trtbuild qat``: a PyTorch module is trained with TensorRT's rounding, and becomes a Q/DQ network."""
+"""``trtbuild qat``: trains a PyTorch module with TensorRT's rounding, and writes its Q/DQ network."""
 
 from __future__ import annotations
 

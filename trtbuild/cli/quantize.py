@@ -1,4 +1,4 @@
-"""``trtbuild quantize``: ranges in, the explicit Q/DQ network out."""
+"""``trtbuild quantize``: writes the explicit Q/DQ network from ranges."""
 
 from __future__ import annotations
 

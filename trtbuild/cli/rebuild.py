@@ -1,4 +1,4 @@
-"""``trtbuild rebuild``: the same build again, and what differs."""
+"""``trtbuild rebuild``: repeats a build, and reports the differences."""
 
 from __future__ import annotations
 

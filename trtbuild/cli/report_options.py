@@ -1,4 +1,4 @@
-"""Where a command's result goes besides the terminal: an HTML page, JUnit XML."""
+"""Other outputs of a command's result: an HTML page, JUnit XML."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ReportFiles:
     junit: Path | None = None
 
     def besides(self, *read: Path, written: Path | None = None) -> Besides:
-        """Return them with other files that a command reads and writes, for the check before its work."""
+        """Return them with other files that a command reads and writes, to be checked before its work."""
         from trtbuild.jobs.paths import Besides
 
         return Besides(read, tuple(filter(None, (self.html, self.junit, written))))
@@ -59,7 +59,7 @@ def report_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def page_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--report`` alone, where nothing is judged; the command gets `ReportFiles` as ``files``."""
+    """Add only ``--report``, for commands without a verdict; they get `ReportFiles` as ``files``."""
     return _PAGE(_as_files(command))
 
 

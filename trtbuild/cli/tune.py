@@ -1,4 +1,4 @@
-"""``trtbuild tune``: the user's function trains a PyTorch module, and it is saved to be loaded anywhere."""
+"""``trtbuild tune``: lets the user's function train a PyTorch module, and saves it."""
 
 from __future__ import annotations
 

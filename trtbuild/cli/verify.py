@@ -1,4 +1,4 @@
-"""``trtbuild verify``: is the engine right, and if not, which layer is to blame?"""
+"""``trtbuild verify``: is the engine accurate, and if not, which layer is at fault?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trtbuild and the packages that it uses warn of, as lines on standard error."""
+"""Shows warnings of trtbuild and of the packages that it uses as lines on standard error."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["warnings_shown"]
 
 
 class _WarningLines(logging.Handler):
-    """Writes a line for each warning, and none for one that was said before."""
+    """Writes a line for each warning, but none twice."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -33,7 +33,7 @@ class _WarningLines(logging.Handler):
 
 @contextlib.contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Show what is warned of in the block; logs of other packages too, unless somebody set those up."""
+    """Show warnings of the block; also those of other packages whose logging is not configured."""
     handler, before = _WarningLines(), logging.lastResort
     loggers = [logging.getLogger(name) for name in ("trtbuild", PY_WARNINGS)]
     for logger in loggers:
