@@ -1,1 +1,1 @@
-"""A result as text, JSON, JUnit or one HTML file."""
+"""Shows a result as text, JSON, JUnit or one HTML file."""

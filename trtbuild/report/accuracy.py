@@ -1,4 +1,4 @@
-"""How far a network is from the float one, as parts of a report: checks, figures, the layers to blame."""
+"""Accuracy as parts of a report: checks, figures, layers at fault."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ __all__ = [
     "verification_report",
 ]
 
-# A page shows so many layers and groups before the rest is folded, and a terminal no more; of the
-# worst images a terminal shows a few.
+# Number of layers and groups that a page shows unfolded, and that a terminal shows; and of the worst images
+# in a terminal.
 _NUM_LAYERS = 12
 _NUM_ACTIVATIONS = 4
 _NUM_WORST = 3
@@ -99,7 +99,7 @@ def _next(step: NextStep | None) -> tuple[str, str]:
 
 
 def accuracy_checks(verdicts: Mapping[str, Verdict]) -> tuple[Check, ...]:
-    """Return a check for each figure that was held against a limit, of each network."""
+    """Return a check for each figure of each network that has a limit."""
     return tuple(
         Check(
             suite=f"accuracy of {name}",
@@ -124,8 +124,8 @@ def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) 
     """Return the figures of each network.
 
     Args:
-        comparisons: what to call a network -> its figures.
-        num_worst: how many of the worst images a terminal shows.
+        comparisons: name of a network -> its figures.
+        num_worst: number of worst images in a terminal.
     """
     return Section(
         "Accuracy",
@@ -159,9 +159,10 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
 
 
 def holds_classes(comparison: Comparison, output: OutputComparison) -> bool:
-    """Return whether something says that an output holds class scores; embeddings and coordinates look alike.
+    """Return whether something says that an output holds class scores.
 
-    That is the user (``--scores``, labels), or the task.
+    The user says it (``--scores``, labels), or the task. The shape does not: embeddings and
+    coordinates have the same.
     """
     task = comparison.task
     is_said = output.is_said_to_be_scores or comparison.accuracy is not None
@@ -169,7 +170,7 @@ def holds_classes(comparison: Comparison, output: OutputComparison) -> bool:
 
 
 def _doubt(comparisons: Iterable[Comparison]) -> str:
-    """What is said of outputs that may be class scores, where nothing says what the network does."""
+    """The caption's note on outputs that may be class scores, if nothing says what the network does."""
     found = {
         f"'{output.name}'": None
         for comparison in comparisons
@@ -235,7 +236,7 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
         task = comparison.task
         if task is None:
             continue
-        # the same class stands beside the outputs, and top-1 against labels in a table of its own
+        # figures of classification are shown with the outputs, and top-1 against labels in its own table
         if task.task != "classify":
             figures[name] = {
                 one.name: interval(one.estimate, _FORMS[one.unit], one.unit and f" {one.unit}")
@@ -264,17 +265,17 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
 
 
 def _of_all(captions: Sequence[tuple[str, str]]) -> str:
-    """What is said of each network, by its name; once where it is the same of all."""
+    """The text for each network, after its name; only once if it is the same for all."""
     if len({text for _, text in captions}) == 1:
         return captions[0][1]
     return "; ".join(f"{name}: {text}" for name, text in captions)
 
 
 def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
-    """Yield what the worst samples look like: of the task, or without one those furthest from float.
+    """Yield the worst samples with pictures: of the task, or without a task those furthest from float.
 
     Args:
-        name: what to call the network.
+        name: name of the network.
         comparison: its figures.
     """
     task = comparison.task
@@ -291,7 +292,7 @@ def gallery(name: str, comparison: Comparison) -> Iterator[Block]:
         yield Line(f"{name}: the same answers as float on {samples}", Tone.GOOD)
 
 
-# What the value of one sample is called; of a class nothing, since the answers say that it is another one.
+# Name of a sample's value; empty for classes, whose answers show the difference themselves.
 _OF_SAMPLE = {"classify": "", "embed": "cosine", "ctc": "percent of characters right:"}
 
 
@@ -300,7 +301,7 @@ def _value(estimate: Estimate | None, form: str, unit: str = "") -> str:
 
 
 def interval(estimate: Estimate | None, form: str, unit: str = "") -> str:
-    """Return an estimate with its interval, where that is finite; nothing for None."""
+    """Return an estimate with its interval if that is finite; empty for None."""
     if estimate is None or math.isinf(estimate.low) or math.isinf(estimate.high):
         return _value(estimate, form, unit)
     return f"{estimate.value:{form}}{unit} ({estimate.low:{form}} to {estimate.high:{form}})"
@@ -361,7 +362,7 @@ def _worst(comparisons: Mapping[str, Comparison], num_worst: int) -> Table:
 
 
 def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
-    """Return the layers and the activations, those first that cost most at the outputs."""
+    """Return tables of layers and activations, the most costly for the outputs first."""
     rows = tuple(_layer(layer) for layer in found.layers)
     layers = Table(
         (
@@ -400,7 +401,7 @@ def _effect(found: Effect | None) -> tuple[str, str]:
 
 
 def _rounded(value: float) -> float:
-    """A value to one digit, of which no zero is negative."""
+    """A value to one decimal, with zero never negative."""
     return round(value, 1) + 0.0
 
 

@@ -1,4 +1,4 @@
-"""Ranges as parts of a report: thresholds and what they cost, what other methods choose, plots."""
+"""Ranges as parts of a report: thresholds and their cost, the choices of other methods, plots."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def calibration_report(
 
     Args:
         title: what was calibrated.
-        result: the ranges, and what is known of them.
+        result: the ranges, and what is known about them.
         plots: see `trtbuild.plots.calibration.calibration_plots`.
-        has_all_methods: whether to show what every method would choose.
+        has_all_methods: whether to show the choice of every method.
     """
     calibration, apart, early_stop = result.calibration, result.halves_apart, result.early_stop
     choices = _choices(calibration) if has_all_methods else {}
@@ -81,14 +81,14 @@ def calibration_report(
 
 
 def _plots(plots: Mapping[str, Plot]) -> Iterator[Plots]:
-    """The overview over the whole width, then each tensor."""
+    """The overview over the full width, then the plot of each tensor."""
     if plots:
         overview, *tensors = plots.values()
         yield Plots((overview,), is_wide=True)
         yield Plots(tuple(tensors[:_MOST_PLOTS]))
 
 
-# A page of a plot for each of a thousand tensors opens in no browser; --plot draws them all.
+# Browsers cannot open a page with a plot for each of a thousand tensors; --plot writes them all.
 _MOST_PLOTS = 200
 
 
@@ -122,13 +122,13 @@ def _ranges(calibration: Calibration, apart: Mapping[str, float]) -> Table:
 
 
 def _choices(calibration: Calibration) -> dict[str, Calibration]:
-    """The calibration as it was made, and with every other method of ours."""
+    """The calibration as it was made, and by every other method of ours."""
     others = {m: calibration.chosen_with(m) for m in METHODS if m != calibration.method}
     return {calibration.method: calibration, **others}
 
 
 def _methods(choices: Mapping[str, Calibration]) -> Table:
-    """One row a tensor, one column a method: threshold, clipped share, SQNR of the tensor."""
+    """One row per tensor, one column per method: threshold, clipped share, SQNR of the tensor."""
     tensors = next(iter(choices.values())).ranges
     rows: list[tuple[Cell, ...]] = []
     for name in tensors:
@@ -140,7 +140,7 @@ def _methods(choices: Mapping[str, Calibration]) -> Table:
 
 
 def _figures(choices: Mapping[str, Calibration]) -> dict[str, Any]:
-    """What `_methods` shows, for programs: method -> tensor -> figures."""
+    """The content of `_methods` for programs: method -> tensor -> figures."""
     return {
         method: {
             name: {
@@ -155,7 +155,7 @@ def _figures(choices: Mapping[str, Calibration]) -> dict[str, Any]:
 
 
 def early_stop_lines(early_stop: EarlyStop) -> Iterator[Line]:
-    """Return how a calibration that might stop early has ended, and which tensors do not agree."""
+    """Return how a calibration that may stop early has ended, and the tensors whose halves disagree."""
     used = f"{early_stop.num_used} of {early_stop.num_given} samples were used"
     share = f"{100 * early_stop.share:.3g} %"
     if not early_stop.apart:
@@ -169,7 +169,7 @@ def early_stop_lines(early_stop: EarlyStop) -> Iterator[Line]:
 
 
 def instability_lines(calibration: Calibration | None, early_stop: EarlyStop) -> Iterator[Line]:
-    """Return what tensors whose halves do not agree may lose by it, in words."""
+    """Return in words what tensors lose if their halves disagree."""
     costs = () if calibration is None else instability_costs(calibration, early_stop.apart)
     if not costs:
         return

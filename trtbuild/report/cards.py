@@ -1,4 +1,4 @@
-"""The figures that a reader looks for first: accuracy, speed, size, how much of the work is INT8."""
+"""The figures that readers look for first: accuracy, speed, size, share of the work in INT8."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def engine_cards(result: EngineResult) -> tuple[Card, ...]:
 
 
 def shown_network(result: EngineResult) -> str:
-    """Return the name of the network whose figures stand first: the engine, or what stands for it."""
+    """Return the network whose figures come first: the engine, or the network that stands for it."""
     order = (ENGINE, ALSO, PORTABLE, TENSORRT_FORM)
     return next(name for name in order if name in result.comparisons)
 
 
 def accuracy_cards(comparison: Comparison, verdict: Verdict, whose: str = "") -> Iterator[Card]:
-    """Yield what an engine is for, or the SQNR where that is not known; with labels, top-1 too.
+    """Yield the task's figure, or the SQNR if the task is not known; with labels, also top-1.
 
     Args:
-        comparison: its figures.
-        verdict: the gate's judgement of it.
-        whose: figures they are, where that does not go without saying.
+        comparison: the figures.
+        verdict: the gate's verdict on them.
+        whose: name of the network, if the title needs it.
     """
     of = f" of the {whose}" if whose else ""
     task = comparison.task
@@ -95,7 +95,7 @@ def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
 
 
 def _how_sure(num_samples: int, estimate: Estimate, form: str) -> str:
-    """What a figure rests on; a mean of one has no interval, nor has what is no figure of each."""
+    """The basis of a figure: samples and interval; there may be none, as for one sample or a whole figure."""
     samples = counted(num_samples, "sample")
     if isinf(estimate.low) and isinf(estimate.high):
         why = (
@@ -109,7 +109,7 @@ def _how_sure(num_samples: int, estimate: Estimate, form: str) -> str:
 
 
 def _tone(verdict: Verdict, what: str) -> Tone:
-    """How a limit on a figure has ended."""
+    """The tone for the result of a figure's limit."""
     for finding in verdict.findings:
         if finding.what == what and finding.is_limit:
             return _tone_of(finding)
@@ -129,12 +129,12 @@ def _capital(text: str) -> str:
 def speed_card(
     verdict: LatencyVerdict, title: str = "Speed", limits: Iterable[SpeedFinding] = ()
 ) -> Card:
-    """Return what can be said of the speed, and nothing that its interval denies.
+    """Return what the interval allows to say about the speed.
 
     Args:
-        verdict: of the two latencies.
-        title: of the card.
-        limits: on speed; one on this comparison gives the card its tone.
+        verdict: verdict on the two latencies.
+        title: title of the card.
+        limits: limits on speed; one on this comparison sets the card's tone.
     """
     ratio, base = verdict.ratio, verdict.base
     slow, fast = (100.0 * (end - 1.0) for end in (ratio.high, ratio.low))
@@ -179,7 +179,7 @@ def _bytes(size: int) -> str:
 
 
 def int8_share(artifact: Artifact) -> Iterator[Card]:
-    """Return a card on how much of the work is in INT8; none for a network that is not quantized."""
+    """Return a card with the share of the work in INT8; none for a network that is not quantized."""
     if artifact.quantized is None:
         return
     done = {decision.node for decision in artifact.decisions if decision.int8}
@@ -191,7 +191,7 @@ def int8_share(artifact: Artifact) -> Iterator[Card]:
         layers += f", {len(few)} of them in float in the portable engine"
     if total:
         share = 100.0 * sum(macs for name, macs in work.items() if name in done) / total
-        # nearly all is not all
+        # do not round nearly all to all
         shown = f"{share:.0f}" if share == 100.0 or share < 99.5 else f"{min(share, 99.9):.1f}"
         yield Card("Work in INT8", f"{shown} %", f"of multiply-accumulates; {layers}")
     else:

@@ -1,4 +1,4 @@
-"""A compression as a report: every step with what it costs and loses, and the paths over work and latency."""
+"""A compression as a report: the cost and loss of every step, and the figure over work and latency."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compress_report"]
 
-# One point of a path joins nothing.
+# A path needs at least two points.
 _FEWEST_STOPS = 2
 
 
@@ -131,7 +131,7 @@ def _lost(point: CompressionPoint) -> str | Line:
 
 
 def _paths(record: Compression) -> Iterator[Block]:
-    """The figure over the work and over the latency: each tuned module, and the engine of what is kept."""
+    """The figure over work and over latency, for each tuned module and the final engine."""
     ends = ("loaded", "tuned", "engine")
     points = [p for p in record.points if p.stage in ends and p.figure is not None]
     first = record.points[0]

@@ -34,8 +34,8 @@ def crosscheck_report(
 
     Args:
         result: the comparison.
-        has_all_tensors: whether every tensor is listed, and not only flagged ones.
-        is_strict: whether a tensor that is flagged as far is a failure.
+        has_all_tensors: whether to list every tensor, not only flagged ones.
+        is_strict: whether a tensor flagged as far is a failure.
     """
     one, other = result.first, result.second
     listed = result.found.comparisons if has_all_tensors else result.found.flagged

@@ -25,11 +25,11 @@ _ABOUT = (
 
 
 def demo_report(done: Demonstration, page: Path) -> Report:
-    """Return what a terminal shows: both builds, what repaired the network, where everything lies.
+    """Return the report for a terminal: both builds, the moves that repaired the network, and the files.
 
     Args:
         done: both builds.
-        page: where `demo_page` lies.
+        page: path of the `demo_page`.
     """
     plan = done.after.also
     files = {
@@ -61,7 +61,7 @@ def demo_report(done: Demonstration, page: Path) -> Report:
 
 
 def demo_page(done: Demonstration) -> Report:
-    """Return the report of the second build with both builds in front."""
+    """Return the report of the second build, with a comparison of both builds first."""
     report = engine_report(done.after)
     return replace(report, sections=(_both(done), *report.sections))
 
@@ -92,14 +92,14 @@ def _row(title: str, built: EngineResult) -> tuple[Cell, ...]:
 
 
 def _accuracy(built: EngineResult) -> tuple[float, float]:
-    """Top-1 in percent, of float and of TensorRT's form."""
+    """Top-1 of float and of TensorRT's form, in percent."""
     found = built.comparisons[TENSORRT_FORM].accuracy
     assert found is not None  # the demonstration has labels
     return found.reference_percent.value, found.candidate_percent.value
 
 
 def _moves(built: EngineResult) -> list[str]:
-    """What was done to the network, and to which limit a search came if it had to."""
+    """The moves made on the network, and the steps that a search kept, if there was one."""
     found = [
         part
         for record in built.artifact.history

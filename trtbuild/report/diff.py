@@ -25,7 +25,7 @@ def diff_report(found: EngineDiff, *, has_all_nodes: bool = False) -> Report:
 
     Args:
         found: the comparison.
-        has_all_nodes: whether every node is listed, and not only what differs.
+        has_all_nodes: whether to list every node, not only those that differ.
     """
     return Report(
         title=f"{found.first.name} against {found.second.name}",
@@ -43,7 +43,7 @@ def diff_report(found: EngineDiff, *, has_all_nodes: bool = False) -> Report:
 
 
 def diff_blocks(found: EngineDiff) -> tuple[Block, ...]:
-    """Return the tables of what differs between nodes, without figures and costs."""
+    """Return the tables of the differences between nodes, without figures and costs."""
     return _node_table(found, has_all=False), _range_table(found), _alone_table(found)
 
 
@@ -98,7 +98,7 @@ def _has(node: NodeDiff, *kinds: ChangeKind) -> bool:
 
 def _node_table(found: EngineDiff, *, has_all: bool) -> Table:
     nodes = found.nodes if has_all else found.changed
-    # of a side without a network no node's constants are known
+    # a side without a network has no sizes of constants
     are_known = all(
         any(sizes) for sizes in zip(*((n.first_bytes, n.second_bytes) for n in found.nodes))
     )

@@ -15,7 +15,7 @@ _TONES = {"ok": Tone.GOOD, "absent": Tone.NOTE, "broken": Tone.BAD}
 
 
 def doctor_report(findings: list[Finding], found: list[Ability], plug_ins: list[Finding]) -> Report:
-    """Return the report: the parts of this machine, what works with them, and what others have installed."""
+    """Return the report: parts of this machine, what works with them, and plug-ins of other packages."""
     return Report(
         title="this machine",
         sections=(

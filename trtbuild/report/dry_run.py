@@ -16,7 +16,7 @@ __all__ = ["dry_run_report"]
 
 
 def dry_run_report(recipe: EngineRecipe, plan: BuildPlan) -> Report:
-    """Return the report of what a build by `recipe` would do."""
+    """Return the report of what a build of `recipe` would do."""
     lines = [f"backend: {plan.why}", f"stages: {', '.join(plan.stages)}"]
     lines += [f"reads {path}" for path in plan.reads]
     lines += [f"writes {path}" for path in plan.writes]

@@ -60,7 +60,7 @@ def engine_report(result: EngineResult) -> Report:
         checks += speed_checks(TITLES[name], limits)
     comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
     record = result.record
-    assert record is not None  # a build that is done has one
+    assert record is not None  # every finished build has one
     step = record.next_step
     return Report(
         title=f"{result.artifact.name} in INT8" if _is_int8(result) else result.artifact.name,
@@ -115,7 +115,7 @@ def _facts(result: EngineResult) -> dict[str, str]:
 
 
 def _notes(result: EngineResult) -> Iterator[Line]:
-    """What a user should know about the ranges and the options."""
+    """What a user should know about ranges and options."""
     for record in result.artifact.history:
         if record.stage == "data":
             yield Line(f"data: {record.summary}")
@@ -136,7 +136,7 @@ def _notes(result: EngineResult) -> Iterator[Line]:
 
 
 def _of_reuse(record: Record) -> Line:
-    """How far reused ranges are off; that the samples are others alone is no reason to worry."""
+    """How far reused ranges are off; other samples alone are no reason for a warning."""
     if record.details["changed"] == ["data"] and not has_moved(record):
         return Line(record.summary)
     return Line(f"note: {record.summary}", Tone.NOTE)
@@ -148,7 +148,7 @@ def _stopped_early(artifact: Artifact, early_stop: EarlyStop) -> Iterator[Line]:
 
 
 def _engine_notes(engine: Engine) -> Iterator[Line]:
-    """What a user should know about an engine itself."""
+    """What a user should know about an engine."""
     name = engine.path.name
     if engine.not_opened:
         yield Line(
@@ -207,7 +207,7 @@ def _coverage(result: EngineResult) -> Section:
 
 
 def _samples(result: EngineResult) -> Section:
-    """The samples that the engine, or what stands for it, does worst on."""
+    """The worst samples of the engine, or of the network that stands for it."""
     name = shown_network(result)
     return Section("Worst samples", tuple(gallery(TITLES[name], result.comparisons[name])))
 
@@ -232,9 +232,9 @@ def _layers(result: EngineResult) -> Section:
 
 
 def _plots(result: EngineResult) -> Iterator[Bars]:
-    """Histograms of the tensors whose INT8 costs the outputs most, with the threshold chosen.
+    """Histograms, with the threshold, of the tensors whose INT8 costs the outputs most.
 
-    Where that is not known, those whose own quantization costs most.
+    If that is not known, those with the lowest SQNR of their own.
     """
     calibration = result.artifact.calibration
     if calibration is None or calibration.histograms is None:

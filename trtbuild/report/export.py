@@ -36,8 +36,8 @@ def export_report(
 
     Args:
         target: the module, as package.module:factory.
-        result: its export, which has passed its comparison with the module or raised an error.
-        times: of its layers, slowest first; None where it was not profiled.
+        result: its export, which has passed the comparison with the module or raised an error.
+        times: times of its layers, slowest first; None if it was not profiled.
     """
     data = export_details(result)
     return Report(
@@ -81,7 +81,7 @@ def _parity_text(result: ExportResult) -> str:
 
 
 def _checks(target: str, result: ExportResult) -> Iterator[Check]:
-    """The comparison; a file that fails it is never written."""
+    """The check of the comparison; a file that fails it is never written."""
     done = result.parity.error is not None
     yield Check(
         suite="parity",

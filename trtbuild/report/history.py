@@ -1,4 +1,4 @@
-"""What the stages of a build have recorded, as parts of its report."""
+"""The records of a build's stages, as parts of its report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUM_SHOWN = 5
 
 
 def stages_section(history: Iterable[Record]) -> Section:
-    """Return what each step from the loaded module on costs; empty where the network came from no module."""
+    """Return the cost of each step from the loaded module on; empty if there is no module."""
     history = tuple(history)
     rows = [row for one in history if one.stage == "stages" for row in one.details["rows"]]
     table = Table(
@@ -42,7 +42,7 @@ def stages_section(history: Iterable[Record]) -> Section:
 
 
 def _zeros(history: Iterable[Record]) -> Iterator[Table]:
-    """What the 2:4 zeros of each layer cost."""
+    """The cost of the 2:4 zeros of each layer."""
     for record in history:
         if record.stage == "zeros":
             yield Table(
@@ -58,11 +58,11 @@ def _zeros(history: Iterable[Record]) -> Iterator[Table]:
 
 
 def ranges_section(history: Iterable[Record], *, changed: bool = False) -> Section:
-    """Return what was tried, its error on the check images, and the tensors furthest from entropy.
+    """Return the ranges tried, their error on the check images, and the tensors furthest from entropy.
 
     Args:
-        history: of the build.
-        changed: whether the search for a budget took other ranges afterwards.
+        history: history of the build.
+        changed: whether the search for a budget changed the ranges afterwards.
     """
     records = [record for record in history if record.stage == "choose ranges"]
     if not records:

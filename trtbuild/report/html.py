@@ -1,8 +1,8 @@
 """A report as one HTML file that opens offline: the verdict first, the record last.
 
-The page is ``page.html.j2`` beside this file, with ``blocks.html.j2``, ``page.css`` and ``page.js``. Whatever
-comes from outside is escaped there by Jinja; pixels are pictures inside the page. Without its script the page
-shows the same; with it, a text follows the pointer in plots, and commands can be copied.
+The page is ``page.html.j2`` beside this file, with ``blocks.html.j2``, ``page.css`` and ``page.js``. Jinja
+escapes all foreign text there; pictures are embedded in the page. Without its script the page
+shows the same; with it, plots have tooltips, and commands can be copied.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = ["to_html", "write_page"]
 
 _CLASSES = {Outcome.PASSED: "good", Outcome.FAILED: "bad", Outcome.UNKNOWN: "note"}
 
-# What a page of a very large network leaves to the manifest: rows of a table, and characters of the record.
+# Limits for very large networks: rows of a table, and characters of the record. The manifest has the rest.
 _MOST_ROWS = 500
 _MOST_RECORDED = 600_000
 
-# Below so many pixels a picture is kept exactly.
+# Smaller pictures, in pixels, are stored losslessly.
 _SMALL = 128 * 128
 _JPEG_QUALITY = 80
 
@@ -59,7 +59,7 @@ def write_page(report: Report, path: str | os.PathLike[str]) -> Path:
 
 
 def to_html(report: Report) -> str:
-    """Return the page; it loads nothing."""
+    """Return the page; it loads no other files."""
     environment = Environment(
         loader=PackageLoader("trtbuild.report", ""),
         autoescape=True,
@@ -100,17 +100,17 @@ def _beside(name: str) -> str:
 
 
 def _seen(value: Any) -> Any:
-    """Return what stands in the page for `value`, before it is escaped."""
+    """Return the text that the page shows for `value`, before it is escaped."""
     return visible(value) if type(value) is str else value
 
 
 def _short(value: Any) -> Any:
-    """Return a text of bounded length: names may be as long as a generator made them."""
+    """Return a text of limited length: generated names can be very long."""
     return clipped(value) if type(value) is str else value
 
 
 def _flagged(text: str) -> Markup:
-    """Return a text in which lines do not end inside the name of an option."""
+    """Return a text without line breaks inside names of options."""
     whole = Markup('<span class="flag">{}</span>')
     parts = _FLAG.split(visible(text))
     return Markup("").join(
@@ -123,7 +123,7 @@ def _drawn(plot: Plot) -> Markup:
 
 
 def _encoded(pixels: Pixels) -> str:
-    """Return a picture as a ``data:`` address: exact where it is small, else JPEG."""
+    """Return a picture as a ``data:`` URL: lossless if it is small, else JPEG."""
     kind = "PNG" if pixels.shape[0] * pixels.shape[1] <= _SMALL else "JPEG"
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, kind, quality=_JPEG_QUALITY, optimize=True)

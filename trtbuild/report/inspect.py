@@ -15,12 +15,12 @@ __all__ = ["inspection_report"]
 
 
 def inspection_report(engine: str, found: Inspection, *, every_layer: bool = False) -> Report:
-    """Return the report: what was asked of each node, and what the engine runs it in.
+    """Return the report: the precision asked for at each node, and the one that the engine runs.
 
     Args:
         engine: name of its file.
-        found: what the plan or its manifest says.
-        every_layer: show the layers of the engine, reformats included, and not the nodes of the network.
+        found: information from the plan or its manifest.
+        every_layer: whether to show the engine's layers, with reformats, instead of the network's nodes.
     """
     layers = found.layers
     return Report(

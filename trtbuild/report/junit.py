@@ -16,7 +16,7 @@ _ELEMENTS = {Outcome.FAILED: "failure", Outcome.UNKNOWN: "skipped"}
 def to_junit(report: Report) -> str:
     """Return the XML text.
 
-    A failed check is a failure with the numbers; one that cannot be told is a skipped test with the
+    A failed check is a failure with its numbers; a check that cannot be decided is a skipped test with the
     reason. Characters that XML forbids are escaped.
     """
     root = ET.Element("testsuites", name=visible(f"trtbuild {report.title}"))

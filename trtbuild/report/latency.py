@@ -1,4 +1,4 @@
-"""How fast a network runs, as parts of a report: latencies, their distribution, what was compared."""
+"""The speed of a network, as parts of a report: latencies, their distribution, comparisons."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bench_report(title: str, result: BenchResult, files: Mapping[str, str] | Non
     Args:
         title: what was timed.
         result: its latencies.
-        files: path -> what it is, of every file written.
+        files: path -> description, for every written file.
     """
     ruling = result.ruling
     checks = (*map(_check, result.verdicts), *speed_checks("latency", result.speed))
@@ -68,14 +68,14 @@ def bench_report(title: str, result: BenchResult, files: Mapping[str, str] | Non
 
 
 def _cards(result: BenchResult) -> Iterator[Card]:
-    """What can be said of the speed at each batch size."""
+    """The speed at each batch size."""
     for verdict in result.verdicts:
         title = "Speed" if len(result.verdicts) == 1 else f"Speed, batch {verdict.batch_size}"
         yield speed_card(verdict, title, result.speed)
 
 
 def _layers(found: LayerTimes | None) -> Section:
-    """What each layer takes, the slowest first."""
+    """The time of each layer, the slowest first."""
     if found is None:
         return Section("Layers", ())
     ordered = sorted(found.layers.items(), key=lambda one: -one[1])
@@ -95,7 +95,7 @@ def speed_checks(subject: str, findings: Sequence[SpeedFinding]) -> tuple[Check,
 
     Args:
         subject: what was timed.
-        findings: its limits.
+        findings: findings for its limits.
     """
     return tuple(
         Check(
@@ -123,9 +123,9 @@ def latency_section(
     """Return the latencies.
 
     Args:
-        samples: what to call a network, and its latencies.
-        lines: what follows from them.
-        device: where they were taken.
+        samples: name of a network, and its latencies.
+        lines: conclusions from them.
+        device: where they were measured.
     """
     if not samples:
         return Section("Latency", ())
@@ -153,7 +153,7 @@ def latency_section(
 
 
 def _percentile(value_ms: float, share: float, num_runs: int) -> str:
-    """A percentile that some run lies beyond; of fewer runs it is the longest of them, which says nothing."""
+    """A percentile; empty with so few runs that none lies beyond it: it would only be the longest run."""
     return f"{value_ms:.3f}" if num_runs * (1.0 - share) > 1.0 - 1e-9 else ""
 
 

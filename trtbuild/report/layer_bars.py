@@ -1,4 +1,4 @@
-"""Every layer as a bar: what its INT8 alone does to the outputs, why it is where it is, and its range."""
+"""Every layer as a bar: the effect of its INT8 alone on the outputs, its precision and why, and its range."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 
 __all__ = ["layer_bars"]
 
-# Outputs of so little noise by one layer are as good as float's, and with so much of it they are ruined: the
-# ends of a bar's height, in dB.
+# Ends of a bar's height, in dB: an SQNR of the outputs at which nothing is lost, and one at which all is.
 _NOTHING_DB, _ALL_DB = 60.0, 0.0
 _CLEAN_DB = 40.0
 
-# More bars than this are thinner than a pixel, and a page has to stay small.
+# More bars would be thinner than a pixel, and the page must stay small.
 _MOST_BARS = 1_200
 _NUM_SHOWN, _MOST_ROWS = 10, 300
 
@@ -46,7 +45,7 @@ _LEVELS = {
 
 @dataclass(frozen=True)
 class _Layer:
-    """One node: where it runs and why, its effect where that is known, its share of the work, its range."""
+    """One node: its precision and why, its effect if known, its share of the work, its range."""
 
     decision: Decision
     effect: Effect | None
@@ -56,7 +55,7 @@ class _Layer:
 
     @property
     def level(self) -> Level:
-        """How much it spoils the outputs alone in INT8, as a colour."""
+        """How much it spoils the outputs when it alone is in INT8, as a colour."""
         if self.effect is None:
             return Level.OFF
         alone = self.effect.alone_sqnr_db
@@ -66,7 +65,7 @@ class _Layer:
 
     @property
     def height(self) -> float:
-        """Of its bar, from 0 (nothing is lost) to 1."""
+        """Height of its bar, from 0 (nothing is lost) to 1."""
         if self.effect is None:
             return 0.0
         share = (_NOTHING_DB - self.effect.alone_sqnr_db) / (_NOTHING_DB - _ALL_DB)
@@ -88,7 +87,7 @@ class _Layer:
 
 
 def layer_bars(artifact: Artifact, effects: Effects) -> tuple[Block, ...]:
-    """Return the bars in the order of the network, and the layers that cost the outputs most."""
+    """Return the bars in the order of the network, and a table of the most costly layers."""
     layers = [one for one in _layers(artifact, effects.layers) if _is_told(one)]
     if not any(layer.effect for layer in layers):
         return ()
@@ -103,7 +102,7 @@ def layer_bars(artifact: Artifact, effects: Effects) -> tuple[Block, ...]:
 
 
 def _is_told(layer: _Layer) -> bool:
-    """Whether a layer counts: it does some work, or has an effect."""
+    """Whether a layer is shown: it does some work, or has an effect."""
     return layer.effect is not None or layer.work_share > 0
 
 
@@ -125,7 +124,7 @@ def _layers(artifact: Artifact, effects: Mapping[str, Effect]) -> Iterator[_Laye
 
 
 def _range_of(node: ir.Node | None, calibration: Calibration | None) -> TensorRange | None:
-    """The range of what a layer reads."""
+    """The range of a layer's input."""
     name = node.inputs[0].name if node is not None and node.inputs and node.inputs[0] else None
     if calibration is None or name is None or name not in calibration.ranges:
         return None
@@ -133,7 +132,7 @@ def _range_of(node: ir.Node | None, calibration: Calibration | None) -> TensorRa
 
 
 def _thinned(layers: Sequence[_Layer]) -> Sequence[_Layer]:
-    """Of too many layers, the worst of each few neighbours."""
+    """Reduce too many layers to the worst of each few neighbours."""
     step = -(-len(layers) // _MOST_BARS)
     few = (layers[start : start + step] for start in range(0, len(layers), step))
     return [max(some, key=lambda one: one.height) for some in few]

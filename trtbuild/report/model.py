@@ -1,4 +1,4 @@
-"""A report: what was found, as data; nothing here knows how it will look.
+"""A report: results as data, independent of how they are shown.
 
 A command's result becomes one `Report`; `trtbuild.report.text`, ``html``, ``junit`` and ``json`` show it.
 """
@@ -47,7 +47,7 @@ __all__ = [
 
 
 class Tone(Enum):
-    """How a text is meant; a terminal and a page colour it by this."""
+    """The meaning of a text, which decides its colour."""
 
     PLAIN = "plain"
     GOOD = "good"
@@ -65,7 +65,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Meter:
-    """A share, 0 to 1, that a page draws as a bar beside its text."""
+    """A share from 0 to 1, which a page draws as a bar beside its text."""
 
     share: float
     text: str
@@ -73,7 +73,7 @@ class Meter:
 
 
 Cell: TypeAlias = "str | Line | Meter | tuple[str, ...]"
-"""Of a table: a text, a text with a tone, a share, or several lines."""
+"""A cell of a table: a text, a text with a tone, a share, or several lines."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Column:
 
     Attributes:
         title: its heading.
-        is_name: whether it holds texts (to the left, folded where space is short) and not numbers.
-        is_detail: whether a page shows it and a terminal has no room for it.
+        is_name: whether it holds texts (left-aligned, folded if space is short) instead of numbers.
+        is_detail: whether only a page shows it, because a terminal has no room.
     """
 
     title: str
@@ -108,15 +108,15 @@ def details(*titles: str) -> tuple[Column, ...]:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; one without rows is left out.
+    """Rows of cells; a table without rows is left out.
 
     Attributes:
         columns: one for each cell of a row.
         rows: the cells.
-        caption: under the table.
-        num_shown: a terminal shows so many rows, and a page folds the others; None for all.
-        fold: what a page writes over the folded table; such a table is no matter of a terminal.
-        on_page: whether a page alone shows it, though unfolded.
+        caption: text under the table.
+        num_shown: number of rows that a terminal shows, and that a page shows unfolded; None for all.
+        fold: a page's heading for the folded table; such a table does not appear on a terminal.
+        on_page: whether only a page shows it, though unfolded.
     """
 
     columns: tuple[Column, ...]
@@ -132,8 +132,8 @@ class Plots:
     """Plots side by side; a terminal shows none.
 
     Attributes:
-        plots: what is drawn.
-        is_wide: whether each takes the whole width.
+        plots: the plots.
+        is_wide: whether each plot takes the whole width.
     """
 
     plots: tuple[Plot, ...]
@@ -142,12 +142,12 @@ class Plots:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Samples with what both networks answer, the worst first; a terminal shows none.
+    """Samples with both networks' answers, the worst first; a terminal shows none.
 
     Attributes:
-        samples: those that have a view are shown.
-        figure: what their values are, with the unit in words.
-        network: what the second network is called.
+        samples: the samples; those with a view are shown.
+        figure: name of their values, with the unit in words.
+        network: name of the second network.
     """
 
     samples: tuple[SampleScore, ...]
@@ -157,11 +157,11 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Verbatim:
-    """A text that is shown as it is, such as a command; a terminal shows none.
+    """A text that is shown unchanged, such as a command; a terminal shows none.
 
     Attributes:
         text: the text.
-        fold: what a page writes over the folded text; empty: it is not folded, and can be copied.
+        fold: a page's heading for the folded text; if empty, the text is not folded, and can be copied.
     """
 
     text: str
@@ -170,13 +170,13 @@ class Verbatim:
 
 @dataclass(frozen=True)
 class Card:
-    """One figure that a reader looks for first.
+    """One figure that readers look for first.
 
     Attributes:
-        title: what it is.
+        title: name of the figure.
         value: the figure, in a word or two.
-        detail: its interval, and what it is of.
-        tone: how it is meant.
+        detail: its interval, and what it refers to.
+        tone: its meaning.
     """
 
     title: str
@@ -190,32 +190,32 @@ Block: TypeAlias = "Line | Table | Plots | Gallery | Verbatim"
 
 @dataclass(frozen=True)
 class Section:
-    """What belongs together; a page writes the heading over it. One without blocks is left out."""
+    """Blocks under one heading, which a page shows. A section without blocks is left out."""
 
     heading: str
     blocks: tuple[Block, ...]
 
 
 class Outcome(Enum):
-    """How a check has ended."""
+    """The result of a check."""
 
     PASSED = "passed"
     FAILED = "failed"
     UNKNOWN = "unknown"
-    """It could not be told."""
+    """The samples or the interval do not decide it."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One figure that was held against a limit.
+    """One figure compared with a limit.
 
     Attributes:
-        suite: the checks it belongs to.
+        suite: the group of checks that it belongs to.
         subject: what was judged: a network, or ``latency``.
-        what: the figure that was held against a limit.
-        outcome: how it ended.
+        what: the figure.
+        outcome: the result.
         text: the numbers, in words.
-        is_expected: whether it goes without saying while it passes.
+        is_expected: whether it need not be mentioned while it passes.
     """
 
     suite: str
@@ -238,20 +238,20 @@ _TONES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The result of a command; what is empty is left out.
+    """The result of a command; empty parts are left out.
 
     Attributes:
         title: what the result is about.
-        cards: the figures that a reader looks for first.
+        cards: the figures that readers look for first.
         facts: label -> text, at the top: files, data, backend.
         notes: what a user should know before reading on.
         sections: the figures.
-        files: path -> what it is, of every file written.
-        checks: what was judged.
-        ruling: the verdict in a word, of `trtbuild.verification.ruling`; empty where nothing was judged.
-        verdict: why that is the verdict.
-        next_step: why something is to be done next, and the command; empty for nothing.
-        data: the result for programs, of types that `trtbuild.json_codec.encode` knows.
+        files: path -> description, for every written file.
+        checks: the judged figures.
+        ruling: the verdict in a word, of `trtbuild.verification.ruling`; empty if nothing was judged.
+        verdict: the reason for the verdict.
+        next_step: the reason for the next step, and its command; empty if there is none.
+        data: the result for programs, of types that `trtbuild.json_codec.encode` can encode.
     """
 
     title: str
@@ -268,7 +268,7 @@ class Report:
 
     @property
     def tone(self) -> Tone:
-        """How the verdict is meant."""
+        """The tone of the verdict."""
         return _TONES.get(self.ruling, Tone.NOTE)
 
     @property
@@ -278,13 +278,13 @@ class Report:
 
     @property
     def told_checks(self) -> tuple[Check, ...]:
-        """The checks to tell people of: those with a limit, and what failed, which comes first."""
+        """The checks to show: those of a user's limit, and those that did not pass; failures come first."""
         told = [c for c in self.checks if c.outcome is not Outcome.PASSED or not c.is_expected]
         return tuple(sorted(told, key=lambda check: check.outcome is not Outcome.FAILED))
 
     @property
     def filled_sections(self) -> tuple[Section, ...]:
-        """The sections that hold something."""
+        """The sections that are not empty."""
         return tuple(section for section in map(_filled, self.sections) if section.blocks)
 
 

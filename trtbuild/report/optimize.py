@@ -25,8 +25,8 @@ def optimize_report(source: str, done: OptimizedFile, *, explains: bool = False)
 
     Args:
         source: name of the file that was read.
-        done: what the passes did.
-        explains: whether to say what fired where, and what did not and why.
+        done: result of the passes.
+        explains: whether to say which passes changed what, and which did not and why.
     """
     log, before, after = done.result.log, done.bytes_before, done.bytes_after
     rows = (*_size_rows(done.result), ("file bytes", f"{before:,}", f"{after:,}"))
@@ -66,7 +66,7 @@ def _size_rows(result: OptimizeResult) -> list[tuple[str, str, str]]:
 
 
 def _explanation(log: PassLog) -> list[str]:
-    """What fired where, what was left and why, and what was undone, a line each."""
+    """Changes, declined matches with the reason, and undone passes, one line each."""
     lines = []
     for name, notes in log.fired.items():
         lines.append(f"{name}: {len(notes)} changed, {log.seconds[name] * 1e3:.1f} ms")
@@ -78,7 +78,7 @@ def _explanation(log: PassLog) -> list[str]:
 
 
 def pass_warnings(log: PassLog) -> list[str]:
-    """Return what a user must know even without asking, a line each."""
+    """Return what a user must know even without asking, one line each."""
     lines = [
         f"'{undone.name}' changed a result and was undone ({undone.reason}); it had changed "
         f"{', '.join(undone.nodes[:5]) or 'the graph'}. Please report it."
@@ -107,7 +107,7 @@ def _pass_rows(passes: Sequence[Pass]) -> list[tuple[str, str, str, str]]:
 
 
 def _as_json(result: OptimizeResult) -> dict[str, Any]:
-    """JSON types: sizes, what each pass did and left, what was undone."""
+    """JSON types: sizes, changes and declined matches of each pass, undone passes."""
     log = result.log
     return {
         "before": _stats(result.before),

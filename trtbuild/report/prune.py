@@ -19,12 +19,12 @@ __all__ = ["groups_report", "prune_report"]
 
 
 def prune_report(target: str, result: PruneOutcome, folder: Path) -> Report:
-    """Return the report of a module that was pruned.
+    """Return the report of a pruned module.
 
     Args:
         target: the module, as package.module:factory.
-        result: what was pruned.
-        folder: where weights and history were written.
+        result: result of the pruning.
+        folder: folder with weights and history.
     """
     return Report(
         title=f"{target}, pruned",
@@ -34,7 +34,7 @@ def prune_report(target: str, result: PruneOutcome, folder: Path) -> Report:
 
 
 def groups_report(target: str, groups: Iterable[PruneGroup]) -> Report:
-    """Return the report of the layers of a module whose channels go together."""
+    """Return the report of the groups of layers whose channels depend on each other."""
     groups = tuple(groups)
     return Report(
         title=f"coupled layers of {target}",

@@ -31,8 +31,8 @@ def qat_report(recipe: QatRecipe, result: QatOutcome) -> Report:
     """Return the report: the trained scales, and the figures of the Q/DQ network against float.
 
     Args:
-        recipe: what was trained.
-        result: of its training.
+        recipe: recipe of the training.
+        result: its result.
     """
     return Report(
         title=f"{recipe.source.name}, trained with rounding",

@@ -21,8 +21,8 @@ def quantize_report(model: str, result: QuantizedFile, output: Path | None) -> R
 
     Args:
         model: name of the float network's file.
-        result: what was done.
-        output: the file that was written.
+        result: the result.
+        output: the written file.
     """
     return Report(
         title=f"{model} in INT8",
@@ -43,7 +43,7 @@ def placement_report(model: str, placement: Placement) -> Report:
 
 
 def _listed(placement: Placement) -> list[dict[str, Any]]:
-    """Every node with the group of its Q/DQ, then the groups that ONNX Runtime's form alone has."""
+    """Every node with the group of its Q/DQ, then the groups that only ONNX Runtime's form has."""
     kinds = {group.name: group.kind for group in placement.groups if group.in_tensorrt_form}
     nodes = [
         {"node": d.node, "op_type": d.op_type, "int8": d.int8, "reason": d.reason,

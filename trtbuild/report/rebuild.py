@@ -17,7 +17,7 @@ __all__ = ["rebuild_report"]
 
 
 def rebuild_report(manifest: Path, result: Rebuilt) -> Report:
-    """Return the report: what differs from the build of `manifest`, node by node where networks do."""
+    """Return the report: differences from the build of `manifest`, for networks node by node."""
     return Report(
         title=f"{manifest.name}, built again",
         notes=tuple(_notes(result)),

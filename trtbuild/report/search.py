@@ -1,4 +1,4 @@
-"""The search for an accuracy budget as a part of a report: its path, and what every step bought."""
+"""The search for an accuracy budget as part of a report: its path, and the gain of every step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _ON_CLASSES = frozenset({"max_top1_drop", "min_top1_agreement", "min_topk_agreem
 
 
 def search_section(tuned: Tuned | None, limits: Mapping[str, float]) -> Section:
-    """Return the search.
+    """Return the section of the search.
 
     Args:
-        tuned: what it did; None where none was asked for.
-        limits: of the gate, by name.
+        tuned: result of the search; None if there was none.
+        limits: limits of the gate, by name.
     """
     heading = "Search for the accuracy budget"
     if tuned is None:
@@ -39,7 +39,7 @@ def search_section(tuned: Tuned | None, limits: Mapping[str, float]) -> Section:
 
 
 def _as_calibrated(tuned: Tuned) -> str:
-    """What is said where the network needed no search."""
+    """The text for a network that needed no search."""
     (start,) = tuned.steps
     figure = "" if start.figure is None else f"figure of the task {start.figure:.1f}, "
     return (
@@ -70,7 +70,7 @@ def _path(steps: tuple[StepReport, ...], limits: Mapping[str, float]) -> Iterabl
 def _judged(
     steps: tuple[StepReport, ...], limits: Mapping[str, float]
 ) -> tuple[str, list[float], float | None]:
-    """The figure that the search went by: what it is, its values, and the limit on it."""
+    """The figure that the search used: its name, its values, and its limit."""
     figures = [step.figure for step in steps if step.figure is not None]
     agreements = [
         step.top1_agreement_percent for step in steps if step.top1_agreement_percent is not None
@@ -109,7 +109,7 @@ def _steps(tuned: Tuned, limits: Mapping[str, float]) -> Table:
 
 
 def _same_top1(step: StepReport, limits: Mapping[str, float]) -> str:
-    """Where a limit says that there are classes, and no task has a figure of its own."""
+    """Top-1 agreement; empty unless a limit is on classes and the step has no task figure."""
     percent = step.top1_agreement_percent
     is_shown = step.figure is None and not _ON_CLASSES.isdisjoint(limits)
     return f"{percent:.1f} %" if is_shown and percent is not None else ""
@@ -123,7 +123,7 @@ def _caption(tuned: Tuned) -> str:
 
 
 def moves_section(history: Iterable[Record]) -> Section:
-    """Return the moves of a build without a limit, by the error of the outputs after each."""
+    """Return the moves of a build without a limit, with the error of the outputs after each."""
     found = [record for record in history if record.stage == "moves"]
     if not found or not found[-1].details["tried"]:
         return Section("Moves", ())
@@ -154,5 +154,5 @@ def moves_section(history: Iterable[Record]) -> Section:
 
 
 def _decibels(error: float) -> float:
-    """Noise over signal as dB; within what a plot can show."""
+    """The SQNR in dB for an error as noise over signal, limited to what a plot can show."""
     return -10.0 * math.log10(min(max(error, 1e-12), 1e12))

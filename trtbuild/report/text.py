@@ -1,6 +1,6 @@
-"""A report on a terminal: facts, notes, short tables, files, and the verdict as the last word.
+"""A report on a terminal: facts, notes, short tables, files, and the verdict last.
 
-Every text is printed as it is: nothing in it is markup, and what cannot be seen is escaped.
+All text is printed unchanged: nothing is interpreted as markup, and invisible characters are escaped.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _TONES = {Outcome.PASSED: Tone.GOOD, Outcome.FAILED: Tone.BAD, Outcome.UNKNOWN: 
 
 
 def print_report(report: Report, console: Console) -> None:
-    """Print `report`; its title is what the user has just asked for, and is left out."""
+    """Print `report` without its title, which repeats the command that the user just gave."""
     print_blocks(console, *_blocks(report))
     if report.files:
         rows = [(Text(visible(path)), Text(visible(what))) for path, what in report.files.items()]
         _print(console, _plain_grid(rows))
     for check in report.told_checks:
-        # who reads the tables by their names meets them in rows alone
+        # a sentence says "TensorRT's form"; the short name is for rows of tables
         subject = check.subject.replace(TITLES[TENSORRT_FORM], in_a_sentence(TENSORRT_FORM))
         _print(console, _text(Line(f"{subject}: {check.text}", _TONES[check.outcome])))
     _print_cards(report, console)
@@ -57,7 +57,7 @@ def _blocks(report: Report) -> Iterator[Block]:
 
 
 def _print_cards(report: Report, console: Console) -> None:
-    """Print the figures that a reader looks for first last, where a terminal stops."""
+    """Print the cards near the end, because a terminal shows the end."""
     rows = [
         (
             Text(visible(card.title), "bold"),
@@ -71,7 +71,7 @@ def _print_cards(report: Report, console: Console) -> None:
 
 
 def _plain_grid(rows: Sequence[tuple[Text, ...]]) -> Grid:
-    """Columns without lines; the last one is folded where space is short."""
+    """Columns without lines; the last one is folded if space is short."""
     grid = Grid.grid(padding=(0, 2, 0, 0), pad_edge=False)
     for _ in rows[0][:-1]:
         grid.add_column(no_wrap=True)
@@ -82,7 +82,7 @@ def _plain_grid(rows: Sequence[tuple[Text, ...]]) -> Grid:
 
 
 def print_blocks(console: Console, *blocks: Block) -> None:
-    """Print lines and tables, one after the other; plots are left out."""
+    """Print lines and tables in order; plots are left out."""
     for block in blocks:
         if isinstance(block, Line):
             _print(console, _text(block))
@@ -94,7 +94,7 @@ def _print(console: Console, what: RenderableType) -> None:
     if console.is_terminal or isinstance(what, Text):
         console.print(what, markup=False, highlight=False, emoji=False, soft_wrap=True)
         return
-    # a grid fills its last column with spaces, which nobody wants in a file
+    # a grid pads its last column with spaces, which do not belong in a file
     with console.capture() as captured:
         console.print(what, markup=False, highlight=False, emoji=False, soft_wrap=True)
     for line in captured.get().splitlines():

@@ -16,7 +16,7 @@ __all__ = ["triton_report"]
 
 
 def triton_report(entry: TritonEntry) -> Report:
-    """Return the report: what the entry takes and gives, what was written, what the server needs."""
+    """Return the report: inputs and outputs of the entry, the written files, and the server's needs."""
     config = entry.config
     tensors = Table(
         names("", "tensor", "type", "dims"),
