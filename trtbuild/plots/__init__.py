@@ -1,1 +1,1 @@
-"""Plots: what they show, as data, and SVG text made of it."""
+"""Plots as data, and SVG text made from it."""

@@ -1,4 +1,4 @@
-"""Plots of a calibration: each tensor's histogram with thresholds in it, and an overview."""
+"""Plots of a calibration: a histogram with thresholds for each tensor, and an overview."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _PICTURES = frozenset({".png", ".svg", ".pdf", ".jpg", ".jpeg"})
 
 
 def histogram_plot(name: str, histogram: Histogram, amaxes: Mapping[str, float]) -> Bars:
-    """Return magnitudes from 0 to the largest seen (or chosen), counts on a logarithmic scale.
+    """Return a plot of magnitudes from 0 to the largest (seen or threshold), with counts on a log scale.
 
     Args:
-        name: of the tensor.
+        name: name of the tensor.
         histogram: its statistics; zeros are left out.
         amaxes: label -> threshold.
     """
@@ -79,16 +79,16 @@ def calibration_plots(calibration: Calibration) -> dict[str, Plot]:
 
 
 def plot_file_name(number: int, tensor: str) -> str:
-    """Return a file name for the plot of `tensor` that is valid everywhere."""
+    """Return a file name for the plot of `tensor` that is valid on all systems."""
     return f"{number:03d}_{re.sub(r'[^A-Za-z0-9._-]+', '_', tensor)[:_LONGEST_STEM]}.svg"
 
 
 def plot_folder(path: Path) -> Path:
-    """Make the folder `path` for plots.
+    """Create the folder `path` for plots.
 
     Raises:
-        OptionError: its name is that of a picture.
-        OutputError: it cannot be made or written.
+        OptionError: its name is that of a picture file.
+        OutputError: it cannot be created or written.
     """
     if path.suffix.lower() in _PICTURES:
         raise OptionError(
@@ -99,7 +99,7 @@ def plot_folder(path: Path) -> Path:
 
 
 def write_plots(plots: Mapping[str, Plot], folder: Path) -> list[Path]:
-    """Write plots, by their file names, into `folder`; all of them appear, or none.
+    """Write plots, by their file names, into `folder`; either all of them or none.
 
     Raises:
         OutputError: a file cannot be written.

@@ -1,7 +1,7 @@
-"""What all plots are drawn with: an axis, ticks, texts and the element around them.
+"""Common elements of all plots: an axis, ticks, texts and the outer element.
 
-Widths are percent of what a plot is given and heights are pixels, so texts keep their size on a narrow
-screen.
+Widths are percentages of the plot's width and heights are pixels, so texts keep their size on narrow
+screens.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 BOTTOM = 30.0
-"""Room for the ticks of an axis, in pixels."""
+"""Height of an axis with its ticks, in pixels."""
 
 _NUM_SERIES = 6
 _BEHIND = ' dx="14"'
@@ -45,9 +45,9 @@ class Axis:
 
     Attributes:
         low, high: values at its ends.
-        unit: of the values.
+        unit: unit of the values.
         left, right: where it begins and ends, in percent of the plot.
-        is_log: whether equal ratios are equally wide; `low` is above 0 then.
+        is_log: whether the axis is logarithmic; `low` must be above 0 then.
     """
 
     low: float
@@ -66,7 +66,7 @@ class Axis:
         return self.left + min(max(share, 0.0), 1.0) * (self.right - self.left)
 
     def ticks(self) -> list[float]:
-        """Round numbers about a fifth of the axis apart."""
+        """Round numbers, about a fifth of the axis apart."""
         if self.is_log:
             return self._log_ticks()
         span = self.high - self.low
@@ -89,7 +89,7 @@ class Axis:
 
 
 def axis_parts(axis: Axis, height: float) -> Iterator[str]:
-    """Yield the axis at the foot of a plot of `height` pixels, with its ticks."""
+    """Yield the axis at the bottom of a plot of `height` pixels, with its ticks."""
     base = height - BOTTOM
     yield line(axis.left, axis.right, base, base, "axis")
     ticks = axis.ticks()
@@ -121,12 +121,12 @@ def written(x: float, y: float, text: str, kind: str = "", anchor: str = "start"
 
 
 def series_class(number: int) -> str:
-    """Return the class that colours a series."""
+    """Return the CSS class that colours a series."""
     return f"s{number % _NUM_SERIES}"
 
 
 def legend(names: Sequence[str], y: float = 16.0) -> str:
-    """Return the names of series in their colours, one behind the other."""
+    """Return the names of series in their colours, one after the other."""
     parts = (
         f'<tspan class="{series_class(number)}"{_BEHIND if number else ""}>{words(name)}</tspan>'
         for number, name in enumerate(names)
@@ -135,7 +135,7 @@ def legend(names: Sequence[str], y: float = 16.0) -> str:
 
 
 def element(parts: Iterable[str], title: str, height: float) -> str:
-    """Return the plot; screen readers read its title."""
+    """Return the whole plot; screen readers read its title."""
     return (
         f'<svg class="plot" width="100%" height="{height:.0f}" role="img" aria-label="{words(title)}"'
         f' xmlns="http://www.w3.org/2000/svg"><title>{words(title)}</title>{"".join(parts)}</svg>'
@@ -143,12 +143,12 @@ def element(parts: Iterable[str], title: str, height: float) -> str:
 
 
 def words(text: str) -> str:
-    """Return a text for an element: escaped, with what cannot be seen made visible, and of bounded length."""
+    """Return a text for an element: escaped, with invisible characters shown, and of limited length."""
     return escape(visible(clipped(text)))
 
 
 def clipped(text: str, longest: int = _LONGEST_TEXT) -> str:
-    """Return a text without its middle where it is too long; the ends tell names apart."""
+    """Return a text without its middle if it is too long; the ends distinguish names."""
     if len(text) <= longest:
         return text
     half = (longest - 1) // 2

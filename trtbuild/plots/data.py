@@ -1,4 +1,4 @@
-"""What a plot shows, as data; `trtbuild.plots.svg` draws it."""
+"""Content of plots as data; `trtbuild.plots.svg` draws it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class Bars:
     """A histogram.
 
     Attributes:
-        caption: what is shown.
+        caption: what the plot shows.
         edges: ``len(heights) + 1`` ascending values.
         heights: counts or shares, at or above 0.
-        unit: of the edges.
-        marks: lines over the bars.
-        logarithmic: heights on a logarithmic scale, for counts that differ by powers of ten.
+        unit: unit of the edges.
+        marks: vertical lines over the bars.
+        logarithmic: whether heights are on a log scale, for counts that differ by powers of ten.
     """
 
     caption: str
@@ -44,10 +44,10 @@ class Bars:
 
 @dataclass(frozen=True)
 class Distribution:
-    """How values are distributed, a row for each (name, values) of `series`, on one axis.
+    """Distributions of values, a row for each (name, values) of `series`, on one axis.
 
-    The axis is logarithmic where the rows are far apart, and ends at the 99th percentile: what lies beyond is
-    told in words, so that a tail presses nothing together.
+    The axis is logarithmic if the rows are far apart, and ends at the 99th percentile; a text gives the
+    values beyond, so that a long tail does not compress the rest.
     """
 
     caption: str
@@ -60,9 +60,9 @@ class Stop:
     """A point of a path.
 
     Attributes:
-        x, y: where.
-        label: what it is, in words.
-        kept: whether the path goes on from here; else it was tried and left.
+        x, y: its coordinates.
+        label: its name, in words.
+        kept: whether the path continues from here; else it was tried and rejected.
     """
 
     x: float
@@ -73,13 +73,13 @@ class Stop:
 
 @dataclass(frozen=True)
 class Path:
-    """Points in their order, numbered from 0 and joined where they were kept.
+    """Points in order, numbered from 0, joined where they were kept.
 
     Attributes:
-        caption: what is shown.
+        caption: what the plot shows.
         stops: the points.
-        x_title, y_title: of the axes, with their units.
-        limit: a level that is to be reached; None for none.
+        x_title, y_title: titles of the axes, with units.
+        limit: a level to reach; None for none.
     """
 
     caption: str
@@ -90,18 +90,18 @@ class Path:
 
 
 class Level(Enum):
-    """How much a bar of a strip matters; each has a colour of its own."""
+    """How important a bar of a strip is; each level has its own colour."""
 
     LOW = "low"
     MIDDLE = "middle"
     HIGH = "high"
     OFF = "off"
-    """Nothing is measured here."""
+    """There is no measurement."""
 
 
 @dataclass(frozen=True)
 class Slat:
-    """One bar of a strip: its height as a share of the strip, 0 to 1, and what is told of it."""
+    """One bar of a strip: its height as a share of the strip, 0 to 1, and its tooltip."""
 
     height: float
     level: Level
@@ -110,13 +110,13 @@ class Slat:
 
 @dataclass(frozen=True)
 class Strip:
-    """Many thin bars side by side, in an order that means something.
+    """Many thin bars side by side, in a meaningful order.
 
     Attributes:
-        caption: what is shown.
+        caption: what the plot shows.
         slats: the bars.
-        levels: level -> what it means, for the key.
-        ends: what stands at the left and the right end of the axis.
+        levels: level -> its meaning, for the legend.
+        ends: texts at the left and the right end of the axis.
     """
 
     caption: str
@@ -127,13 +127,13 @@ class Strip:
 
 @dataclass(frozen=True)
 class Dots:
-    """One row a name, and in it a dot for each series.
+    """One row per name, with a dot for each series.
 
     Attributes:
-        caption: what is shown.
+        caption: what the plot shows.
         rows: the names, from the top.
-        series: name -> a value for each row, at or above 0; NaN leaves the dot out.
-        unit: of the values.
+        series: name -> a value for each row, at or above 0; NaN omits the dot.
+        unit: unit of the values.
     """
 
     caption: str

@@ -1,4 +1,4 @@
-"""Values of several series as one row of bars each, under their median in words."""
+"""Distributions of several series: one row of bars for each, under its median as text."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ __all__ = ["draw_path"]
 
 _HEIGHT, _TOP, _FOOT = 300.0, 34.0, 18.0
 _LEFT, _RIGHT = 12.0, 96.0
-# Numbers of points that would cover each other are moved apart by so much.
+# Labels of points that would overlap are moved apart by this much.
 _APART_PIXELS, _APART_PERCENT = 14.0, 4.0
 
 
@@ -54,7 +54,7 @@ def _room(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _joined(stops: Sequence[Stop], places: Sequence[tuple[float, float]]) -> Iterator[str]:
-    """Lines from each kept point to the next, and thin ones to what was left."""
+    """Lines from each kept point to the next, and thin ones to rejected points."""
     last: tuple[float, float] | None = None
     for stop, (x, y) in zip(stops, places):
         if last is not None:

@@ -1,8 +1,8 @@
 """Small plots as SVG text. No library, no script, prints well.
 
-Colours come from CSS classes (``bar``, ``line``, ``s0`` ...), so that one style sheet serves all plots of a
-page; `STYLE` is that sheet, whose colours a page may set by variables. A plot stretches to the width that it
-is given.
+Colours come from CSS classes (``bar``, ``line``, ``s0`` ...), so one style sheet serves all plots of a
+page. `STYLE` is that sheet; a page may set its colours by variables. A plot stretches to the available
+width.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __all__ = ["STYLE", "draw", "picture"]
 _WIDTH, _HEIGHT = 640, 200.0
 _MARK = 15.0  # height of the row of a mark's label
 
-# Of a plot of dots: the room for the key, the height of a row, and how much of a name is shown over its dots.
+# For a plot of dots: height of the legend, height of a row, and the number of characters shown of a name.
 _TOP, _ROW, _LONGEST = 30.0, 32.0, 48
 
-# Of a strip: its height, the rooms over and under its bars, its ends, the least height of a bar.
+# For a strip: its height, the space above and below its bars, its left and right end, a bar's minimum height.
 _STRIP_HEIGHT, _KEY, _FOOT = 196.0, 44.0, 24.0
 _LEFT, _RIGHT = 0.5, 99.5
 _LEAST_BAR = 3.0
@@ -111,7 +111,7 @@ def _bars(plot: Bars) -> str:
 
 
 def _dots(plot: Dots) -> str:
-    """As tall as it has rows; the axis begins at 0."""
+    """A plot whose height depends on its number of rows; the axis begins at 0."""
     values = [v for series in plot.series.values() for v in series if not math.isnan(v)]
     axis = Axis(0.0, max([1.0, *values]), plot.unit)
     height = _TOP + _ROW * len(plot.rows) + BOTTOM
@@ -131,7 +131,7 @@ def _dots(plot: Dots) -> str:
 
 
 def _strip(plot: Strip) -> str:
-    """Many thin bars side by side; what is told of each bar is its title."""
+    """Many thin bars side by side, with their texts as tooltips."""
     base, room = _STRIP_HEIGHT - _FOOT, _STRIP_HEIGHT - _FOOT - _KEY
     width = (_RIGHT - _LEFT) / max(len(plot.slats), 1)
     gap = 0.18 * width
@@ -149,7 +149,7 @@ def _strip(plot: Strip) -> str:
 
 
 def _levels(plot: Strip) -> Iterator[str]:
-    """What the colours mean, three in a row."""
+    """The legend of the colours, three per row."""
     for number, (level, text) in enumerate(plot.levels.items()):
         x, y = 0.5 + 33.3 * (number % 3), 4.0 + 19.0 * (number // 3)
         yield (
@@ -159,12 +159,12 @@ def _levels(plot: Strip) -> Iterator[str]:
 
 
 def _short(name: str) -> str:
-    """The end of a long name, which tells it from its neighbours."""
+    """The end of a long name, which distinguishes it from its neighbours."""
     return name if len(name) <= _LONGEST else f"\N{HORIZONTAL ELLIPSIS}{name[1 - _LONGEST :]}"
 
 
 def _marks(axis: Axis, marks: Sequence[Mark], base: float) -> Iterator[str]:
-    """Yield a line for each, and over all of them its label in a row of its own over the bars."""
+    """Yield a line for each mark, then the labels, each in its own row above the bars."""
     rows = [_MARK * number + _MARK - 2 for number in range(len(marks))]
     for mark, y in zip(marks, rows):
         x = axis.place(mark.value)
