@@ -1,7 +1,7 @@
-"""What the user asked for, one recipe a job; the command line, recipe files and scripts make these.
+"""The user's options, one recipe per job; the command line, recipe files and scripts make them.
 
-The names stand in ``__init__.pyi`` and are loaded when they are asked for: a command needs one of them, and
-making the classes of all takes longer than reading its arguments.
+The public names are in ``__init__.pyi`` and load on first use: a command needs only one recipe, and making
+all classes takes longer than reading the command's arguments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recipes of the jobs that calibrate, or look at what there is to calibrate on."""
+"""Recipes of the jobs that calibrate, or examine calibration data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["AdviseRecipe", "CalibrateRecipe", "CalibrationFiles"]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationFiles:
-    """Where a calibration goes."""
+    """Where a calibration is written."""
 
     output: Path = option(MISSING, "Calibration file to write.", short="-o", essential=True)
     cache: Path | None = option(
@@ -34,7 +34,7 @@ class CalibrationFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrateRecipe:
-    """Which network is calibrated, on what.
+    """Which network to calibrate, and on which data.
 
     Attributes:
         model: float ONNX file.
@@ -74,7 +74,7 @@ class CalibrateRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class AdviseRecipe:
-    """Calibration data to be looked at, and the network that it is for.
+    """Calibration data to examine, and the network that it is for.
 
     Attributes:
         model: float ONNX file.

@@ -1,4 +1,4 @@
-"""What the user asked for where two things are held against each other: calibrations, caches, engines."""
+"""Recipes of the jobs that compare two things: calibrations, caches, engines."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["CacheDiffRecipe", "CrosscheckRecipe", "DiffRecipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class CrosscheckRecipe:
-    """Two sets of thresholds to hold against each other.
+    """Two sets of thresholds to compare.
 
     Attributes:
         first: a calibration file, a TensorRT calibration cache, or a table of ONNX Runtime.
-        second: another, or the name of a method that chooses anew from the histograms of `first`.
+        second: another, or the name of a method that chooses thresholds from the histograms of `first`.
     """
 
     first: str
@@ -39,7 +39,7 @@ class CacheDiffRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffRecipe:
-    """Two engines or Q/DQ networks of one model to hold against each other.
+    """Two engines or Q/DQ networks of one model to compare.
 
     Attributes:
         first, second: each a folder of a build, its manifest, an ONNX network, a plan, or an engine's layers.

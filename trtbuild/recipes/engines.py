@@ -61,12 +61,12 @@ def _batch_sizes(text: str) -> int:
 
 @dataclass(frozen=True)
 class EngineRecipe:
-    """Everything that makes an engine.
+    """All options for building an engine.
 
     Attributes:
-        export: the way from a PyTorch module to `model`; None where `model` is there already.
-        earlier: what was done to the network before, such as its export; goes into the manifest.
-        loaded: the module as it was loaded, where less of it is built; every figure counts from it.
+        export: how a PyTorch module becomes `model`; None if `model` exists already.
+        earlier: records of earlier steps, such as the export; they go into the manifest.
+        loaded: the module as it was loaded, if it was pruned since; all figures refer to it.
     """
 
     model: Path = option(MISSING, "The float network, an ONNX file.", argument=True)
@@ -147,30 +147,30 @@ class EngineRecipe:
 
     @property
     def calibrates(self) -> bool:
-        """Whether ranges are made of data; else there are none, or a file has them."""
+        """Whether ranges come from data; else there are none, or a file has them."""
         return self.int8 and self.calibration is None
 
     @property
     def chooses_ranges(self) -> bool:
-        """Whether no rule, file or calibrator of TensorRT's that the user named decides the ranges."""
+        """Whether ranges are still to be chosen: the user named no rule, file or TensorRT calibrator."""
         named = self.calibrate.method is not None or bool(self.calibrate.method_options)
         by_tensorrt = self.tensorrt.ranges is RangeSource.DEVICE or self.tensorrt.cache is not None
         return self.calibration is None and not (named or by_tensorrt or self.weights_only)
 
     @property
     def may_search(self) -> bool:
-        """Whether a limit that is missed starts a search for what stays float."""
+        """Whether a missed limit starts a search for what stays float."""
         has_budget = self.tune is not None and bool(self.gate.limits)
         return self.calibrates and has_budget and not self.weights_only
 
 
 @dataclass(frozen=True, kw_only=True)
 class VerifyRecipe:
-    """What to compare, on what, and what to look into; all of the data verifies.
+    """What to compare, on which data, and what to examine; all of the data verifies.
 
     Attributes:
         reference: float ONNX file, or a PyTorch module.
-        engine: what is judged: a plan, or an ONNX file with Q/DQ.
+        engine: the engine to judge: a plan, or an ONNX file with Q/DQ.
     """
 
     reference: Path | ModuleSource
@@ -191,7 +191,7 @@ class VerifyRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchRecipe:
-    """What to time, and against what; random numbers where no data is named.
+    """What to time, and what to compare it with; uses random numbers without data.
 
     Attributes:
         engine: the file to time.

@@ -44,7 +44,7 @@ class _ModuleRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneRecipe(_ModuleRecipe):
-    """A PyTorch module and the channels that go; `output` is for weights and history."""
+    """A PyTorch module and how to prune it; `output` is for weights and history."""
 
     prune: PruneSpec | None = group(
         PruneSpec, "Pruning", optional=True, needs=PRUNES,
@@ -64,7 +64,7 @@ class PruneRecipe(_ModuleRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class QatRecipe(_ModuleRecipe):
-    """A PyTorch module, what trains it with rounding, and what its thresholds come from."""
+    """A PyTorch module, the function that trains it with rounding, and the data for its thresholds."""
 
     train: str = option(
         MISSING, "package.module:function or script.py:function: gets the module, and trains it in place.",
@@ -100,7 +100,7 @@ class TuneRecipe(_ModuleRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class CompressRecipe(_ModuleRecipe):
-    """A PyTorch module, what trains and judges it, how small it shall become, and what it may lose."""
+    """A PyTorch module, the functions that train and judge it, how small to make it, and its limits."""
 
     training: TrainOptions = group(TrainOptions, "Training", required=True)
     teacher: bool = option(

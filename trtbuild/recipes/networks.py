@@ -1,4 +1,4 @@
-"""Recipes of the jobs that read, change, check or hand on ONNX networks and engines."""
+"""Recipes of the jobs that read, change, check or export ONNX networks and engines."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["CheckRecipe", "ConvertRecipe", "OptimizeRecipe", "QuantizeRecipe", "
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRecipe:
-    """A calibration cache and its network towards Q/DQ; or, without `model`, Q/DQ towards a cache.
+    """A calibration cache and its network to be converted to Q/DQ; or, without `model`, Q/DQ to a cache.
 
     Attributes:
         source: the cache, or the Q/DQ network.
-        model: the float network that the cache was made for; None towards a cache.
+        model: the float network that the cache was made for; None to make a cache.
     """
 
     source: Path
@@ -67,7 +67,7 @@ class QuantizeRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizeRecipe:
-    """A network and the graph passes that run over it.
+    """A network and the graph passes to run on it.
 
     Attributes:
         source: ONNX file to read.
@@ -84,7 +84,7 @@ class OptimizeRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckRecipe:
-    """A network that is shown to TensorRT's parser.
+    """A network to give to TensorRT's parser.
 
     Attributes:
         model: ONNX file, float or with Q/DQ.
@@ -103,7 +103,7 @@ class CheckRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class TritonRecipe:
-    """An engine, and the Triton model repository that it goes into.
+    """An engine, and the Triton model repository to put it into.
 
     Attributes:
         engine: its file, or the folder of its build.

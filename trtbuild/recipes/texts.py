@@ -1,4 +1,4 @@
-"""What help says of options that several recipes have."""
+"""Help texts of options that several recipes have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 JUDGES = ("verify_data", "labels")
-"""Data that jobs which judge nothing have no use for."""
+"""Data options that jobs without a verdict do not need."""
 FLOAT = "Keep groups of Q/DQ in float: node name, op type, or glob. Repeatable."
 GROUPS = "Keep the group of exactly this name in float; never read as a pattern. Repeatable."
 TARGET = "What Q/DQ are placed for: what it runs in float, or cheaper in float, stays float."
