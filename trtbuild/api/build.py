@@ -1,7 +1,7 @@
 """One call from a network and data to a judged result, for scripts and notebooks.
 
-Both calls make the recipe that the command line would make, do the job of ``trtbuild engine``, and give its
-result under short names; nothing is done here that a command does not do.
+Both calls make the same recipe as the command line, run the job of ``trtbuild engine``, and give its
+result short names. They do nothing that a command does not do.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ __all__ = ["Built", "build", "quantize"]
 
 @dataclass(frozen=True)
 class Built:
-    """What came out of `build` or `quantize`; printed, it is what the command line would show.
+    """The result of `build` or `quantize`; printed, it shows what the command line shows.
 
     Attributes:
-        result: everything that the job found out.
-        recipe: what was asked for.
+        result: full result of the job.
+        recipe: the options, as a recipe.
     """
 
     result: EngineResult
@@ -57,12 +57,12 @@ class Built:
 
     @property
     def why(self) -> str:
-        """Why the verdict is what it is, in a sentence."""
+        """The reason for the verdict, in a sentence."""
         return self.result.ruling.why
 
     @cached_property
     def next_step(self) -> NextStep | None:
-        """What most probably mends the verdict; None for an engine that can be shipped."""
+        """The step that most probably helps with the verdict; None for an engine that can be shipped."""
         from trtbuild.jobs.next_step import after_engine
 
         return after_engine(self.result, self.recipe)
@@ -74,12 +74,12 @@ class Built:
 
     @property
     def int8_model(self) -> Path | None:
-        """The network with explicit Q/DQ in TensorRT's form; None of a build without INT8."""
+        """The network with explicit Q/DQ in TensorRT's form; None for a build without INT8."""
         return self._beside(".int8.onnx")
 
     @property
     def calibration(self) -> Path | None:
-        """The ranges of all tensors, for ``calibration=``; None where there are none."""
+        """The ranges of all tensors, for ``calibration=``; None if there are none."""
         return self._beside(".calibration.json")
 
     @property
@@ -91,9 +91,9 @@ class Built:
     def metrics(self) -> dict[str, dict[str, float]]:
         """Figures by network: ``float``, ``engine``, ``tensorrt_form`` (with Q/DQ), ``also``, ``portable``.
 
-        Of each but ``float``: ``sqnr_db OUTPUT`` and ``cosine OUTPUT`` of each float output, and the task's
-        figures under their own names. Of each where it was measured: ``top1_percent`` against labels, and
-        ``latency_ms``, the median, which ``fp16`` has alone.
+        All except ``float`` have ``sqnr_db OUTPUT`` and ``cosine OUTPUT`` for each float output, and the
+        task's figures under their own names. If measured, each has ``top1_percent`` against labels and
+        ``latency_ms``, the median; ``fp16`` has only the latter.
         """
         found: dict[str, dict[str, float]] = {}
         for network, name, value in _figures(self.result):
@@ -101,7 +101,7 @@ class Built:
         return found
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write one HTML page with everything that was found, which opens offline, and return its path.
+        """Write one HTML page with all results, which opens offline, and return its path.
 
         Raises:
             OutputError: the file cannot be written.
@@ -163,18 +163,18 @@ def build(
     Args:
         model: path of an ONNX file; ``package.module:factory`` of a PyTorch module; or in memory an
             `onnx.ModelProto`, an `onnx_ir.Model` or a `torch.nn.Module`, which is written or exported into
-            the output folder first. A module's inputs are read off the data, or given as
+            the output folder first. A module's inputs are derived from the data, or given as
             ``input="1x3x224x224"``.
-        data: what calibrates: a path, ``module:function``, arrays (one, or name -> array), a list, a
-            function that gives batches, a ``DataLoader``, a data set, or a calibration data reader;
-            `DataRecipe` for all of the data's options in one.
-        progress: told of every stage.
+        data: the calibration data: a path, ``module:function``, arrays (one, or name -> array), a list, a
+            function that gives batches, a ``DataLoader``, a dataset, or a calibration data reader;
+            a `DataRecipe` for all of the data's options in one.
+        progress: called in every stage.
         **options: every option of ``trtbuild engine`` under its name (``min_sqnr=25``, ``latency=False``,
             ``task="detect"``, ``output="out"``); see `trtbuild.options.keywords`.
 
     Raises:
-        InputError: the model, the data or an option is wrong; nothing half-written is left.
-        MissingError: a package or backend that is needed does not work here.
+        InputError: the model, the data or an option is wrong; no incomplete file is left.
+        MissingError: a required package or backend does not work here.
     """
     from trtbuild.jobs.engine import build_engine
     from trtbuild.jobs.export import with_export
@@ -191,20 +191,20 @@ def quantize(
     progress: Progress = silent,
     **options: Unpack[BuildOptions],
 ) -> Built:
-    """Quantize a network and judge it on this machine, whatever it is to run on in the end.
+    """Quantize a network and judge it on this machine, wherever it will run in the end.
 
     The same as `build` with ``backend="onnxruntime"`` and ``latency=False``: `Built.int8_model` is the
-    network with Q/DQ, which TensorRT takes, and `Built.engine` what ONNX Runtime runs in INT8 kernels. Q/DQ
-    are placed for ``target``, or where none is named so that they suit every compiler.
+    network with Q/DQ for TensorRT, and `Built.engine` the form that ONNX Runtime runs in INT8 kernels. Q/DQ
+    are placed for ``target``, or without one so that they suit every compiler.
 
     Args:
-        model: as of `build`.
-        data: as of `build`.
-        progress: told of every stage.
-        **options: as of `build`.
+        model: as for `build`.
+        data: as for `build`.
+        progress: called in every stage.
+        **options: as for `build`.
 
     Raises:
-        InputError: the model, the data or an option is wrong; nothing half-written is left.
+        InputError: the model, the data or an option is wrong; no incomplete file is left.
     """
     for name in ("backend", "also", "latency", "fp16"):
         if name in options:
@@ -230,7 +230,7 @@ def _recipe(model: Any, data: Any, options: dict[str, Any]) -> EngineRecipe:
 
 
 def _network(model: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Values of the recipe that say where the network is; one in memory is written."""
+    """The recipe's values for the network; a network in memory is written to a file."""
     from trtbuild.jobs.export import module_values
     from trtbuild.options.values import names_function
 
@@ -250,12 +250,12 @@ def _network(model: Any, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_module(model: Any) -> bool:
-    torch = sys.modules.get("torch")  # a module in memory has loaded it
+    torch = sys.modules.get("torch")  # loaded already if there is a module
     return torch is not None and isinstance(model, torch.nn.Module)
 
 
 def _module(model: Any, output: Path, values: dict[str, Any]) -> dict[str, Any]:
-    """A PyTorch module in memory; without a word about its inputs, they are as the data are."""
+    """A PyTorch module in memory; without inputs in the options, they are derived from the data."""
     from trtbuild.jobs.export import module_values
 
     found = module_values(model, output)
@@ -274,7 +274,7 @@ def _module(model: Any, output: Path, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _written(model: Any, output: Path) -> Path:
-    """A network in memory as a file in the output folder, named after its graph."""
+    """Write a network in memory into the output folder, under the name of its graph."""
     from trtbuild.files import make_directory
     from trtbuild.model import write_model
     from trtbuild.model.graph_library import ir

@@ -1,6 +1,6 @@
 """One call from a PyTorch module and two functions of the user's to a smaller module and its INT8 engine.
 
-It makes the recipe that ``trtbuild compress`` would make, and does its job.
+It makes the same recipe as ``trtbuild compress``, and runs its job.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = ["Compressed", "compress"]
 
 @dataclass(frozen=True)
 class Compressed:
-    """What came out of `compress`.
+    """The result of `compress`.
 
     Attributes:
-        record: every step and everything that was judged; the same is in ``compression.json``.
-        folder: of the run.
+        record: all steps and their figures; the same as in ``compression.json``.
+        folder: folder of the run.
     """
 
     record: Compression
@@ -47,26 +47,26 @@ class Compressed:
 
     @property
     def why(self) -> str:
-        """Why the verdict is what it is, in a sentence."""
+        """The reason for the verdict, in a sentence."""
         return self.record.why
 
     @property
     def module(self) -> Path | None:
-        """The folder of the module that is kept, for ``weights=``; None where nothing meets the limits."""
+        """The folder of the module that is kept, for ``weights=``; None if nothing meets the limits."""
         return self.folder / self.record.module if self.record.module else None
 
     @property
     def engine(self) -> Path | None:
-        """The engine of that module; None where none was built, or none runs here."""
+        """The engine of that module; None if none was built, or none runs here."""
         return self._path("engine")
 
     @property
     def int8_model(self) -> Path | None:
-        """The network of that module with explicit Q/DQ in TensorRT's form; None of a run without INT8."""
+        """That module's network with explicit Q/DQ in TensorRT's form; None for a run without INT8."""
         return self._path("form")
 
     def report(self, path: str | os.PathLike[str]) -> Path:
-        """Write one HTML page with every step and the paths over work and latency, and return its path.
+        """Write one HTML page with every step and the figure over work and latency, and return its path.
 
         Raises:
             OutputError: the file cannot be written.
@@ -108,25 +108,26 @@ def compress(
 ) -> Compressed:
     """Make a PyTorch module smaller in rounds within limits, and build it in INT8.
 
-    The same as ``trtbuild compress``: channels go (``prune_macs=0.5, prune_steps=3``), `train` trains what is
-    left, `evaluate` says how good it is, and so on; then come 2:4 zeros where asked for (``sparsity="2:4"``),
-    and the engine. A round that loses more than ``max_drop`` ends the pruning, and what came before is kept.
-    The same call goes on with a run that was interrupted.
+    The same as ``trtbuild compress``: channels are removed (``prune_macs=0.5, prune_steps=3``), `train`
+    trains the rest, `evaluate` judges it, and so on; then come 2:4 zeros if asked for (``sparsity="2:4"``),
+    and the engine. A round that loses more than ``max_drop`` ends the pruning, and the rounds before it are
+    kept. The same call continues an interrupted run.
 
     Args:
-        module: ``package.module:factory``, or a `torch.nn.Module`, which stays as it is.
-        train: trains the module that it is given in place, or returns it; with ``epochs=20`` it is one
-            epoch. Parameters of it named ``epoch``, ``epochs`` and, with ``teacher=True``, ``teacher`` are
+        module: ``package.module:factory``, or a `torch.nn.Module`, which is not changed.
+        train: trains the given module in place, or returns it; with ``epochs=20`` each call is one
+            epoch. Its parameters named ``epoch``, ``epochs`` and, with ``teacher=True``, ``teacher`` are
             filled in.
-        evaluate: returns how good a module is: a number, higher is better. It gets engines, too, behind the
-            interface of the module, and calls nothing else of it.
-        data: what calibrates; see `trtbuild.build`. A module's inputs are read off it without ``input``.
-        progress: told of every step.
+        evaluate: returns how good a module is: a number, higher is better. It also gets engines, which behave
+            like the module when called, and must use nothing else of it.
+        data: the calibration data; see `trtbuild.build`. Without ``input`` a module's inputs are derived from
+            it.
+        progress: called in every step.
         **options: every option of ``trtbuild compress`` under its name (``max_drop=1``, ``output="small"``).
 
     Raises:
-        InputError: the module, the data, an option or a function is wrong; the steps that are done stay.
-        MissingError: torch, a package or a backend that is needed does not work here.
+        InputError: the module, the data, an option or a function is wrong; finished steps stay.
+        MissingError: torch, or a required package or backend, does not work here.
     """
     from trtbuild.jobs.compress import compress as job
 
