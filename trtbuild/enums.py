@@ -1,6 +1,6 @@
-"""Enumerations whose members are their texts, on every Python that is supported.
+"""Enumerations whose members are their texts, for every supported Python.
 
-Python 3.10 has no `enum.StrEnum`. This one is what 3.11 added, for members with a written value.
+Python 3.10 has no `enum.StrEnum`. This one does what the class of 3.11 does for members with explicit values.
 """
 
 from __future__ import annotations

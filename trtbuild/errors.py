@@ -15,12 +15,11 @@
         └── DeviceError           the CUDA driver refuses: no memory, no GPU, a broken context
 
 A message is one sentence or two for a user: what was wrong, where (file, tensor, value), what to do.
-Everything that is not in this tree is a bug of trtbuild and ends in exit code 4.
+Any other error is a bug of trtbuild and ends with exit code 4.
 
-What others raise is brought into it: the errors of ``calibrators`` and of the file system by `in_one_tree`,
-those of NVIDIA's
-bindings by `trtbuild.runtime.tensorrt.logger`, those of ONNX Runtime by `trtbuild.runtime.onnxruntime`,
-those of the packages that reach a GPU by `trtbuild.runtime.cuda`.
+Foreign errors are converted into this tree: those of ``calibrators`` and of the file system by `in_one_tree`,
+those of NVIDIA's bindings by `trtbuild.runtime.tensorrt.logger`, those of ONNX Runtime by
+`trtbuild.runtime.onnxruntime`, those of the packages that reach a GPU by `trtbuild.runtime.cuda`.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ __all__ = [
 
 
 class TrtbuildError(Exception):
-    """Root of everything that trtbuild reports to its user."""
+    """Root of all errors that trtbuild reports to its user."""
 
     exit_code = 4
 
@@ -66,7 +65,7 @@ class InputError(TrtbuildError):
 
 
 class ModelError(InputError):
-    """The network cannot be read, is invalid, or holds what is not supported."""
+    """The network cannot be read, is invalid, or contains something that is not supported."""
 
 
 class ExecutionError(ModelError):
@@ -74,7 +73,7 @@ class ExecutionError(ModelError):
 
     Args:
         message: for a user.
-        reason: the part of it that ONNX Runtime said.
+        reason: ONNX Runtime's part of it.
     """
 
     def __init__(self, message: str, reason: str = "") -> None:
@@ -83,7 +82,7 @@ class ExecutionError(ModelError):
 
 
 class OutOfTimeError(ExecutionError):
-    """The network was given up: it took longer than it may."""
+    """The network was given up because it exceeded its time limit."""
 
 
 class DataError(InputError):
@@ -91,11 +90,11 @@ class DataError(InputError):
 
 
 class OptionError(InputError):
-    """An option or a combination of options makes no sense for this network."""
+    """An option or a combination of options makes no sense, or does not fit this network."""
 
 
 class BudgetError(OptionError):
-    """So much cannot be taken from this network: what must stay is more than the budget allows."""
+    """This much cannot be removed from the network: what must stay exceeds the budget."""
 
 
 class OutputError(InputError):
@@ -103,13 +102,13 @@ class OutputError(InputError):
 
 
 class GateError(TrtbuildError):
-    """The engine was built, and does not meet a limit that the user set."""
+    """The engine was built, but does not meet a limit that the user set."""
 
     exit_code = 1
 
 
 class MissingError(TrtbuildError):
-    """Something needed is not installed, or a device is not there."""
+    """Something required is not installed, or a device is missing."""
 
     exit_code = 3
 
@@ -118,7 +117,7 @@ class DeviceError(MissingError):
     """The CUDA driver refuses: no memory, no device, a broken context."""
 
 
-# What the file system says of a user's names, rights and space; others, such as a broken pipe, pass.
+# File system errors about a user's names, permissions and space; others, such as a broken pipe, pass.
 # EDQUOT and ESTALE are unknown on Windows.
 _REFUSED = frozenset(
     getattr(errno, name, 0)
@@ -131,16 +130,17 @@ _REFUSED = frozenset(
 
 @contextlib.contextmanager
 def in_one_tree(prefix: str = "") -> Iterator[None]:
-    """Raise what `calibrators` raises in the block, or in the decorated function, as an error of this tree.
+    """Convert errors of `calibrators` in the block, or in the decorated function, into errors of this tree.
 
-    So is what the system refuses anywhere: a name that is too long, a folder without permission, a full disk.
+    The same applies to refusals of the system: a name that is too long, a folder without permission, a full
+    disk.
 
     Args:
-        prefix: stands in front of the message.
+        prefix: put before the message.
 
     Raises:
-        DataError: values that cannot be counted.
-        OptionError: a method, or an option of one, that there is not.
+        DataError: values cannot be counted.
+        OptionError: a method, or an option of one, does not exist.
         MissingError: a package is not installed.
         InputError: any other `calibrators.CalibratorError`, or a file that the system refuses.
     """
@@ -159,7 +159,7 @@ def in_one_tree(prefix: str = "") -> Iterator[None]:
 
 
 def _place_of(error: OSError) -> str:
-    """Return what the system refuses, in words."""
+    """Return the name of what the system refuses, in words."""
     if error.filename is not None:
         return f"'{error.filename}'"
     try:
@@ -171,15 +171,15 @@ def _place_of(error: OSError) -> str:
 
 @contextlib.contextmanager
 def decoding(kind: type[TrtbuildError], text: str, remedy: str = "") -> Iterator[None]:
-    """Raise whatever decoding a file raises in the block as one `kind`, as `calibrators` does.
+    """Turn any error while decoding a file in the block into one `kind`, as `calibrators` does.
 
     Args:
-        kind: the error that the user gets; errors of this tree and of ``calibrators`` pass as they are.
-        text: what could not be done, such as ``cannot read the labels 'l.csv'``; the reason follows.
-        remedy: a sentence behind the reason.
+        kind: the error for the user; errors of this tree and of ``calibrators`` pass unchanged.
+        text: what failed, such as ``cannot read the labels 'l.csv'``; the reason follows.
+        remedy: a sentence after the reason.
 
     Raises:
-        kind: anything else was raised.
+        kind: any other error occurred.
     """
     try:
         yield
@@ -195,9 +195,9 @@ def decoding(kind: type[TrtbuildError], text: str, remedy: str = "") -> Iterator
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says, and the next one where a colon leads to it.
+    """Return the first line of an error's message, and the second if the first ends with a colon.
 
-    An error that says nothing, or cannot, is called by its type.
+    For an error without a message, return the name of its type.
     """
     first, *others = (says(error).strip() or type(error).__name__).splitlines()
     leads = others and first.rstrip().endswith(":")
@@ -205,7 +205,7 @@ def first_line(error: BaseException) -> str:
 
 
 def says(error: BaseException) -> str:
-    """Return what an error says; nothing where code of others fails to."""
+    """Return an error's message; empty if its ``__str__`` fails."""
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - ``__str__`` is the user's
@@ -213,8 +213,8 @@ def says(error: BaseException) -> str:
 
 
 def _kind_of(error: Exception) -> type[TrtbuildError] | None:
-    """Return what an error of `calibrators` is here; None for any other error."""
-    # What is not loaded has raised nothing; loading it here may fail, after Ctrl-C in an import.
+    """Return our kind for an error of `calibrators`; None for any other error."""
+    # A module that is not loaded has raised nothing; loading it here may fail, after Ctrl-C during an import.
     errors = sys.modules.get("calibrators.errors")
     if errors is None:
         return None
@@ -228,7 +228,7 @@ def _kind_of(error: Exception) -> type[TrtbuildError] | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message that names the nearest of `known` names; empty where none is near."""
+    """Return the end of a message that suggests the nearest of `known` names; empty if none is near."""
     import difflib  # here: most calls meet no error
 
     found = difflib.get_close_matches(name, known, 1)

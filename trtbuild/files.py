@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Writes files completely or not at all."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ __all__ = [
     "write_text",
 ]
 
-_PART = 2**20  # bytes that are read at once for a digest, and written at once
-# Letters of a file's name that stand in its temporary one: a name has at most 255 bytes.
+_PART = 2**20  # bytes per read for a digest, and per write
+# Characters of a file's name to use in its temporary name: a name has at most 255 bytes.
 _NAMED = 30
-# The system tells the mask of new files only to who sets another one, which holds for all threads.
+# Reading the umask means setting another one for a moment, for all threads.
 _ASKING = threading.Lock()
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, and move it there when the block ends well.
+    """Yield a temporary path beside `path`, and move that file to `path` when the block succeeds.
 
-    A concurrent reader sees the old file or the new one, never a part, also after a power cut. When the
-    block raises, Ctrl-C included, nothing is left behind. Through a symbolic link its target is
-    written; into a device or a FIFO the finished content is written, and it stays what it is.
+    A concurrent reader sees the old file or the new one, never a part, even after a power failure. If the
+    block raises an error, or Ctrl-C stops it, nothing is left behind. If `path` is a symbolic link, its
+    target is written; a device or FIFO receives the finished content, and stays what it is.
 
     Raises:
         OutputError: the folder is missing or cannot be written, or `path` is a folder.
@@ -92,7 +92,7 @@ def _check_no_folder(target: Path) -> None:
 
 
 def _is_special(target: Path) -> bool:
-    """Whether `target` is there and is no regular file: a device, a FIFO, a socket."""
+    """Whether `target` exists and is not a regular file: a device, a FIFO, a socket."""
     return target.exists() and not target.is_file()
 
 
@@ -102,13 +102,13 @@ def _pour(source: Path, target: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until the content of `path` is on the disk: a rename must not overtake it."""
+    """Wait until the content of `path` is on disk, so that a rename cannot come before it."""
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
 
 
 def _umask() -> int:
-    with _ASKING:  # another thread would take the 0 for its answer, and leave it there
+    with _ASKING:  # otherwise another thread could read the 0, and later restore it
         value = os.umask(0)
         os.umask(value)
     return value
@@ -116,16 +116,15 @@ def _umask() -> int:
 
 @contextlib.contextmanager
 def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
-    """Yield an empty folder, and move its files to `directory` when the block ends well.
+    """Yield an empty folder, and move its files to `directory` when the block succeeds.
 
-    When the block raises, Ctrl-C included, nothing is left behind and older files stay as they were;
-    when a move fails, those already moved are taken back. Folders of builds of this machine that were
-    killed are removed.
+    If the block raises an error, or Ctrl-C stops it, nothing is left behind and older files stay unchanged;
+    if a move fails, earlier moves are undone. Folders of killed builds of this machine are removed.
 
     Args:
-        directory: where the files go; it exists.
-        last: name of the file that refers to the others. It is moved last, so that it never stands
-            there without them; times of writing cannot tell, they may be equal.
+        directory: existing folder for the files.
+        last: name of the file that refers to the others. It is moved last, so it never exists
+            without them; modification times cannot show the order, since they may be equal.
 
     Raises:
         OutputError: `directory` cannot be written.
@@ -134,13 +133,13 @@ def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
         _sweep(directory)
         with _building_folder(directory) as folder:
             yield folder
-            # backwards, so that weights beside a network ("n.onnx.data") are there before it
+            # in reverse order, so that a network's weights ("n.onnx.data") are there before the network
             files = sorted(folder.iterdir(), reverse=True)
             files.sort(key=lambda file: file.name == last)
             for file in files:
                 _check_no_folder(directory / file.name)
                 _flush(file)
-            # of two builds into one folder the files of one are there, never some of each
+            # so two builds into one folder never mix their files
             with _building_folder(directory) as aside, _locked_for_moves(directory):
                 _move_all(files, directory, aside)
     except OSError as error:
@@ -151,12 +150,12 @@ def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
 
 
 def _move_all(files: Sequence[Path], directory: Path, aside: Path) -> None:
-    """Move `files` into `directory`, one after the other; on an error, take all of them back.
+    """Move `files` into `directory`, one after the other; on an error, undo all moves.
 
     Args:
-        files: what is moved, all in one folder.
-        directory: where to.
-        aside: an empty folder beside them; keeps what is replaced until all is done.
+        files: the files, all in one folder.
+        directory: target folder.
+        aside: an empty folder beside them; keeps replaced files until all moves are done.
     """
     with contextlib.ExitStack() as undo:
         for file in files:
@@ -175,22 +174,22 @@ def _move(file: Path, target: Path) -> None:
     try:
         file.replace(target)
     except OSError as error:
-        if error.errno != errno.EXDEV:  # a symbolic link to another file system
+        if error.errno != errno.EXDEV:  # EXDEV: a symbolic link to another file system
             raise
         with atomic_path(target) as temporary:
             shutil.copyfile(file, temporary)
 
 
 def _keep(target: Path, kept: Path) -> None:
-    """Keep `target` under a second name; it stays readable where it is."""
+    """Keep `target` under a second name, without moving it."""
     try:
         kept.hardlink_to(target)
-    except OSError:  # a file system without links, or another one behind a symbolic link
+    except OSError:  # no hard links, or another file system behind a symbolic link
         shutil.copy2(target, kept)
 
 
 def place_file(file: Path, target: Path) -> None:
-    """Move a finished file to `target` in one step; a reader sees the old file or the new one.
+    """Move a finished file to `target` in one step; readers see the old file or the new one.
 
     Raises:
         OutputError: `target` is a folder or cannot be written.
@@ -209,12 +208,12 @@ _TEMPORARY = "trtbuild-"
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield an empty folder in the system's temporary one (``TMPDIR``), and remove it when the block ends.
+    """Yield an empty folder in the system's temporary folder (``TMPDIR``), and remove it after the block.
 
-    Those of processes of this machine that were killed are removed first.
+    Folders of killed processes of this machine are removed first.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     directory = Path(tempfile.gettempdir())
     _sweep(directory, _TEMPORARY)
@@ -224,8 +223,8 @@ def temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _building_folder(directory: Path, kind: str = _BUILDING) -> Iterator[Path]:
-    """An empty folder in `directory` whose name says which process of which machine it belongs to."""
-    # files of it may still be mapped, which Windows does not remove
+    """An empty folder in `directory` whose name contains its machine and process."""
+    # Windows does not remove files that are still mapped
     with tempfile.TemporaryDirectory(
         prefix=_owned(kind), dir=directory, ignore_cleanup_errors=True
     ) as name:
@@ -235,13 +234,13 @@ def _building_folder(directory: Path, kind: str = _BUILDING) -> Iterator[Path]:
 
 
 def _locked_for_moves(directory: Path) -> AbstractContextManager[None]:
-    """Hold the lock on `directory`; on a folder of our own (weights go there, too) we hold it already."""
+    """Lock `directory`, unless it is a folder of ours (weights go there, too), which is locked already."""
     is_ours = directory.name.startswith((_owned(_BUILDING), _owned(_TEMPORARY)))
     return contextlib.nullcontext() if is_ours else _locked(directory)
 
 
 def _owned(kind: str) -> str:
-    """How the name of what this process works on begins."""
+    """Prefix of the names of this process's files and folders."""
     return f"{kind}{_machine_name()}-{os.getpid()}-"
 
 
@@ -250,12 +249,12 @@ def _machine_name() -> str:
 
 
 def _sweep(directory: Path, kind: str = _BUILDING) -> None:
-    """Remove what processes of this machine that are gone (SIGKILL, out of memory) worked on."""
+    """Remove files and folders of dead processes of this machine (SIGKILL, out of memory)."""
     prefix = f"{kind}{_machine_name()}-"
     try:
         with os.scandir(directory) as entries:
             found = [Path(entry.path) for entry in entries if entry.name.startswith(prefix)]
-    except OSError:  # it can be written, and not be listed
+    except OSError:  # the folder may be writable but not readable
         return
     for path in found:
         process = path.name.removeprefix(prefix).partition("-")[0]
@@ -273,10 +272,10 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Wait for the system's lock on `path`, and hold it while the block lasts, where there are such locks.
+    """Wait for the system's lock on `path`, and hold it during the block, if the file system has locks.
 
-    It ends with the process, and other containers on this machine see it, to which the numbers of our
-    processes say nothing.
+    The lock ends with the process. Other containers on this machine see it, but cannot interpret the ids of
+    our processes.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # not every file system has locks
@@ -285,7 +284,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _is_locked(path: Path) -> bool:
-    """Whether a process that lives holds `path`; False where nobody can tell."""
+    """Whether a living process holds `path`; False if that is not known."""
     try:
         with _lock(path, wait=False):
             return False
@@ -300,13 +299,13 @@ def _lock(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock on a file or folder.
 
     Raises:
-        BlockingIOError: another process holds it, and we do not `wait`.
+        BlockingIOError: another process holds it, and `wait` is False.
         OSError: there are no locks here, or `path` cannot be read.
     """
     if os.name == "nt":
         yield
         return
-    import fcntl  # which Windows lacks
+    import fcntl  # missing on Windows
 
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -317,13 +316,13 @@ def _lock(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # signal 0 would end the process there
+    if os.name == "nt":  # signal 0 would end the process on Windows
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it is somebody else's
+    except OSError:  # the process of another user
         return True
     return True
 
@@ -342,18 +341,19 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_in_parts(file: BinaryIO, content: memoryview) -> None:
     """Write bytes a megabyte at a time.
 
-    Linux may hold in one piece of memory what it is handed at once, up to some megabytes. On a virtual
-    machine whose host takes free memory back, by the 2 MB, such pieces were eight times as dear as others.
+    Linux may keep the bytes of one write, up to some megabytes, in one contiguous piece of its page
+    cache. On a virtual machine whose host reclaims free memory in units of 2 MB, writes into such
+    pieces took eight times as long as others.
     """
     for start in range(0, content.nbytes, _PART):
         file.write(content[start : start + _PART])
 
 
 def make_directory(path: Path) -> Path:
-    """Make the folder `path`, and its parents, and check that files can be made in it.
+    """Create the folder `path` and its parents, and check that files can be created in it.
 
     Raises:
-        OutputError: it cannot be made or written, or it is a file.
+        OutputError: it cannot be created or written, or it is a file.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -366,10 +366,10 @@ def make_directory(path: Path) -> Path:
 
 
 def check_is_file(what: str, path: Path) -> None:
-    """Do nothing where `path` is a file, which is called `what`.
+    """Check that `path` is a file; `what` is its name in the error.
 
     Raises:
-        InputError: it is not there, or is no file.
+        InputError: it does not exist, or is not a file.
     """
     if path.is_dir():
         raise InputError(f"{what} '{path}' is a folder; give the path of a file.")
@@ -378,12 +378,12 @@ def check_is_file(what: str, path: Path) -> None:
 
 
 def data_beside(path: Path) -> Path:
-    """Return the file for the weights of a network that is written to `path`, where they lie apart."""
+    """Return the path for the weights of the network file `path`, if they are stored separately."""
     return path.with_name(f"{path.name}.data")
 
 
 def is_named_in_utf8(name: str) -> bool:
-    """Return whether a file's name is text; ONNX and ONNX Runtime name no other files, which Linux has."""
+    """Return whether a file's name is valid text; ONNX and ONNX Runtime cannot name others, as on Linux."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -395,7 +395,7 @@ def content_of(path: Path) -> bytes:
     """Return all bytes of a file, or of a FIFO.
 
     Raises:
-        OSError: it cannot be read, or is a device, which need not have an end.
+        OSError: it cannot be read, or is a device, which may have no end.
     """
     mode = path.stat().st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
@@ -407,8 +407,8 @@ def file_digest(path: Path, given_up: Callable[[], bool] = lambda: False) -> str
     """SHA-256 of a file's bytes, as ``sha256:`` and 64 hexadecimal digits.
 
     Args:
-        path: of the file.
-        given_up: whether nobody wants it any more; it is of no use then.
+        path: path of the file.
+        given_up: returns whether to stop early; the result is meaningless then.
     """
     with path.open("rb") as stream:
         digest = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""What other packages warn of (`warnings.warn`) becomes log lines, without the source that warned."""
+"""Turns warnings of other packages (`warnings.warn`) into log lines, without the source line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["PY_WARNINGS", "warnings_logged"]
 
 PY_WARNINGS = "py.warnings"
-"""The logger of `logging.captureWarnings`: who has set it up gets these lines there."""
+"""The logger of `logging.captureWarnings`; a program that configures it gets these lines there."""
 
 _log = logging.getLogger(PY_WARNINGS)
 
 
 @contextlib.contextmanager
 def warnings_logged() -> Iterator[None]:
-    """Log what Python's filters let pass while the block lasts, each warning in one line."""
+    """Log the warnings of the block that pass Python's filters, one line each."""
     with warnings.catch_warnings():
         warnings.showwarning = _log_warning
         yield

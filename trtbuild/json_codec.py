@@ -1,7 +1,7 @@
-"""Dataclasses as JSON and back, exactly: tuples, nested ones, and numbers that JSON lacks.
+"""Dataclasses as JSON and back, exactly: tuples, nested ones, and numbers that JSON does not have.
 
-JSON has no infinity; here it is the string ``"inf"`` (``"-inf"``, ``"nan"``), and any other reader
-sees at once that it is not a number it may add up.
+JSON has no infinity; here it is the string ``"inf"`` (``"-inf"``, ``"nan"``), so that no other reader takes
+it for an ordinary number.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
-# What counts something fits a float and an array; Python reads numbers of any length.
+# Larger counts do not fit a float and an int64 array; Python reads numbers of any length.
 _MOST_COUNT = 2**63
 
 NOT_IN_JSON = types.MappingProxyType({"recorded": False})
-"""Metadata of a dataclass's field that stands in no JSON, such as pixels; it needs a default."""
+"""Metadata of a dataclass's field that is not written to JSON, such as pixels; the field needs a default."""
 
 
 def json_fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
@@ -49,12 +49,12 @@ def json_fields(cls: Any) -> tuple[dataclasses.Field[Any], ...]:
 
 
 def encode(value: Any) -> Any:
-    """Return a dataclass, or what one may hold, as JSON types.
+    """Return a dataclass, or a value of its fields, as JSON types.
 
     Enumerations become their values, paths their text, NumPy's scalars Python's numbers.
 
     Raises:
-        TypeError: a type that no record holds.
+        TypeError: a type that records do not use.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: encode(getattr(value, f.name)) for f in json_fields(value)}
@@ -68,7 +68,7 @@ def encode(value: Any) -> Any:
 def _plain_value(value: Any) -> str | bool | int | float | None:
     if isinstance(value, Enum):
         value = value.value
-    elif getattr(value, "shape", None) == ():  # a scalar of NumPy, which need not be loaded for it
+    elif getattr(value, "shape", None) == ():  # a NumPy scalar, without importing NumPy
         value = value.item()
     elif isinstance(value, PurePath):
         value = str(value)
@@ -82,13 +82,13 @@ def _plain_value(value: Any) -> str | bool | int | float | None:
 def _plain_key(key: Any) -> str:
     plain = _plain_value(key)
     if isinstance(plain, int) and not isinstance(plain, bool):
-        return str(plain)  # the number of an axis, say; JSON has no other keys than texts
+        return str(plain)  # for example the number of an axis; JSON keys are always texts
     if not isinstance(plain, str):
         raise TypeError(f"cannot write a key of type {type(key).__name__} as JSON")
     return plain
 
 
-# Controls and formats beyond those that JSON escapes itself.
+# Control and format characters, except those that JSON escapes itself.
 _UNSEEN = re.compile(
     r"[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
 )
@@ -97,8 +97,8 @@ _UNSEEN = re.compile(
 def dumps(value: Any) -> str:
     """Return `encode` of `value` as readable JSON text that can be written as UTF-8.
 
-    What a name holds that is no character (lone surrogates), or that a terminal obeys and does not show (such
-    as writing from right to left), is an escape there.
+    Lone surrogates, and characters that control a terminal without being visible (such as right-to-left
+    marks), are escaped.
     """
     text = json.dumps(encode(value), indent=1, ensure_ascii=False, allow_nan=False)
     text = _UNSEEN.sub(lambda found: json.dumps(found[0])[1:-1], text)
@@ -106,13 +106,13 @@ def dumps(value: Any) -> str:
 
 
 def decode(cls: type[_T], data: Any, where: str, *, allow_unknown: bool = False) -> _T:
-    """Make a `cls` of what `encode` gave for one.
+    """Make a `cls` from the result of `encode`.
 
     Args:
         cls: a frozen dataclass.
         data: JSON types.
-        where: what is read (a file, and the way into it), for the error.
-        allow_unknown: pass over fields that `cls` has not, as a newer version may have added.
+        where: what is read (a file, and the path inside it), for the error.
+        allow_unknown: whether to ignore unknown fields, which a newer version may have added.
 
     Raises:
         InputError: a field is missing, unknown, or of another type.
@@ -153,7 +153,7 @@ def _decode(hint: Any, data: Any, where: str, *, allow_unknown: bool) -> Any:
 
 
 def _one_of(hints: Sequence[Any], data: Any, inner: Callable[[Any, Any], Any]) -> Any:
-    """Return `data` by the first of the types of a union that it fits."""
+    """Return `data` as the first type of a union that it fits."""
     if data is None:
         return None
     *others, last = (hint for hint in hints if hint is not types.NoneType)
@@ -182,7 +182,7 @@ def _plain(hint: Any, data: Any, where: str) -> Any:
 
 
 def load_json(path: Path) -> Any:
-    """Return what a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
         InputError: it cannot be read, or is not JSON.
@@ -194,10 +194,10 @@ def load_json(path: Path) -> Any:
 
 
 def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
-    """Read a JSON file whose ``schema`` and ``version`` fields are these.
+    """Read a JSON file with this ``schema`` and ``version``.
 
     Raises:
-        InputError: no such file, not JSON, or of another schema or version.
+        InputError: the file does not exist, is not JSON, or has another schema or version.
     """
     data = load_json(path)
     found = (data.get("schema"), data.get("version")) if isinstance(data, dict) else (None, None)

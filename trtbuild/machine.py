@@ -1,4 +1,4 @@
-"""What this machine is: its CPUs, its system, the packages installed. `runtime.cuda` knows its GPUs."""
+"""This machine: its CPUs, its system, the installed packages. `runtime.cuda` knows its GPUs."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ __all__ = [
 
 
 def usable_cpus() -> int:
-    """Return how many logical CPUs this process may use; all of them where the system tells no less."""
+    """Return how many logical CPUs this process may use; all of them if the system sets no limit."""
     if hasattr(os, "sched_getaffinity"):  # absent on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def memory_bytes() -> int:
-    """Return the bytes of this machine's memory; 2^62 where the system does not tell."""
+    """Return the bytes of this machine's memory; 2^62 if the system does not tell."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows has no such function
+    except (AttributeError, OSError, ValueError):  # no such function on Windows
         return 2**62
 
 
 def cpuinfo(field: str) -> list[str]:
-    """Return what Linux tells of a field (``model name``, ``flags``), a text for each CPU; else nothing."""
+    """Return a field of Linux's cpuinfo (``model name``, ``flags``), a text for each CPU; else nothing."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -44,7 +44,7 @@ def cpuinfo(field: str) -> list[str]:
 
 
 def processor_name() -> str:
-    """Return the model name of the CPU, or its machine type where the system does not tell."""
+    """Return the model name of the CPU, or its machine type if the system does not give one."""
     return next(iter(cpuinfo("model name")), "") or platform.processor() or platform.machine()
 
 
@@ -54,7 +54,7 @@ def system_name() -> str:
 
 
 def package_versions(*packages: str) -> dict[str, str]:
-    """Return name -> version of those of `packages` (by the names that pip knows) that are installed."""
+    """Return name -> version for the installed ones of `packages` (names as for pip)."""
     from importlib.metadata import PackageNotFoundError, version  # here: it takes 20 ms to load
 
     found = {}
@@ -67,13 +67,13 @@ def package_versions(*packages: str) -> dict[str, str]:
 
 
 def is_importable(module: str) -> bool:
-    """Return whether there is a module of that name; it is not loaded, though packages around it are.
+    """Return whether a module exists, without loading it, though its parent packages are loaded.
 
-    A folder of the name that holds no ``__init__.py``, such as one of results in the working directory, is
-    none, though Python imports it.
+    A folder of that name without ``__init__.py``, such as a folder of results in the working directory, does
+    not count, although Python could import it.
     """
     try:
         found = find_spec(module)
-    except (ImportError, ValueError):  # of a package around it; a module that stands in for one
+    except (ImportError, ValueError):  # raised by a parent package, or by a fake module
         return False
     return found is not None and found.origin is not None

@@ -1,4 +1,4 @@
-"""The record beside an engine, typed: what it was made of, what was done, how well it does.
+"""The record beside an engine, typed: what it was made from, what was done, how good it is.
 
 JSON, schema ``trtbuild.manifest``; docs/manifest.md describes it. `trtbuild.jobs.manifest` writes it.
 """
@@ -50,7 +50,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class TensorRecord:
-    """An input or output of the network: dims are numbers, names, or None where neither is known."""
+    """An input or output of the network; each dim is a number, a name, or None if neither is known."""
 
     name: str
     dtype: str
@@ -71,13 +71,13 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """What calibrated and what verified.
+    """The data that calibrated and that verified.
 
     Attributes:
         random: whether it was random numbers.
-        preprocess: how pixels became inputs; None for data that is used as it is.
+        preprocess: how pixels became inputs; None for data that is used unchanged.
         calibration, verification: a sentence on each.
-        calibration_digest, verification_digest: these do not depend on the order of the samples.
+        calibration_digest, verification_digest: independent of the order of the samples.
     """
 
     random: bool
@@ -93,7 +93,7 @@ Limits = Mapping[str, float]
 
 @dataclass(frozen=True)
 class AskedRecord:
-    """The options that matter most: layers kept in float, backend, batch size, seed of the data, limits."""
+    """The most important options: layers kept in float, backend, batch size, seed of the data, limits."""
 
     float: tuple[str, ...]
     backend: str
@@ -123,7 +123,7 @@ class GroupRecord:
 
 @dataclass(frozen=True)
 class FileRecord:
-    """A file of the build: what it is, its digest, its size."""
+    """A file of the build: description, digest, size."""
 
     what: str
     digest: str
@@ -132,7 +132,7 @@ class FileRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class JudgedComparison(Comparison):
-    """A network's figures against the float one, and what the limits say of them."""
+    """A network's figures against the float one, with the verdict of the limits."""
 
     verdict: Verdict
     schema: str = COMPARISON
@@ -141,7 +141,7 @@ class JudgedComparison(Comparison):
 
 @dataclass(frozen=True)
 class NextStep:
-    """One step, why, and the command that takes it; of data that is no text, the options that are added."""
+    """A step, the reason, and its command; for data in a script, the keyword arguments to add."""
 
     why: str
     command: str
@@ -152,7 +152,7 @@ class NextStep:
 
 @dataclass(frozen=True)
 class FormGap:
-    """An output that the engine gives far less exactly than TensorRT's form does.
+    """An output that is far less accurate in the engine than in TensorRT's form.
 
     Attributes:
         output: its name.
@@ -173,11 +173,11 @@ class FormGap:
 
 @dataclass(frozen=True)
 class OtherRule:
-    """What TensorRT's form would be with another threshold rule, on a few of the images.
+    """The accuracy of TensorRT's form with another threshold rule, on a few of the images.
 
     Attributes:
-        option: the options that ask for it.
-        sqnr_db: of the worst output, with it.
+        option: the options that select it.
+        sqnr_db: SQNR of the worst output with it.
         own_db: the same with the rule that was used.
     """
 
@@ -197,35 +197,35 @@ class Manifest:
     """A build.
 
     Attributes:
-        schema, version: of the file.
+        schema, version: schema and version of the file.
         name: stem of all files.
         passed: whether every limit holds.
         model: the float network.
-        data: what calibrated and verified.
-        options: the options that matter most.
-        recipe: every option, as `trtbuild.options.values.to_table` writes them; None in a record that an
-            older trtbuild wrote.
-        command: the command line that asks for the same; empty where the data came from a script.
-        stages: what each stage did, in order.
-        calibration: ranges; None where the backend calibrated by itself.
+        data: the data that calibrated and verified.
+        options: the most important options.
+        recipe: every option, as written by `trtbuild.options.values.to_table`; None in a record of an
+            older trtbuild.
+        command: the command line for the same build; empty if the data came from a script.
+        stages: records of the stages, in order.
+        calibration: ranges; None if the backend calibrated by itself.
         layers: every node, whether it is in INT8, and why.
         groups: every place where INT8 is chosen.
-        engine: what was built.
-        also: the engine that was built besides; None without one.
-        files: file name -> what it is.
+        engine: the engine.
+        also: the additional engine; None without one.
+        files: file name -> description.
         verification: network -> its figures against the float one, and the limits' verdict.
-        ruling: whether the engine may be shipped; None in a record that an older trtbuild wrote.
+        ruling: whether the engine may be shipped; None in a record of an older trtbuild.
         next_step: what to do next; None for an engine that may be shipped.
-        below_floor: what lies below the floor.
+        below_floor: what is below the floor.
         unjudged_collapse: why an engine that no limit judges may not be shipped; else empty.
-        better_rule: the threshold rule that would serve better; None where none is known.
-        below_tensorrt_form: outputs of which the engine is far below TensorRT's form.
-        layers_at_fault: the layers' errors where an output is far off; else None.
-        latency: network -> figures; empty where they were not measured.
-        latency_verdicts: engine -> its latency against float's.
-        latency_against_fp16: the engine's latency against that of one in FP16; None without one.
-        without_fp16: why there is none; empty where there is, or nobody asked.
-        speed: engine -> its limits on speed, and what was found; empty without one.
+        better_rule: a better threshold rule; None if none is known.
+        below_tensorrt_form: outputs that are far less accurate in the engine than in TensorRT's form.
+        layers_at_fault: errors of the layers if an output is far from float; else None.
+        latency: network -> figures; empty if they were not measured.
+        latency_verdicts: engine -> its latency compared with float's.
+        latency_against_fp16: the engine's latency compared with an FP16 engine's; None without one.
+        without_fp16: why there is none; empty if there is one, or none was asked for.
+        speed: engine -> findings for its limits on speed; empty without limits.
         versions: package -> version.
         machine: its system and processor.
     """
@@ -263,7 +263,7 @@ class Manifest:
     machine: Mapping[str, str]
 
     def knows(self, file: Path) -> bool:
-        """Return whether `file` is one of the build, byte for byte.
+        """Return whether `file` belongs to the build, byte for byte.
 
         Raises:
             InputError: it cannot be read.
@@ -273,13 +273,13 @@ class Manifest:
             return record is not None and record.digest == file_digest(file)
 
     def engine_in(self, file: str) -> EngineRecord | None:
-        """Return the record of the engine with that file name; None where neither engine has it."""
+        """Return the record of the engine with that file name; None if neither engine has it."""
         both = (self.engine, self.also)
         return next((one for one in both if one is not None and one.file == file), None)
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read a manifest; fields that a newer trtbuild has added are passed over.
+    """Read a manifest; fields that a newer trtbuild has added are ignored.
 
     Raises:
         InputError: unreadable, damaged, or of another schema or version.

@@ -1,12 +1,12 @@
-"""Code of the user's own and of other packages, found by one mechanism for every kind.
+"""Code of the user and of other packages, found in the same way for every kind.
 
-What an option or a recipe names is
+An option or a recipe names it as
 
     package.module:name, folder/script.py:name    imported; the current folder is importable
-    a plain name                                  what an installed package has under it in the kind's group
-                                                  of entry points
+    a plain name                                  an entry point of an installed package, in the kind's
+                                                  group
 
-docs/plugins.md says what each kind is called with.
+docs/plugins.md describes the calls of each kind.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ _OURS = "trtbuild."
 
 @dataclass(frozen=True)
 class Kind:
-    """A place where code of others goes.
+    """A kind of foreign code.
 
     Attributes:
-        what: it is called in messages.
-        group: of the entry points of installed packages.
-        option: that names one; empty where installed ones are used unasked.
+        what: its name in messages.
+        group: its group of entry points of installed packages.
+        option: the option that names one; empty if installed ones are always used.
     """
 
     what: str
@@ -80,13 +80,13 @@ KINDS = (CALIBRATOR, JUDGE, METRIC, READER, BACKEND, PASS, BLOCK_REWRITE)
 
 @dataclass(frozen=True)
 class Installed:
-    """What an installed package brings.
+    """A plug-in of an installed package.
 
     Attributes:
-        kind: of it.
-        name: under which options know it.
+        kind: its kind.
+        name: its name in options.
         value: ``package.module:name``.
-        package: that brings it, with its version.
+        package: the package, with its version.
     """
 
     kind: Kind
@@ -103,7 +103,7 @@ def entry_points(group: str) -> Iterable[EntryPoint]:
 
 
 def installed(kind: Kind) -> tuple[Installed, ...]:
-    """Return everything of one kind that installed packages bring, by name; nothing is imported."""
+    """Return all plug-ins of one kind from installed packages, sorted by name; nothing is imported."""
     found = (Installed(kind, p.name, p.value, _package(p)) for p in entry_points(kind.group))
     return tuple(sorted(found, key=lambda one: (one.name, one.value)))
 
@@ -113,12 +113,12 @@ def _package(point: EntryPoint) -> str:
 
 
 def load(kind: Kind, named: str, error: type[InputError]) -> Any:
-    """Return what `named` stands for.
+    """Return the object that `named` names.
 
     Args:
-        kind: of it.
+        kind: its kind.
         named: ``package.module:name``, ``script.py:name``, or the name of an installed one.
-        error: what is raised.
+        error: the error to raise.
 
     Raises:
         error: there is none of that name, or it cannot be imported.
@@ -138,10 +138,10 @@ def load(kind: Kind, named: str, error: type[InputError]) -> Any:
 
 
 def load_installed(kind: Kind, error: type[InputError]) -> dict[str, Any]:
-    """Return name -> object of everything of one kind that installed packages bring.
+    """Return name -> object for all plug-ins of one kind from installed packages.
 
     Raises:
-        error: one cannot be imported.
+        error: a plug-in cannot be imported.
     """
     return {p.name: _loaded(kind, p, error) for p in entry_points(kind.group)}
 
@@ -155,7 +155,7 @@ def _loaded(kind: Kind, point: EntryPoint, error: type[InputError]) -> Any:
 
 
 def reader_of(text: str) -> tuple[str, str] | None:
-    """Return the installed reader and the place that ``reader:place`` names; None of any other text."""
+    """Return the installed reader and the place that ``reader:place`` names; None for any other text."""
     name, colon, place = text.partition(":")
     is_reader = colon and place and any(one.name == name for one in installed(READER))
     return (name, place) if is_reader else None
@@ -166,10 +166,10 @@ def import_named(spec: str, kind: type[InputError]) -> Any:
 
     Args:
         spec: the name.
-        kind: of the error.
+        kind: the error to raise.
 
     Raises:
-        kind: it is not of that form, cannot be imported, or there is no such name.
+        kind: it does not have that form, cannot be imported, or does not exist.
     """
     module_name, _, attribute = spec.rpartition(":")
     if not module_name or not attribute:
@@ -198,7 +198,7 @@ def _imported(name: str, spec: str, kind: type[InputError]) -> ModuleType:
 
 
 def _script(path: Path) -> ModuleType:
-    """Run a script once a process, under a name that no module of its stem has."""
+    """Run a script once per process, under a name that cannot be the name of a module."""
     name = f"script {path}"
     if name in sys.modules:
         return sys.modules[name]
@@ -217,16 +217,16 @@ def _script(path: Path) -> ModuleType:
 
 @contextlib.contextmanager
 def foreign_code(kind: type[InputError], text: str) -> Iterator[None]:
-    """Raise whatever a user's code raises in the block as one `kind`, but for a wish to stop.
+    """Turn any error of a user's code in the block into one `kind`, except requests to stop.
 
-    That may be `SystemExit`, or a panic of a library written in Rust, which is no `Exception` either.
+    The error may be `SystemExit`, or a panic of a Rust library, which is not an `Exception` either.
 
     Args:
-        kind: of the error that the user gets; of this kind, errors pass as they are.
-        text: the error in one line follows.
+        kind: the error for the user; errors of this kind pass unchanged.
+        text: beginning of the message; the error follows in one line.
 
     Raises:
-        kind: anything was raised.
+        kind: any error occurred.
     """
     try:
         yield
@@ -239,7 +239,7 @@ def foreign_code(kind: type[InputError], text: str) -> Iterator[None]:
 
 
 def _is_foreign(error: BaseException) -> bool:
-    """Whether an error comes from code of others; signals are raised by us, or are Python's."""
+    """Whether an error comes from foreign code; stop requests are raised by us or by Python."""
     stops = isinstance(error, KeyboardInterrupt | GeneratorExit)
     return isinstance(error, Exception) or not (stops or type(error).__module__.startswith(_OURS))
 

@@ -1,8 +1,8 @@
 """Progress of long work, as a protocol of one function.
 
-A stage takes a `Progress` and calls ``progress(stage, done, total)`` now and then; it never prints.
+A stage takes a `Progress` and calls ``progress(stage, done, total)`` from time to time; it never prints.
 Work inside a stage is named by `step_of`; a log has one line for the whole stage.
-The command line gives one that draws a bar on a terminal; everybody else gets `silent`.
+The command line passes one that draws a bar on a terminal; other callers use `silent`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _WITHIN = ": "
 
 
 class Progress(Protocol):
-    """Called with the name of the work, how much is done, and of how much (None: not known)."""
+    """Called with the name of the work, the amount done, and the total (None if not known)."""
 
     def __call__(self, stage: str, done: int, total: int | None) -> None: ...
 
@@ -33,7 +33,7 @@ def silent(stage: str, done: int, total: int | None) -> None:
 def with_progress(
     items: Iterable[Item], stage: str, total: int | None, progress: Progress
 ) -> Iterator[Item]:
-    """Return the items; `progress` is told of each when the next one is asked for."""
+    """Return the items; `progress` is called for each when the next one is requested."""
     for done, item in enumerate(items, 1):
         yield item
         progress(stage, done, total)
@@ -45,5 +45,5 @@ def step_of(stage: str, step: str) -> str:
 
 
 def stage_of(name: str) -> str:
-    """Return the stage that a name belongs to, which is the name itself where it is no step."""
+    """Return the stage of a name: the part before the step, or the whole name if there is no step."""
     return name.partition(_WITHIN)[0]

@@ -8,9 +8,9 @@
     def test_latency(assert_not_slower):
         assert_not_slower("net.plan", against="baselines", within=3.0)
 
-A folder given as `against` holds one baseline a device; ``pytest --trtbuild-save-baselines`` writes
-the one of this machine, and without one the test is skipped with a sentence that says so. What is
-given wrongly fails the test with one sentence, without a traceback.
+A folder given as `against` holds one baseline per device; ``pytest --trtbuild-save-baselines`` writes
+the one of this machine, and without one the test is skipped with a sentence that says so. Wrong
+arguments fail the test with one sentence, without a traceback.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 __all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_not_slower"]
 
 
-# The flags of the task -> the fields of `trtbuild.options.compare.TaskOptions`.
+# Arguments for the task -> fields of `trtbuild.options.compare.TaskOptions`.
 _TASK = {"task": "kind", **{name: name for name in ("box_layout", "min_score", "judge")}}
 
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-# How the names of baselines and engines end; another dot in a name (`v1.2`) is part of it.
+# Endings of the file names of baselines and engines; other dots (`v1.2`) are part of the name.
 _FILES = (".json", ".onnx", ".plan", ".engine", ".trt")
 
-# The flags of the command line that are something else here than an argument of the same name.
+# Flags of the command line whose counterpart here has another name.
 _FLAGS = {"--save-baseline": "--trtbuild-save-baselines"}
 _ARGUMENTS = (
     r"--(data|labels|preprocess|num-images|batch-size|backend|against|within|seconds|strict"
@@ -55,7 +55,7 @@ _ARGUMENTS = (
 
 
 def _in_one_sentence(assertion: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Return the assertion, failing the test without a traceback where trtbuild refuses what was given."""
+    """Wrap an assertion: errors of trtbuild fail the test with one sentence, without a traceback."""
 
     @functools.wraps(assertion)
     def called(*args: _P.args, **kwargs: _P.kwargs) -> _T:
@@ -64,14 +64,14 @@ def _in_one_sentence(assertion: Callable[_P, _T]) -> Callable[_P, _T]:
             return assertion(*args, **kwargs)
         except TrtbuildError as error:
             said = str(error)
-        # behind the block: pytest shows what an error was raised from, too
+        # after the block: pytest would also show the error's context
         pytest.fail(_in_python(said), pytrace=False)
 
     return called
 
 
 def _in_python(text: str) -> str:
-    """Say arguments of Python where a text has flags of the command line."""
+    """Replace flags of the command line in a text by Python arguments."""
     for flag, name in _FLAGS.items():
         text = re.sub(rf"{flag}(?![a-z-])", name, text)
     text = re.sub(r"--task (classify|detect|ctc|embed|segment|restore)\b", r"task='\1'", text)
@@ -106,23 +106,23 @@ class AccuracyAssertion:
         backend: str = "auto",
         **limits: Any,
     ) -> Verification:
-        """Compare `engine` with the float network `reference`, and fail where a limit does.
+        """Compare `engine` with the float network `reference`, and fail if a limit fails.
 
         Args:
             reference: float ONNX file.
             engine: a plan or an ONNX file.
-            data: what ``--data`` takes, or what gives batches, as `trtbuild.build` takes it.
-            labels: what ``--labels`` takes.
-            preprocess: how pixels become inputs, or the TOML file that says it.
-            num_images: how many images; None for all.
-            batch_size: images a run, where the network leaves it open.
-            backend: opens the engine.
-            **limits: fields of `trtbuild.verification.gate.Gate`; and what accuracy is measured on, as the
-                options of ``verify`` take it: ``task``, ``box_layout``, ``min_score``, ``judge``. With
-                ``strict=True`` a verdict of CANNOT TELL fails, too.
+            data: as for ``--data``, or an object that gives batches, as for `trtbuild.build`.
+            labels: as for ``--labels``.
+            preprocess: how pixels become inputs, or a TOML file with it.
+            num_images: number of images; None for all.
+            batch_size: images per run, if the network's batch is dynamic.
+            backend: backend that opens the engine.
+            **limits: fields of `trtbuild.verification.gate.Gate`; and the options of ``verify`` for the
+                task: ``task``, ``box_layout``, ``min_score``, ``judge``. With ``strict=True`` the verdict
+                CANNOT TELL fails, too.
 
         Returns:
-            What was found, for further assertions.
+            The result, for further assertions.
 
         Raises:
             AssertionError: a limit fails; the message has the numbers.
@@ -174,26 +174,26 @@ class LatencyAssertion:
         backend: str = "auto",
         **limits: float,
     ) -> BenchResult:
-        """Time `engine` against another engine or a baseline, and fail when it is slower.
+        """Time `engine` against another engine or a baseline, and fail if it is slower.
 
-        It fails, too, when the engine is slower than a limit allows; ``min_speedup`` is left out where a
-        baseline is saved. The test is skipped, with the numbers, when the machine is too noisy to tell.
+        It also fails if the engine is slower than a limit allows; ``min_speedup`` is ignored while a
+        baseline is saved. The test is skipped, with the numbers, if the machine is too noisy to tell.
 
         Args:
             engine: a plan or an ONNX file.
-            against: another engine; a baseline file; or a folder of baselines, one a device. None compares
+            against: another engine; a baseline file; or a folder of baselines, one per device. None compares
                 with nothing, for `max_latency`.
-            within: differences below this count as none, percent.
-            data: what to run on; random numbers where none is named.
-            preprocess: how pixels become inputs, or the TOML file that says it.
-            batch_size: None takes the one that the engine fixes, else 1.
+            within: smaller differences count as the same, percent.
+            data: the data to run on; without any, random numbers.
+            preprocess: how pixels become inputs, or a TOML file with it.
+            batch_size: None uses the engine's fixed batch size, else 1.
             seconds: how long to measure.
-            backend: opens the engines.
-            **limits: ``min_speedup``, the least speed as a multiple of that of `against`, and
-                ``max_latency``, the largest median latency of one batch in milliseconds.
+            backend: backend that opens the engines.
+            **limits: ``min_speedup``, the minimum speed as a multiple of that of `against`, and
+                ``max_latency``, the maximum median latency of one batch in milliseconds.
 
         Returns:
-            What was measured.
+            The measurements.
 
         Raises:
             AssertionError: it is slower, or a limit fails; the message has the numbers.
@@ -223,7 +223,7 @@ class LatencyAssertion:
         return _fast_enough(bench(recipe))
 
     def _has_to_be_saved(self, base: Path) -> bool:
-        """Whether `base` is a baseline that is not there, or that is wanted anew."""
+        """Whether `base` is a baseline that does not exist, or that is to be measured again."""
         return base.suffix == ".json" and (self.save_baselines or not base.exists())
 
     def _saving(self, recipe: BenchRecipe, base: Path) -> BenchRecipe:
@@ -242,7 +242,7 @@ class LatencyAssertion:
 
 
 def _fast_enough(found: BenchResult) -> BenchResult:
-    """Return `found`; fail where the engine is too slow, and skip where nobody can tell."""
+    """Return `found`; fail if the engine is too slow, and skip if that cannot be told."""
     __tracebackhide__ = True
     from trtbuild.verification.ruling import CANNOT_TELL, TOO_SLOW
 
@@ -275,9 +275,9 @@ def _data(
 
 
 def _baseline_file(against: Path, engine: Path) -> Path:
-    """The file meant by `against`: in a folder, that of this engine and this device.
+    """The file meant by `against`: in a folder, the baseline of this engine and this device.
 
-    What is not there is a folder unless its name ends as those of baselines and engines do.
+    A path that does not exist is a folder, unless its suffix is that of a baseline or engine.
     """
     if against.is_file() or (not against.is_dir() and against.suffix in _FILES):
         return against
@@ -288,11 +288,11 @@ def _baseline_file(against: Path, engine: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def assert_accuracy() -> AccuracyAssertion:
-    """Compares an engine with its float network and fails where a limit does."""
+    """Compares an engine with its float network and fails if a limit fails."""
     return AccuracyAssertion()
 
 
 @pytest.fixture(scope="session")
 def assert_not_slower(pytestconfig: pytest.Config) -> Any:
-    """Times an engine against another or a baseline and fails when it is slower."""
+    """Times an engine against another or a baseline and fails if it is slower."""
     return LatencyAssertion(pytestconfig.getoption("--trtbuild-save-baselines"))

@@ -1,4 +1,4 @@
-"""The names of the networks that are compared and timed in a build, and what people read for them."""
+"""Names of the networks that a build compares and times, and their titles for people."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = [
     "in_a_sentence",
 ]
 
-# The names under which networks are compared and timed.
+# Names of networks in comparisons and latencies.
 FLOAT = "float"
 TENSORRT_FORM = "tensorrt_form"
 ENGINE = "engine"
 ALSO = "also"
-# An engine in FP16 that INT8 is timed against; it is not kept.
+# An FP16 engine that INT8 is timed against; it is not kept.
 FP16 = "fp16"
-# ONNX Runtime's form, where the engine itself cannot run here.
+# ONNX Runtime's form, used if the engine cannot run here.
 PORTABLE = "portable"
-# The steps of a PyTorch module before that: what is left after pruning, and with its weights in INT8.
+# Earlier steps of a PyTorch module: after pruning, and with its weights in INT8.
 PRUNED = "pruned"
 WEIGHTS_INT8 = "weights_int8"
 
-# What people read for them.
+# Titles for people.
 TITLES = {
     FLOAT: "float",
     TENSORRT_FORM: "TensorRT form",
@@ -42,6 +42,6 @@ TITLES = {
 
 
 def in_a_sentence(name: str) -> str:
-    """Return what a network is called in running text; `name` is one of the above."""
+    """Return a network's title in running text; `name` is one of the above."""
     said = {TENSORRT_FORM: "TensorRT's form", ENGINE: "the engine", PORTABLE: "the portable form"}
     return said.get(name, TITLES[name])

@@ -1,4 +1,4 @@
-"""TOML files as dictionaries, and texts in them; the one place that picks the reader for this Python."""
+"""TOML files as dictionaries, and texts in them; the only place that chooses the TOML reader."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def read_toml(path: Path, subject: str) -> dict[str, Any]:
     """Return the tables and values of a TOML file.
 
     Args:
-        path: the file, UTF-8, with a byte-order mark or without.
-        subject: what the file is to the user, for the error ("preprocessing").
+        path: the file, UTF-8, with or without a byte-order mark.
+        subject: the user's word for the file, for the error ("preprocessing").
 
     Raises:
-        OptionError: the file cannot be read, or is not TOML; the text says where.
+        OptionError: the file cannot be read, or is not TOML; the message says where.
     """
     with decoding(OptionError, f"cannot read the {subject} '{path}'"):
         text = content_of(path)
@@ -40,10 +40,10 @@ def read_toml(path: Path, subject: str) -> dict[str, Any]:
 
 
 def quoted(text: str) -> str:
-    """Return a text as a TOML string in quotes, with escapes for what is not seen.
+    """Return a text as a quoted TOML string, with escapes for invisible characters.
 
     Raises:
-        OptionError: it is no text that UTF-8 can hold, such as a file name of other bytes.
+        OptionError: UTF-8 cannot hold the text, such as a file name of other bytes.
     """
     if any("\ud800" <= char <= "\udfff" for char in text):
         raise OptionError(
@@ -62,13 +62,13 @@ def toml_text(table: Mapping[str, Any]) -> str:
     """Return tables of JSON types as the text of a TOML file; values that are None are left out.
 
     Raises:
-        OptionError: a text is none that UTF-8 can hold.
+        OptionError: UTF-8 cannot hold a text.
     """
     return "\n".join(_lines(table, "")).strip() + "\n"
 
 
 def _lines(table: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    """Values first, then the tables below."""
+    """The values first, then the tables below them."""
     for key, value in table.items():
         if value is not None and not isinstance(value, dict):
             yield f"{_key(key)} = {toml_value(value)}"
@@ -83,10 +83,10 @@ def _key(key: str) -> str:
 
 
 def toml_value(value: Any) -> str:
-    """Return a value of JSON types, tables included, as TOML writes it on one line.
+    """Return a value of JSON types, tables included, as one line of TOML.
 
     Raises:
-        OptionError: a text is none that UTF-8 can hold.
+        OptionError: UTF-8 cannot hold a text.
     """
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(toml_value, value))}]"

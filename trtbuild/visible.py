@@ -1,4 +1,4 @@
-"""Texts from outside with what cannot be seen in them, or steers terminals, or breaks XML, made visible."""
+"""Escapes characters of foreign texts that are invisible, control terminals, or are forbidden in XML."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ if TYPE_CHECKING:
 
 __all__ = ["visible", "visible_lines"]
 
-# Control, format (such as writing from right to left), surrogate, unassigned; line and paragraph ends.
+# Control, format (such as right-to-left marks), surrogate, unassigned; line and paragraph separators.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Cn", "Zl", "Zp"})
 
 
 def visible(text: str | PurePath) -> str:
-    r"""Return `text` with an escape such as ``\x1b`` for each character that is not seen.
+    r"""Return `text` with an escape such as ``\x1b`` for each invisible character.
 
-    Names of tensors, files and samples come from outside and may hold any of them; a byte of a file's name
-    that is no UTF-8 becomes ``\udcff``.
+    Names of tensors, files and samples are foreign and may contain any character; a byte of a file name
+    that is not UTF-8 becomes ``\udcff``.
     """
     return "".join(
         char.encode("unicode_escape").decode() if unicodedata.category(char) in _UNSEEN else char
@@ -27,5 +27,5 @@ def visible(text: str | PurePath) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Return `text` as `visible` does, line by line: its own line ends stay."""
+    """Return `text` as `visible` does, line by line: its own line breaks stay."""
     return "\n".join(map(visible, text.split("\n")))

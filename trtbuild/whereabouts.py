@@ -1,8 +1,8 @@
-"""What this process is at, for the process that waits for it to read when it has died.
+"""What this process is doing, recorded so that its parent can read it after a crash.
 
-A native library that divides by zero, or reads behind the end of a file, ends its whole process: only the
-parent is left to say what happened. The parent calls `share` before it forks; in the child `reading` and
-`busy` take down what is done. Where nobody waits they do nothing.
+A native library that divides by zero, or reads beyond the end of a file, ends its whole process: only the
+parent can report it. The parent calls `share` before it forks; in the child `reading` and
+`busy` record the work. Without `share` they do nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SIZE = 1 << 12
 
 
 class _Work(NamedTuple):
-    """What a thread does to the network, and the samples that it does it with."""
+    """What a thread does with the network, and the samples that it uses."""
 
     doing: str
     samples: Sequence[str]
@@ -33,7 +33,7 @@ class _Work(NamedTuple):
 
 
 class _Page:
-    """Memory that this process shares with those that it forks."""
+    """Memory that this process shares with its forked children."""
 
     def __init__(self) -> None:
         import mmap  # here: most processes share nothing
@@ -43,11 +43,11 @@ class _Page:
         self._threads: dict[int, _Work] = {}
 
     def set_network(self, name: str) -> None:
-        """Name the network."""
+        """Set the network's name."""
         self._network = f"'{name}'"
 
     def exchange(self, work: _Work | None) -> _Work | None:
-        """Take down what this thread is at; return what it was at before."""
+        """Record what this thread is doing; return what it did before."""
         thread = threading.get_ident()
         before = self._threads.pop(thread, None)
         if work is not None:
@@ -58,7 +58,7 @@ class _Page:
         return before
 
     def content(self) -> str:
-        """Return what was taken down last, by whichever process."""
+        """Return the last record, of any process."""
         return self._memory[:].partition(b"\0")[0].decode(errors="replace")
 
 
@@ -66,29 +66,29 @@ _page: _Page | None = None
 
 
 def share() -> None:
-    """Let this process read what those that it forks from now on take down."""
-    global _page  # noqa: PLW0603 - what a process is at is one thing
+    """Let this process read the records of children that it forks from now on."""
+    global _page  # noqa: PLW0603 - a process has one record
     _page = _Page()
 
 
 def last_words() -> str:
-    """Return what the forked process was at, such as ``ran 'n.onnx' on 'a.png'``; else empty."""
+    """Return what the forked process was doing, such as ``ran 'n.onnx' on 'a.png'``; else empty."""
     return "" if _page is None else _page.content()
 
 
 def reading(network: str) -> None:
-    """Take down the name of the network that is worked on."""
+    """Record the name of the current network."""
     if _page is not None:
         _page.set_network(network)
 
 
 @contextlib.contextmanager
 def busy(doing: str, samples: Sequence[str] = ()) -> Iterator[None]:
-    """Take down what the block does.
+    """Record what the block does.
 
     Args:
-        doing: what is done to the network: ``opened``, ``ran``.
-        samples: names of those that it is done with.
+        doing: what it does with the network: ``opened``, ``ran``.
+        samples: names of the samples that it uses.
     """
     if _page is None:
         yield

@@ -1,4 +1,4 @@
-"""Words that depend on numbers."""
+"""Texts that depend on numbers."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ __all__ = ["counted"]
 
 
 def counted(number: int, thing: str) -> str:
-    """Return how many there are of a thing, whose plural takes an s: ``1 sample``, ``0 samples``."""
+    """Return a number with its noun, whose plural takes an s: ``1 sample``, ``0 samples``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
