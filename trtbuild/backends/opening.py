@@ -26,7 +26,7 @@ __all__ = ["built_by", "open_engine"]
 
 
 def _backend_of(path: Path, backend: str | Backend = AUTO) -> str | Backend:
-    """Return the backend that opens `path`: as asked for, else by the file's suffix."""
+    """Return the backend that opens `path`: as asked for, else by the file."""
     if backend != AUTO:
         return backend
     return "onnxruntime" if path.suffix == ".onnx" else product_of(path).backend
@@ -35,7 +35,7 @@ def _backend_of(path: Path, backend: str | Backend = AUTO) -> str | Backend:
 def open_engine(
     path: Path, backend: str | Backend = AUTO, options: OpenOptions | None = None
 ) -> Session:
-    """Open an ONNX file in ONNX Runtime, or a plan in the TensorRT product that its file name shows.
+    """Open an ONNX file in ONNX Runtime, or a plan in the TensorRT product that wrote it.
 
     Args:
         path: the engine.

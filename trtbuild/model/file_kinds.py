@@ -33,6 +33,7 @@ _KINDS = (
     (0, _LFS, _LFS_KIND, _LFS_REMEDY),
     (0, b"ftrt", _PLAN, _ONNX),
     (0, b"ptrt", _PLAN, _ONNX),
+    (0, b"vtrt", _PLAN, _ONNX),
     (
         4,
         b"ORTM",

@@ -252,6 +252,7 @@ def test_bfloat16_becomes_float32(tmp_path):
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n", "git lfs pull"),
         (b"ftrt" + bytes(40), "TensorRT engine"),
+        (b"vtrt" + bytes(40), "TensorRT engine"),
         (b"PK\x03\x04" + bytes(40), "checkpoint"),
         (b"<!DOCTYPE html>", "web server"),
         (bytes(4) + b"ORTM", "ONNX Runtime"),

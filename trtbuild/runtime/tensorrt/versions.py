@@ -9,6 +9,7 @@ everything here goes by name. Calibrators, precision flags and weak typing are g
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import sys
@@ -87,8 +88,19 @@ RTX = Product(
 )
 
 
+# What plans begin with, and where the version of their builder stands, a byte a number. Source: NVIDIA's
+# ``sampleEngines.cpp`` for TensorRT; plans of TensorRT for RTX 1.7.1.116 have the second tag, and that there.
+_PLAN_TAGS = (b"ftrt", b"vtrt")
+_MAJOR_AT = 24
+
+
 def product_of(plan: Path) -> Product:
-    """Return the product that a plan is for, by the plan's name."""
+    """Return the product that a plan is for: by the version in the plan, else by its name."""
+    head = b""
+    with contextlib.suppress(OSError), plan.open("rb") as file:  # who opens it says what is wrong
+        head = file.read(_MAJOR_AT + 1)
+    if head.startswith(_PLAN_TAGS) and len(head) > _MAJOR_AT:
+        return RTX if head[_MAJOR_AT] <= RTX.majors[1] else TENSORRT
     return RTX if plan.name.endswith(RTX.plan_suffix) else TENSORRT
 
 

@@ -29,7 +29,7 @@ from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.quantization.half import to_half
 from trtbuild.report.engine import engine_report
 from trtbuild.runtime.cuda import cuda_driver
-from trtbuild.runtime.tensorrt.versions import RTX, TensorRT, native_version
+from trtbuild.runtime.tensorrt.versions import RTX, TensorRT, native_version, product_of
 from trtbuild.titles import ENGINE, PORTABLE, TENSORRT_FORM
 from trtbuild.verification.gate import Gate
 from trtbuild.verification.ruling import NOT_JUDGED
@@ -91,6 +91,13 @@ def test_a_plan_says_what_it_is_for_and_that_it_did_not_run(tmp_path: Path) -> N
     assert "7.5" not in engine.details["compute_capabilities"]
     assert "8.0, 8.6, 8.9, 12.0" in engine.notes[0]
     assert "--fp16" in engine.notes[1]
+
+
+def test_a_plan_of_any_name_is_known_for_what_it_is(tmp_path: Path) -> None:
+    renamed = built(tmp_path).path.rename(tmp_path / "net.plan")
+    assert product_of(renamed) is RTX
+    with pytest.raises(MissingError, match="GPU"):  # and not that TensorRT is not installed
+        open_engine(renamed)
 
 
 CHANNELS = networks.CHANNELS

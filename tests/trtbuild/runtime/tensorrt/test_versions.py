@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from trtbuild.errors import MissingError
-from trtbuild.runtime.tensorrt.versions import RTX, installed
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed, product_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,3 +53,30 @@ def test_a_folder_does_not_hide_the_other_name_of_a_product(
     found = installed(RTX)
     assert found.module.__name__ == other
     assert found.version == "1.7.1.1"
+
+
+def head(tag: bytes, *version: int) -> bytes:
+    """How a plan begins."""
+    return tag + bytes(20) + bytes(version) + tag + bytes(40)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "product"),
+    [
+        ("net.plan", head(b"vtrt", 1, 7, 1, 116), RTX),
+        ("net.engine", head(b"ftrt", 1, 4, 0, 76), RTX),
+        ("net.plan", head(b"ftrt", 10, 16, 1, 11), TENSORRT),
+        ("net.plan", head(b"vtrt", 11, 4, 0, 106), TENSORRT),  # for the lean runtime
+        ("net.rtx.plan", head(b"ftrt", 11, 4, 0, 106), TENSORRT),
+        ("net.rtx.plan", b"\x00 unknown" + bytes(40), RTX),
+        ("net.plan", b"\x00 unknown" + bytes(40), TENSORRT),
+        ("net.rtx.plan", b"ftrt", RTX),  # cut off
+        ("net.rtx.plan", None, RTX),  # not there
+    ],
+)
+def test_a_plan_tells_which_product_wrote_it(
+    name: str, content: bytes | None, product: object, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    assert product_of(tmp_path / name) is product
