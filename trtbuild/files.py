@@ -28,6 +28,7 @@ __all__ = [
     "content_of",
     "data_beside",
     "file_digest",
+    "flush",
     "is_named_in_utf8",
     "make_directory",
     "place_file",
@@ -76,7 +77,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 _pour(temporary, target)
             else:
                 temporary.chmod(0o666 & ~_umask())
-                _flush(temporary)
+                _flush_for_good(temporary, folder)
                 temporary.replace(target)
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror or error}.") from error
@@ -101,10 +102,20 @@ def _pour(source: Path, target: Path) -> None:
         shutil.copyfileobj(read, write)
 
 
-def _flush(path: Path) -> None:
-    """Wait until the content of `path` is on disk, so that a rename cannot come before it."""
+def flush(path: Path) -> None:
+    """Wait until the content of `path` is on disk, so that a rename cannot come before it.
+
+    Raises:
+        OSError: the disk has no room for it, or fails.
+    """
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+def _flush_for_good(file: Path, directory: Path) -> None:
+    """Flush a file that is moved to `directory`; what leaves a folder of our own again is flushed then."""
+    if not _is_ours(directory):
+        flush(file)
 
 
 def _umask() -> int:
@@ -138,7 +149,7 @@ def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
             files.sort(key=lambda file: file.name == last)
             for file in files:
                 _check_no_folder(directory / file.name)
-                _flush(file)
+                _flush_for_good(file, directory)
             # so two builds into one folder never mix their files
             with _building_folder(directory) as aside, _locked_for_moves(directory):
                 _move_all(files, directory, aside)
@@ -196,7 +207,7 @@ def place_file(file: Path, target: Path) -> None:
     """
     try:
         _check_no_folder(target)
-        _flush(file)
+        flush(file)
         _move(file, target)
     except OSError as error:
         raise OutputError(f"cannot write '{target}': {error.strerror or error}.") from error
@@ -235,8 +246,12 @@ def _building_folder(directory: Path, kind: str = _BUILDING) -> Iterator[Path]:
 
 def _locked_for_moves(directory: Path) -> AbstractContextManager[None]:
     """Lock `directory`, unless it is a folder of ours (weights go there, too), which is locked already."""
-    is_ours = directory.name.startswith((_owned(_BUILDING), _owned(_TEMPORARY)))
-    return contextlib.nullcontext() if is_ours else _locked(directory)
+    return contextlib.nullcontext() if _is_ours(directory) else _locked(directory)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is a folder of this process that goes when the work is done."""
+    return directory.name.startswith((_owned(_BUILDING), _owned(_TEMPORARY)))
 
 
 def _owned(kind: str) -> str:

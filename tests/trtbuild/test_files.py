@@ -31,6 +31,23 @@ class Stop(BaseException):
     """Stands for Ctrl-C."""
 
 
+def test_files_are_on_the_disk_before_they_get_their_names(tmp_path, monkeypatch):
+    flushed, flush = set(), os.fsync
+
+    def noted(handle):
+        flushed.add(os.fstat(handle).st_ino)
+        flush(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write_text(tmp_path / "alone", "a")
+    with staged_files(tmp_path) as folder:
+        write_text(folder / "staged", "b")
+        with staged_files(folder) as inner:
+            (inner / "staged twice").write_text("c")
+    assert {file.stat().st_ino for file in tmp_path.iterdir()} == flushed
+    assert len(flushed) == 3
+
+
 def test_a_file_is_replaced_whole_or_stays(tmp_path):
     path = tmp_path / "f.txt"
     write_text(path, "old")

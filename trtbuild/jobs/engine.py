@@ -14,7 +14,7 @@ from trtbuild.backends.base import BuildRequest
 from trtbuild.calibration import load_ahead
 from trtbuild.data import HELD_OUT_SHARE, DataPlan, account_for, batches, open_data
 from trtbuild.errors import OptionError, in_one_tree
-from trtbuild.files import make_directory, staged_files, write_bytes
+from trtbuild.files import flush, make_directory, staged_files, write_bytes
 from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backends, options_for
 from trtbuild.jobs.check import PARSERS, check_source, form_check
 from trtbuild.jobs.compare import (
@@ -309,7 +309,7 @@ def _measured(
         request = _request(artifact, build, output)
 
         def note(engine: Engine) -> None:
-            written.append(beside.submit(file_records, engine.files, output))
+            written.append(beside.submit(_on_disk, engine.files, output))
 
         engines, sessions = _opened(chosen, request, recipe, stack, note)
         sessions[FLOAT] = in_float.result()
@@ -432,7 +432,14 @@ def _recorded(
     files = written.result()
     if check_form is not None:
         check_form(form)
-    return file_records(files, form.parent)
+    return _on_disk(files, form.parent)
+
+
+def _on_disk(files: Mapping[str, str], folder: Path) -> dict[str, FileRecord]:
+    """What the manifest says of files that were written, on the disk: a build waits for that at its end."""
+    for name in files:
+        flush(folder / name)
+    return file_records(files, folder)
 
 
 def _write_network(artifact: Artifact, in_int8: ir.Model | None, output: Path) -> dict[str, str]:
