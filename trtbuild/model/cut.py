@@ -90,7 +90,7 @@ class Cut:
         return f"{shown} and {more} more" if more > 0 else shown
 
     def join(self, front: ir.Model) -> ir.Model:
-        """Return a new network: `front`, with the part behind after it.
+        """Return a new network: `front`, followed by the part behind the cut.
 
         Args:
             front: what `cut` returned, or a later stage's version; its outputs include the cut's tensors.

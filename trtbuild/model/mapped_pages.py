@@ -69,7 +69,7 @@ def large_blocks_go_back() -> None:
     mallopt(3)). The copies that ONNX Runtime holds of each weight for a moment would stay: a quarter of the
     weights and more. The setting lasts as long as the process, and makes large blocks slower to allocate.
     """
-    with contextlib.suppress(OSError, TypeError, AttributeError):  # other C libraries have none
+    with contextlib.suppress(OSError, TypeError, AttributeError):  # others have no mallopt
         ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
@@ -119,6 +119,6 @@ def _region(content: object) -> mmap.mmap | None:
 
 
 def _drop_pages(regions: Iterable[mmap.mmap]) -> None:
-    if hasattr(mmap, "MADV_DONTNEED"):  # Windows has no such advice, and no such count
+    if hasattr(mmap, "MADV_DONTNEED"):  # Windows has no madvise, and counts memory otherwise
         for region in regions:
             region.madvise(mmap.MADV_DONTNEED)

@@ -169,7 +169,7 @@ def _keep_inputs(proto: onnx.ModelProto, weights: Collection[str]) -> None:
     kept = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]
     proto.graph.input.extend(kept)
-    proto.ir_version = max(proto.ir_version, 4)  # the first version that allows it
+    proto.ir_version = max(proto.ir_version, 4)  # the first in which weights need not be inputs
 
 
 def _num_elements(tensor: onnx.TensorProto) -> int:

@@ -229,7 +229,7 @@ def _goes_aside(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
             value.const_value = ir.Tensor(content, dtype=tensor.dtype, name=value.name)
         return False
     if tensor.dtype.numpy().kind not in "biuf":
-        return False  # ONNX Runtime takes no arrays of it
+        return False  # ONNX Runtime takes no arrays of this type
     value.type = ir.TensorType(tensor.dtype)
     value.shape = ir.Shape(tensor.shape.numpy())
     return True

@@ -322,7 +322,7 @@ class PruneSpec:
 
     @property
     def removes_ranked(self) -> bool:
-        """Whether channels go that are chosen by their rank."""
+        """Whether channels are removed by their rank."""
         shares = (self.ratio, self.head_ratio, *(ratio for _, ratio in self.layer_ratios))
         budgets = (self.macs, self.parameters, self.latency)
         return any(shares) or any(one is not None for one in budgets)

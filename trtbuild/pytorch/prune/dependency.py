@@ -132,7 +132,7 @@ def build_graph(module: nn.Module, inputs: BoundInputs) -> Any:
     """Return the dependency graph of `module`; call it inside `tracing`.
 
     Raises:
-        ModelError: the library cannot follow the module.
+        ModelError: the library cannot trace the module.
     """
     try:
         return SlicedGraph().build_dependency(module, **forward_arguments(inputs), verbose=False)
