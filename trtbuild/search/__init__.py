@@ -1,1 +1,1 @@
-"""Meets an accuracy budget: better ranges, corrected biases, scaled channels, float layers."""
+"""Searches for a quantization that meets an accuracy budget: ranges, biases, channel scales, float layers."""

@@ -1,13 +1,13 @@
-"""Bias correction: the mean of what quantizing a layer adds to each channel, taken out of its bias.
+"""Bias correction: subtracts the mean error that quantizing a layer adds to each channel from its bias.
 
-Rounding is unbiased over many values, but a weight is rounded once: with inputs that are positive on
-average, as behind a ReLU, its rounding error shifts the mean of the whole output channel. With y the
-float output of layer l and o that of its quantized form, both on float inputs,
+Rounding is unbiased over many values, but a weight is rounded only once: if inputs are positive on
+average, as after a ReLU, its rounding error shifts the mean of the whole output channel. Let y be the
+float output of a layer and o that of its quantized form, both on float inputs. Then
 
     b' = b - E[o - y]        per output channel, over images and pixels
 
-Each layer is corrected for its own error alone, so all of them are measured in one pass and none
-corrects what another has caused. A MatMul is corrected in the Add of a constant behind it.
+Each layer is corrected for its own error only, so all layers are measured in one pass, and none corrects
+the error of another. A MatMul is corrected in the Add of a constant after it.
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV
 2019, section 4.2, in its empirical form.
@@ -41,11 +41,11 @@ __all__ = ["MeanShift", "corrected", "measured_shifts"]
 
 @dataclass(frozen=True)
 class MeanShift:
-    """What quantizing a layer adds to its outputs.
+    """The mean error of a quantized layer's output.
 
     Attributes:
-        mean: of each output channel, float64 ``[channels]``.
-        share: of the layer's squared error, what correcting the means takes away, 0 to 1.
+        mean: mean error of each output channel, float64 ``[channels]``.
+        share: share of the layer's squared error that correcting the means removes, 0 to 1.
     """
 
     mean: np.ndarray
@@ -55,13 +55,13 @@ class MeanShift:
 def measured_shifts(
     reference: ir.Model, quantized: ir.Model, feeds: Iterable[Feeds]
 ) -> dict[str, MeanShift]:
-    """Return node name -> mean of (quantized - float) of each output channel, each layer on float inputs.
+    """Return node name -> mean of (quantized - float) per output channel, each layer on float inputs.
 
-    One pass over the images, in which every layer is computed twice.
+    This takes one pass over the images, in which every layer is computed twice.
 
     Args:
-        reference: the float network that `quantized` was made of.
-        quantized: with Q/DQ.
+        reference: the float network that `quantized` was made from.
+        quantized: the network with Q/DQ.
         feeds: calibration images.
 
     Raises:
@@ -77,7 +77,7 @@ def measured_shifts(
 
 
 class _MeanShifts(Observer):
-    """Sums what quantizing a layer adds to each of its output channels."""
+    """Sums the error of each output channel of each quantized layer."""
 
     def __init__(self, taps: Sequence[Tap]) -> None:
         self._taps = taps
@@ -111,10 +111,10 @@ class _MeanShifts(Observer):
 
 
 def corrected(model: ir.Model, shifts: Mapping[str, np.ndarray]) -> ir.Model:
-    """Return a copy of the float network `model` with `shifts` taken out of the biases.
+    """Return a copy of the float network `model` with `shifts` subtracted from the biases.
 
-    Layers without a bias get one. A layer whose bias is no constant vector, and a MatMul without an Add of a
-    constant behind it, stay as they are.
+    Layers without a bias get one. A layer whose bias is not a constant vector, and a MatMul without an Add
+    of a constant after it, do not change.
     """
     model = model.clone()
     writer = GraphWriter(model)

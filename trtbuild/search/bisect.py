@@ -1,16 +1,17 @@
-"""Small sets of groups that have to be float for the network to pass.
+"""Finds small sets of groups that have to be float for the network to pass.
 
-Two questions, one search for the shortest prefix that passes. A budget knows which groups gain most
-(`fewest_in_order`): the shortest head of that order, less what it can spare.
+Both functions search for the shortest prefix of groups that passes in float. For a budget
+(`fewest_in_order`) it is known which groups gain most: the result is the shortest prefix of that order,
+without groups that are not needed.
 
-Bisecting knows nothing (`find_culprits`). With the groups in some order, binary search finds the
-shortest prefix that, in float, lets the network pass; its last group is to blame for certain (without it
-the network fails). It is put into the result and stays float, and the search goes on among the groups
+For bisecting (`find_culprits`) nothing is known. Binary search finds the shortest prefix of the groups, in
+any order, that lets the network pass in float. Its last group is certainly at fault, as the network fails
+without it. This group is added to the result and stays float, and the search continues among the groups
 before it, until the result alone passes. For k groups of n this takes about ``2 + k (1 + log2 n)``
 evaluations, and k more to confirm.
 
-That the result is minimal rests on one thing: more groups in float never turn a pass into a fail. It
-is therefore checked at the end, group by group, and what can go goes.
+The result is minimal only if more groups in float never turn a pass into a fail. So each group is checked at
+the end, and removed if the network passes without it.
 
 Source: dichotomic search for minimal sets over a monotone predicate (Hemery, Lecoutre, Sais and
 Boussemart, "Extracting MUCs from constraint networks", ECAI 2006); the question is that of Zeller's
@@ -34,12 +35,12 @@ __all__ = ["Culprits", "affordable", "fewest_in_order", "find_culprits"]
 
 @dataclass(frozen=True)
 class Culprits:
-    """What bisecting found.
+    """The result of bisecting.
 
     Attributes:
-        groups: the minimal set, in the order of the search; empty when nothing fails, or when the
-            network fails even with every group in float.
-        passes_quantized: whether the network passes as it is.
+        groups: the minimal set, in the order in which groups were found; empty if the network passes
+            unchanged, or fails even with every group in float.
+        passes_quantized: whether the network passes unchanged.
         passes_float: whether it passes with every group in float.
         num_evaluations: how often the network was run.
     """
@@ -58,14 +59,14 @@ def find_culprits(
     """Find a minimal set of groups that must be float for the network to pass.
 
     Args:
-        groups: names; put the least suspicious first, if anything is known.
+        groups: names; the least suspicious first, if anything is known.
         passes: runs the network with these groups in float.
         progress: told of every run.
     """
     known: dict[frozenset[str], bool] = {}
 
     def test(names: Sequence[str]) -> bool:
-        """Return whether the network passes with `names` in float; run once for each set."""
+        """Return whether the network passes with `names` in float; runs once per set."""
         key = frozenset(names)
         if key not in known:
             known[key] = passes(key)
@@ -93,7 +94,7 @@ def find_culprits(
 
 
 def affordable(ranked: Sequence[str], costs: Mapping[str, float], share: float) -> list[str]:
-    """Return the head of `ranked` that costs at most `share` together; costlier ones are passed over."""
+    """Return the first of `ranked` that cost at most `share` together; too costly ones are skipped."""
     kept, spent = [], 0.0
     for name in ranked:
         if spent + costs[name] <= share:
@@ -107,21 +108,23 @@ def fewest_in_order(
     passes: Callable[[Sequence[str]], bool],
     costs: Mapping[str, float],
 ) -> list[str] | None:
-    """Return the shortest head of `ranked` that passes in float, less what it can spare, costliest first.
+    """Return the shortest prefix of `ranked` that passes in float, without groups that are not needed.
+
+    The costliest groups are tried first for removal.
 
     Args:
         ranked: names, the most useful first; with none of them in float the network does not pass.
         passes: runs the network with these groups in float.
-        costs: of each.
+        costs: the cost of each group.
 
     Returns:
-        The names, or None when not even all of them suffice.
+        The names, or None if not even all of them suffice.
     """
     length = _shortest_prefix(ranked, passes)
     if length is None:
         return None
     kept = ranked[:length]
-    # the last one is needed: without it, the head was tried and did not pass
+    # the last one is needed: without it, the prefix was tried and did not pass
     costliest = sorted(kept[:-1], key=lambda name: -costs[name])
     return _without_needless(kept, costliest, passes)
 
@@ -129,9 +132,9 @@ def fewest_in_order(
 def _shortest_prefix(
     items: Sequence[str], passes: Callable[[Sequence[str]], bool], first: int = 1
 ) -> int | None:
-    """Length of the shortest prefix that passes, none of them known to fail; None if all fail.
+    """Length of the shortest prefix that passes; None if all fail.
 
-    The length is doubled from `first` until one passes, then halved in between.
+    The length is doubled from `first` until a prefix passes; binary search follows.
     """
     fails, tried = 0, first
     while not passes(items[:tried]):
@@ -151,7 +154,7 @@ def _shortest_prefix(
 def _without_needless(
     kept: Sequence[str], candidates: Sequence[str], passes: Callable[[Sequence[str]], bool]
 ) -> list[str]:
-    """`kept` less each of `candidates`, in turn, without which it still passes."""
+    """`kept` without those of `candidates`, tried in turn, without which it still passes."""
     left = list(kept)
     for name in list(candidates):
         fewer = [other for other in left if other != name]

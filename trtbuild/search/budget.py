@@ -1,7 +1,8 @@
-"""The cheapest way to meet an accuracy budget, step by step, and what each step bought.
+"""Searches step by step for the cheapest way to meet an accuracy budget, and reports each step's gain.
 
-Steps that cost nothing at run time come first, in this order; each is kept when it brings the network
-closer to float. As soon as the budget is met the search stops. Only then groups of Q/DQ fall back to float.
+Steps that cost little or nothing at run time come first, in the order of `_STEPS`; each is kept if it brings
+the network closer to float. The search stops as soon as the budget is met. Groups of Q/DQ fall back to float
+only if these steps do not suffice.
 """
 
 from __future__ import annotations
@@ -41,18 +42,18 @@ __all__ = ["Judges", "StepReport", "Tuned", "tune"]
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step of the search, with the figures after it, on the search samples.
+    """One step of the search, with the figures after it on the search samples.
 
     Attributes:
-        step: which.
-        what: what it chose; why nothing, where it chose nothing.
+        step: name of the step.
+        what: what it chose, or why it chose nothing.
         kept: whether it changed the network.
-        sqnr_db: of the worst output.
-        top1_agreement_percent: None without class scores.
-        top1_drop_points: None without labels.
-        num_evaluations: networks run for it.
+        sqnr_db: SQNR of the worst output.
+        top1_agreement_percent: images of the same class; None without class scores.
+        top1_drop_points: top-1 lost; None without labels.
+        num_evaluations: number of networks run in this step.
         figure: main figure of the network's task; None without a task.
-        float_macs_percent: share of the work that the network so far keeps in float for the budget.
+        float_macs_percent: share of the work that the search keeps in float so far.
     """
 
     step: str
@@ -68,16 +69,16 @@ class StepReport:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What the search found.
+    """The result of the search.
 
     Attributes:
-        artifact: quantized the way it found.
-        steps: what was done, in order; the first is the network as calibrated.
-        met: whether the budget is met on the search samples, with room for others.
-        float_layers: names of the groups that it keeps in float.
-        float_macs_percent: their share of the work of all layers that could be INT8.
-        num_images: what it searched on.
-        ranked_by: what groups were ranked by for float, and how that is known; empty where none had to be.
+        artifact: the network, quantized as the search chose.
+        steps: the steps, in order; the first is the network as calibrated.
+        met: whether the budget is met on the search samples, with a margin for other samples.
+        float_layers: names of the groups that the search keeps in float.
+        float_macs_percent: their share of the work of all groups that could be INT8.
+        num_images: number of search samples.
+        ranked_by: unit and source of the costs that groups were ranked by for float; empty if none were.
     """
 
     artifact: Artifact
@@ -117,12 +118,12 @@ _STEPS: tuple[tuple[str, _Step], ...] = (
 
 @dataclass(frozen=True)
 class Judges:
-    """Who judges candidates.
+    """The budget, and the evaluators of candidates.
 
     Attributes:
         gate: the budget.
         evaluate: runs a candidate on the search samples.
-        ranking: runs it on a few of them, for the many runs that rank groups.
+        ranking: runs a candidate on a few of them, for the many runs that rank groups.
     """
 
     gate: Gate
@@ -138,12 +139,12 @@ def tune(
     *,
     deadline: Deadline = NEVER,
 ) -> Tuned:
-    """Search until the budget is met, or the time is over; never worse than the start.
+    """Search until the budget is met or the time is over; the result is never worse than the start.
 
     Args:
         candidate: the network as it would be quantized without a budget.
-        judges: of the budget.
-        material: what the steps work with.
+        judges: the budget and the evaluators.
+        material: data and limits for the steps.
         progress: told of every step.
         deadline: no run begins later.
 
@@ -185,9 +186,9 @@ class _Search:
         return self.candidate
 
     def take_best(self, name: str, proposals: Iterator[tuple[str, Candidate]]) -> None:
-        """Keep every proposal that is better than all before it; stop when one suffices.
+        """Keep every proposal that is better than all before it; stop when one meets the budget.
 
-        One that meets the budget and is no closer to float than the last does so by luck.
+        A proposal that meets the budget without a better score does so by chance, and is not kept.
         """
         kept = []
         for what, candidate in proposals:
@@ -201,7 +202,7 @@ class _Search:
         self._report(name, kept[-1] if kept else "nothing was better", kept=bool(kept))
 
     def fall_back(self, material: Material, progress: Progress) -> None:
-        """Take the fewest groups to float, those first that gain most for what they cost a run."""
+        """Keep as few groups in float as possible, those first that gain most for their cost per run."""
         costs = float_costs(self.candidate, material.timing, material.feeds[:1])
         self._ranked_by = costs.basis
         self._ranking.ahead(
@@ -246,7 +247,7 @@ class _Search:
         return 100.0 * sum(self._costs.get(name, 0.0) for name in floats)
 
     def result(self) -> Tuned:
-        """What was found, with its record in the artifact's history."""
+        """The result, with a record in the artifact's history."""
         floats = tuple(sorted(self.candidate.float_groups - self._start.float_groups))
         artifact = explained(self.candidate.realized(), dict.fromkeys(floats, _REASON))
         tuned = Tuned(
@@ -263,7 +264,7 @@ class _Search:
 
 
 def _how_near(groups: Sequence[str], found: Comparison, max_float_percent: float) -> str:
-    """What the most groups that may be float would reach, which is not enough."""
+    """The figures with as many groups in float as allowed, which are not enough."""
     task = figure(found)
     reached = f"{worst_sqnr_db(found):.1f} dB" + ("" if task is None else f", task {task:.1f}")
     return (

@@ -1,4 +1,4 @@
-"""A candidate: a network with some groups in float, of which every question of a search is asked."""
+"""A candidate of a search: a quantized network with some groups in float."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ __all__ = ["Candidate", "FileCandidate", "HasGroups", "explained"]
 
 
 class HasGroups(Protocol):
-    """What sensitivity, bisecting and ranking need of a candidate, wherever it comes from."""
+    """The interface that sensitivity, bisecting and ranking need of a candidate."""
 
     def groups(self) -> tuple[Group, ...]:
-        """Return the groups in INT8 that round values, in the order of the network."""
+        """Return the INT8 groups that round values, in the order of the network."""
         ...
 
     def with_float(self, names: Collection[str]) -> HasGroups:
@@ -40,13 +40,13 @@ class HasGroups(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that is quantized here: ranges, bias shifts, rounding, and what stays in float.
+    """A network quantized by trtbuild: ranges, bias shifts, rounded weights, and groups in float.
 
     Attributes:
-        artifact: with the float network (its channels perhaps scaled), its calibration, and what the user
-            and the search keep in float.
-        shifts: what bias correction takes out of each layer that is in INT8.
-        rounded: weights on their grid, of the layers that are in INT8.
+        artifact: has the float network (with channels scaled or not), its calibration, and the request for
+            what the user and the search keep in float.
+        shifts: INT8 layer -> what bias correction subtracts from its bias.
+        rounded: INT8 layer -> its weight, rounded to multiples of its scales.
         reasons: group that a search keeps in float -> why.
     """
 
@@ -57,11 +57,11 @@ class Candidate:
 
     @property
     def float_groups(self) -> frozenset[str]:
-        """Exact names of the groups in float, the user's and the search's."""
+        """Exact names of the groups that the user and the search keep in float."""
         return self.artifact.request.groups
 
     def realized(self) -> Artifact:
-        """Return the artifact, quantized.
+        """Return the quantized artifact.
 
         Raises:
             InputError: a tensor that needs a range has none.
@@ -82,25 +82,25 @@ class Candidate:
         return quantized
 
     def groups(self) -> tuple[Group, ...]:
-        """Return the groups in INT8 that round values, in the order of the network."""
+        """Return the INT8 groups that round values, in the order of the network."""
         calibration = self.artifact.calibration
         assert calibration is not None
         placement, _ = place_by_ranges(self.artifact.model, calibration, self.artifact.request)
         return tuple(group for group in placement.groups if group.int8 and group.rounds)
 
     def with_float(self, names: Collection[str], reason: str = "") -> Candidate:
-        """Return the candidate with these groups in float, too; `reason` is what the manifest says."""
+        """Return the candidate with these groups in float, too; the manifest states `reason`."""
         request = self.artifact.request.with_float(names)
         reasons = {**self.reasons, **dict.fromkeys(names, reason)} if reason else self.reasons
         return replace(self, artifact=replace(self.artifact, request=request), reasons=reasons)
 
 
 def explained(artifact: Artifact, reasons: Mapping[str, str]) -> Artifact:
-    """Return the quantized artifact whose groups in float say why the search has taken them there.
+    """Return the quantized artifact with the search's reasons for groups in float.
 
     Args:
-        artifact: with its placement.
-        reasons: group -> why.
+        artifact: an artifact with a placement.
+        reasons: group -> why it is in float.
     """
     if not reasons:
         return artifact
@@ -118,11 +118,11 @@ def explained(artifact: Artifact, reasons: Mapping[str, str]) -> Artifact:
 
 @dataclass(frozen=True)
 class FileCandidate:
-    """A Q/DQ network as some tool wrote it.
+    """A Q/DQ network of any tool.
 
     Attributes:
-        quantized: as written.
-        reference: the float network, which gives back the weights of groups in float.
+        quantized: the network as written.
+        reference: the float network, from which groups in float take their weights.
         float_groups: names of the groups in float.
     """
 
@@ -131,7 +131,7 @@ class FileCandidate:
     float_groups: frozenset[str] = frozenset()
 
     def network(self) -> ir.Model:
-        """Return the Q/DQ network, without those of the groups in float."""
+        """Return the Q/DQ network, without the Q/DQ of groups in float."""
         if not self.float_groups:
             return self.quantized
         return with_float(self.quantized, self.reference, self.float_groups)
@@ -140,7 +140,7 @@ class FileCandidate:
         """Return the groups that are not in float.
 
         Raises:
-            OptionError: nothing in the file reads Q/DQ.
+            OptionError: no layer of the file reads Q/DQ.
         """
         return tuple(g for g in find_groups(self.quantized) if g.name not in self.float_groups)
 

@@ -1,4 +1,4 @@
-"""When a search has to come to its end: no step begins later."""
+"""The time after which a search begins no further step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["NEVER", "Deadline"]
 
 @dataclass(frozen=True)
 class Deadline:
-    """A time by a clock, both in seconds.
+    """A point in time.
 
     Attributes:
-        end: the time.
+        end: the time on the clock `now`, in seconds.
         now: the clock.
     """
 
@@ -27,19 +27,19 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, now: Callable[[], float] = time.monotonic) -> Deadline:
-        """Return the deadline in so many seconds from now."""
+        """Return the deadline that many seconds from now."""
         return cls(now() + seconds, now)
 
     def sooner(self, share: float) -> Deadline:
-        """Return one that leaves `share` of the time that there is now, 0 to 1, for what comes after."""
+        """Return an earlier deadline that leaves `share`, 0 to 1, of the remaining time for later steps."""
         left = max(self.end - self.now(), 0.0)
         return self if math.isinf(left) else Deadline(self.end - share * left, self.now)
 
     @property
     def is_over(self) -> bool:
-        """Whether the time is over."""
+        """Whether the deadline has passed."""
         return self.now() >= self.end
 
 
 NEVER = Deadline(float("inf"))
-"""The search takes as long as it takes."""
+"""No limit of time."""

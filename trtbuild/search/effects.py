@@ -1,15 +1,16 @@
-"""What each rounding does to the outputs, to first order: every layer and activation from one backward run.
+"""Effect of each rounding on the outputs, to first order: all layers and activations from one backward run.
 
-With v random, independent, of mean zero and variance one, g = d<v, out>/dx and dx what rounding x alone
-changes, (g . dx)^2 is on average the noise power at the outputs, |J dx|^2 (Hutchinson, A stochastic
-estimator of the trace, 1990). The sum over all layers gives t, the noise of all together, and without the
-i-th t - g_i . dx_i is left. v is divided by the size of the part of an output that it belongs to, so that
-boxes in pixels count no more than scores (`trtbuild.search.measured`).
+Let v be random with independent elements of mean zero and variance one, g = d<v, out>/dx, and dx the
+change of x by rounding x alone. Then (g . dx)^2 is on average the noise power at the outputs, |J dx|^2
+(Hutchinson, A stochastic estimator of the trace, 1990). t is the sum of g . dx over all layers, the noise of
+all together; without layer i it is t - g_i . dx_i. v is divided by the size of the part of an output that it
+belongs to, so that boxes in pixels count no more than scores (`trtbuild.search.measured`).
 
     alone    -10 log10( mean (g_i . dx_i)^2 )                          dB, as an SQNR of all parts
     gained    10 log10( mean t^2 / mean (t - g_i . dx_i)^2 )           dB
 
-Exact for small errors; a range that clips most of a tensor shows as too large an error, in the right order.
+This is exact for small errors. If a range clips most of a tensor, the error comes out too large, but the
+order of layers is right.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Effects", "output_effects"]
 
-# So many random v, over all batches together, order layers to within some 1.5 dB (16 degrees of freedom).
+# Number of random v, over all batches together: effects are then accurate to some 1.5 dB (16 degrees of
+# freedom).
 _SAMPLES = 16
 
 _log = logging.getLogger(__name__)
@@ -52,11 +54,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Effects:
-    """Those that a gradient reaches.
+    """The effects of layers and activations that a gradient reaches.
 
     Attributes:
-        layers: name of a quantized layer -> of all that it reads and holds in INT8.
-        activations: tensor in front of a Q/DQ pair -> of this pair.
+        layers: name of a quantized layer -> effect of all its INT8 inputs and weights.
+        activations: tensor before a Q/DQ pair -> effect of this pair.
     """
 
     layers: Mapping[str, Effect]
@@ -72,14 +74,14 @@ def output_effects(
 ) -> Effects:
     """Return the effect of every quantized layer and activation of `quantized` on the outputs.
 
-    Where the backward network cannot be run, nothing is returned for any.
+    If the backward network cannot be run, the result is empty.
 
     Args:
-        reference: the float network that `quantized` was made of.
-        quantized: with Q/DQ, or with other weights.
+        reference: the float network that `quantized` was made from.
+        quantized: the network with Q/DQ, or with other weights.
         feeds: batches to run on; the first few are used.
         progress: told of every run.
-        layers: from `quantized` to those of its nodes that are asked about.
+        layers: returns the nodes of `quantized` to compute effects of.
 
     Raises:
         ModelError: the two have no layer in common.
@@ -136,7 +138,7 @@ def _with_products(
 
 
 def _of_tensor(name: str) -> str:
-    """A key for an activation: a layer may have the same name."""
+    """A key for an activation, which differs from that of a layer with the same name."""
     return f"tensor {name}"
 
 
@@ -145,7 +147,7 @@ def _product(write: Writer, change: ir.Value, gradient: ir.Value) -> ir.Value:
 
 
 def _rounding(write: Writer, value: ir.Value, pair: ActivationPair) -> ir.Value:
-    """What Q and DQ change: zero is on the grid, so multiples of the scale are what they give."""
+    """The change by Q and DQ, whose results are clipped multiples of the scale, as zero is exact."""
     steps = write("Round", write.div(value, write.number(pair.scale, value)))
     low, high = (write.number(bound, value) for bound in (pair.low, pair.high))
     grid = write("Clip", write.mul(steps, write.number(pair.scale, value)), low, high)
@@ -159,7 +161,7 @@ def _sampled(
     batches: Sequence[Feeds],
     progress: Progress,
 ) -> dict[str, np.ndarray]:
-    """Return output of `model` -> g . dx, one for each batch and v."""
+    """Return output of `model` -> its values g . dx, one for each batch and v."""
     ends = tuple(backward.seeds)
     forward = open_session(tapped(reference, ends), Execution.FLOAT)
     outputs = [forward.run(feeds) for feeds in batches]
@@ -174,6 +176,6 @@ def _sampled(
             for name, product in session.run({**feeds, **seeds}).items():
                 found[name].append(float(product))
         progress("effects", number + 1, len(batches))
-    # a mean over v of a sum over batches
+    # scaled so that the mean of squares is a mean over v of a sum over batches
     factor = np.sqrt(len(batches))
     return {name: factor * np.array(products) for name, products in found.items()}

@@ -1,6 +1,6 @@
-"""Run many candidates of one float network on the same batches, each of them once.
+"""Compare many candidates with one float network on the same batches, each candidate once.
 
-The float network's outputs are kept, and so are results: on disk, they serve the next process too.
+The float network's outputs and the results are kept; with a directory, also for later processes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Evaluator", "open_as_written"]
 
 
 def open_as_written(model: ir.Model) -> Session:
-    """Open a Q/DQ network on CPU so that Q/DQ are computed as they are written."""
+    """Open a Q/DQ network on the CPU, with Q/DQ computed as written."""
     return open_session(model, Execution.FLOAT)
 
 
@@ -42,15 +42,15 @@ class Evaluator:
     """Compares candidates with the float network on the same batches.
 
     Args:
-        reference: the float network, opened.
-        batches: kept in memory, with the float network's outputs.
-        options: what a comparison looks at.
-        opener: opens a candidate; the default computes Q/DQ as written, on CPU. Give one that builds
+        reference: an open session of the float network.
+        batches: the batches, kept in memory with the float network's outputs.
+        options: options of the comparison.
+        opener: opens a candidate; the default computes Q/DQ as written, on the CPU. Pass one that builds
             an engine to evaluate on TensorRT.
-        directory: where results are kept for the next process; None keeps them in memory.
-        parts: of the outputs, see `trtbuild.verification.compare.compare`.
-        ray: address of a Ray cluster on which `ahead` judges candidates, empty for one that is started here;
-            None for none.
+        directory: where results are kept for later processes; None keeps them in memory only.
+        parts: parts of the outputs, see `trtbuild.verification.compare.compare`.
+        ray: address of a Ray cluster on which `ahead` compares candidates; an empty string starts one; None
+            for no cluster.
     """
 
     def __init__(
@@ -77,19 +77,19 @@ class Evaluator:
 
     @property
     def batches(self) -> Sequence[LabelledBatch]:
-        """What candidates are run on."""
+        """The batches that candidates run on."""
         return self._batches
 
     @property
     def num_images(self) -> int:
-        """How many images those are."""
+        """Number of images in all batches."""
         return sum(len(batch.names) for batch in self._batches)
 
     def __call__(self, model: ir.Model) -> Comparison:
         """Compare `model` with the float network.
 
         Raises:
-            ModelError: it cannot be opened or run, or does not match.
+            ModelError: it cannot be opened or run, or does not match the float network.
         """
         key = self._key(model)
         found = self._known.get(key) or self._load(key)
@@ -111,13 +111,13 @@ class Evaluator:
         return found
 
     def ahead(self, models: Iterable[ir.Model], progress: Progress = silent) -> None:
-        """Compare many networks at the same time, each on a worker, where there is a cluster; else nothing.
+        """Compare many networks in parallel on the Ray cluster; does nothing without one.
 
-        What is found is what `__call__` would find, and is answered when that is asked.
+        The results are those that `__call__` would compute, which then returns them at once.
 
         Raises:
-            MissingError: Ray is not there.
-            ModelError: as of `__call__`.
+            MissingError: Ray is not installed.
+            ModelError: as `__call__`.
         """
         if self._ray is None or self._opener is not open_as_written:
             return
@@ -163,7 +163,7 @@ class Evaluator:
             return None
         try:
             return Comparison.load(path)
-        except InputError:  # of another version, or damaged: it is only a cache
+        except InputError:  # from another version, or damaged; it is only a cache
             return None
 
     def _save(self, key: str, found: Comparison) -> None:
@@ -172,7 +172,7 @@ class Evaluator:
 
 
 def _judged(work: tuple[Any, ...], content: bytes) -> Comparison:
-    """What a worker does: compare one network with what the float one has answered."""
+    """Compare one network with the float network's recorded outputs, in a worker."""
     batches, expected, (inputs, outputs), options, parts = work
     answered = {id(batch.feeds): one for batch, one in zip(batches, expected)}
     session = open_session(content, Execution.FLOAT, threads=1)
@@ -183,7 +183,7 @@ def _judged(work: tuple[Any, ...], content: bytes) -> Comparison:
 
 
 class _Recorded:
-    """The float network as a session that has run each batch."""
+    """A session with the float network's recorded outputs for each batch."""
 
     def __init__(
         self,
@@ -196,13 +196,13 @@ class _Recorded:
 
     @classmethod
     def of(cls, session: Session, batches: Sequence[LabelledBatch]) -> _Recorded:
-        """Run each batch once."""
+        """Run each batch once and record the outputs."""
         answered = {id(batch.feeds): session.run(batch.feeds) for batch in batches}
         return cls(session.inputs, session.outputs, answered)
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Return what was recorded for these feeds, which must be the very object."""
+        """Return the recorded outputs for these feeds, which must be the same object."""
         return self._outputs[id(feeds)]
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing."""

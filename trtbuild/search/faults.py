@@ -1,4 +1,4 @@
-"""The layers at fault: what first order names as the worst is run, alone in INT8 and alone in float."""
+"""Finds the layers at fault: the worst by first-order effect are run alone in INT8 and alone in float."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["MEASURED", "find_faults"]
 
 MEASURED = 4
-"""So many layers and so many activations are run, twice each."""
+"""How many layers, and how many activations, are run, twice each."""
 
 
 def _doubtful(effects: Sequence[Effect | None]) -> list[int]:
-    """The places of what is run: the worst `MEASURED` to first order, and as many of unknown effect."""
+    """The indices to run: the worst `MEASURED` by first-order effect, and as many of unknown effect."""
     known = [place for place, effect in enumerate(effects) if effect is not None]
     unknown = [place for place, effect in enumerate(effects) if effect is None]
     return known[:MEASURED] + unknown[:MEASURED]
@@ -38,7 +38,7 @@ def _doubtful(effects: Sequence[Effect | None]) -> list[int]:
 def _ordered(
     reference: ir.Model, quantized: ir.Model, batches: Sequence[LabelledBatch], progress: Progress
 ) -> LayerReport:
-    """All layers and activations, with their effects to first order."""
+    """All layers and activations with their first-order effects, the worst first."""
     report = layer_errors(reference, quantized, batches, progress)
     effects = output_effects(reference, quantized, [one.feeds for one in batches], progress)
     layers = (replace(one, effect=effects.layers.get(one.node)) for one in report.layers)
@@ -54,11 +54,11 @@ def find_faults(
     evaluate: Evaluator,
     progress: Progress = silent,
 ) -> LayerReport:
-    """Return every quantized layer and activation, ordered by what it does to the outputs.
+    """Return every quantized layer and activation, ordered by its effect on the outputs.
 
-    All that gradients reach are judged to first order; the worst `MEASURED` layers and activations, and as
-    many that no gradient reaches, are run on the images of `evaluate`. Where no output is of floating point
-    (an ArgMax ends the network), first order is all there is: it goes by the tensors in front.
+    The effect of all that gradients reach is estimated to first order. The worst `MEASURED` layers and
+    activations, and as many that no gradient reaches, are run on the images of `evaluate`. If no output is
+    floating point (an ArgMax ends the network), nothing is run; the estimates use the tensors before it.
 
     Raises:
         ModelError: the two networks have no layer in common, or cannot be run.

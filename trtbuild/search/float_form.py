@@ -1,10 +1,10 @@
-"""The float network that a Q/DQ file rounds, where its channels were scaled before it was rounded.
+"""Recovers the float network behind a Q/DQ file whose channels were scaled before rounding.
 
 A build scales channels so that they round better (`trtbuild.search.channels.scaling`): the network computes
-the same, and no layer alone does. A layer of such a file beside the network as it was would be blamed for a
-scale that its neighbour takes back. The factors are read off the weights: ``w' = a w b``, one factor for each
-output channel and one for each input channel, by alternating least squares; and what is found has to compute
-what the float network does.
+the same, but its layers do not. Compared with the original network, a layer of such a file would be blamed
+for a scale that its neighbour takes back. The factors are recovered from the weights: ``w' = a w b``, with a
+factor per output channel and one per input channel, by alternating least squares. The recovered network has
+to compute the same as the float network.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 __all__ = ["float_form"]
 
-# Rounding to 8 bits leaves more; what lies below was changed before it was rounded.
+# Rounding to 8 bits leaves a higher SQNR; a weight below this was changed before it was rounded.
 _ROUNDED_DB = 20.0
 _ITERATIONS = 30
-# Of the outputs; the factors of a few hundred layers are known less exactly than a weight is rounded.
+# Least SQNR of the outputs of a recovered network: errors of the factors of a few hundred layers add up.
 _SAME_DB = 25.0
 
 
 def float_form(quantized: ir.Model, reference: ir.Model, evaluate: Evaluator) -> ir.Model:
     """Return the float network that `quantized` rounds.
 
-    That is `reference`, unless a weight is far from its own and near it with scaled channels; then it is
-    `quantized` without Q/DQ, with the weights of `reference`, scaled, if that gives the same outputs. A
-    weight that neither explains stays as it is rounded.
+    This is `reference`, unless a weight is far from the one in `reference` but near it after scaling its
+    channels. Then it is `quantized` without Q/DQ, with the scaled weights of `reference`, if that gives the
+    same outputs. A weight that is near neither stays rounded.
 
     Args:
-        quantized: a Q/DQ network, of any tool.
-        reference: the float network that it was made of.
-        evaluate: compares with `reference`.
+        quantized: a Q/DQ network of any tool.
+        reference: the float network that it was made from.
+        evaluate: compares a network with `reference`.
     """
     found = _scaled_network(quantized, reference)
     if found is None:
@@ -55,7 +55,7 @@ def float_form(quantized: ir.Model, reference: ir.Model, evaluate: Evaluator) ->
 
 
 def _scaled_network(quantized: ir.Model, reference: ir.Model) -> ir.Model | None:
-    """`quantized` without Q/DQ, with the weights of `reference`, scaled; None where none was scaled."""
+    """`quantized` without Q/DQ, with the scaled weights of `reference`; None if no weight was scaled."""
     nodes = nodes_by_name(quantized.graph)
     rounded, floats, is_scaled = {}, {}, False
     for name, twin in float_twins(quantized, reference).items():
@@ -80,9 +80,9 @@ def _decibels(signal: np.ndarray, other: np.ndarray) -> float:
 
 
 def _scaled(original: np.ndarray, rounded: np.ndarray, groups: int) -> np.ndarray:
-    """`original` with the factors of its first two axes that bring it nearest to `rounded`.
+    """`original`, scaled along its first two axes to be as close as possible to `rounded`.
 
-    Of grouped convolutions each group has factors of its own along the second axis.
+    In grouped convolutions each group has its own factors along the second axis.
     """
     if original.ndim < 2:
         return original

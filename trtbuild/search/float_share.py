@@ -1,10 +1,10 @@
-"""The few groups whose rounding costs the outputs most for what they would cost in float.
+"""Selects the few groups whose rounding costs the outputs most, relative to their cost in float.
 
-Every group's effect on the outputs is known to first order from backward runs (`trtbuild.search.effects`).
-What a group costs in float is told by the network alone, so that the same files give the same engine: a third
-each of its shares of the multiply-accumulates, of the values that are read and written, and of the number of
-groups. A depthwise convolution has few products and moves many values; a layer of one pixel has little of
-either, and is a kernel like any other.
+A group's effect on the outputs is estimated to first order from backward runs (`trtbuild.search.effects`).
+Its cost in float is computed from the network alone, so that the same files give the same engine: the mean of
+its shares of the multiply-accumulates, of the values read and written, and of the number of groups. A
+depthwise convolution has few products but moves many values; a layer of one pixel has little of either, but
+is a kernel like any other.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class FloatShare:
 
     Attributes:
         groups: their names, the most useful for its cost first.
-        percent: of the work, what they are together.
-        expected_percent: of the error of the outputs, what their rounding is, to first order.
+        percent: their share of the work, in percent.
+        expected_percent: share of the outputs' error caused by rounding them, to first order, in percent.
     """
 
     groups: tuple[str, ...]
@@ -55,12 +55,12 @@ class FloatShare:
 
 
 def costly_groups(candidate: Candidate, feeds: Sequence[Feeds], most_percent: float) -> FloatShare:
-    """Return the groups that pay most in float, of at most that share of the work; none without gradients.
+    """Return the groups that gain most in float, within a share of the work; none without gradients.
 
     Args:
         candidate: the network.
         feeds: images that choose.
-        most_percent: of the work of all groups in INT8.
+        most_percent: largest share of the work of all INT8 groups, in percent.
     """
     groups = candidate.groups()
     effects = output_effects(candidate.artifact.model, candidate.network(), feeds).layers
@@ -80,7 +80,7 @@ def costly_groups(candidate: Candidate, feeds: Sequence[Feeds], most_percent: fl
 
 
 def work_shares(model: ir.Model, groups: Sequence[Group]) -> dict[str, float]:
-    """Return each group's share of the work of all, above 0 to 1; see this module."""
+    """Return each group's share of the work of all groups, as this module defines it, above 0 to 1."""
     nodes = nodes_by_name(model.graph)
     values = {group.name: _num_values(nodes[group.name]) for group in groups}
     products, total = cost_shares(groups), max(sum(values.values()), 1)
@@ -89,7 +89,7 @@ def work_shares(model: ir.Model, groups: Sequence[Group]) -> dict[str, float]:
 
 
 def _num_values(node: ir.Node) -> int:
-    """How many values a node reads and writes, weights left out; symbolic dims count as one."""
+    """How many values a node reads and writes, without weights; symbolic dims count as one."""
     moved = (value for value in (*node.inputs, *node.outputs) if not is_constant(value))
     known = [dims(value) or () for value in moved if value is not None]
     return sum(math.prod(d if isinstance(d, int) else 1 for d in one) for one in known)

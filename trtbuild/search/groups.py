@@ -1,7 +1,7 @@
-"""The groups of a Q/DQ file: one quantized layer with every pair and weight that it reads through Q/DQ.
+"""The groups of a Q/DQ file: a quantized layer with all activations and weights that it reads through Q/DQ.
 
-A group is the unit that can be float or INT8 by itself. Pairs that several layers read stay for those
-that still want them; data movement and Concat read floats as soon as no INT8 layer is behind them.
+A group is the unit that can be float or INT8 by itself. A Q/DQ pair with several readers stays for those
+that remain INT8; data movement and Concat read floats once no INT8 layer follows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["find_groups", "with_float", "with_pair_only", "with_weights_only", "
 
 
 def find_groups(quantized: ir.Model) -> tuple[Group, ...]:
-    """Return the groups of a Q/DQ network, in its order, whatever tool wrote it.
+    """Return the groups of a Q/DQ network of any tool, in the network's order.
 
     Raises:
         OptionError: nothing in it reads Q/DQ.
@@ -72,11 +72,11 @@ def _kind(op_type: str) -> GroupKind:
 def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str]) -> ir.Model:
     """Return a copy of `quantized` in which the groups `names` compute in float.
 
-    Their weights become those of `reference` where it has a node of that name (else the dequantized
-    ones stay).
+    Their weights are taken from `reference` if it has a node of that name; else the dequantized weights
+    stay.
 
     Raises:
-        OptionError: a name is no group.
+        OptionError: there is no group of a name.
     """
     model = quantized.clone()
     nodes = {node.name: node for node in quantized_nodes(model)}
@@ -94,16 +94,16 @@ def with_float(quantized: ir.Model, reference: ir.Model, names: Collection[str])
 
 
 def without_pair(quantized: ir.Model, tensor: str) -> ir.Model:
-    """Return a copy of `quantized` in which all read `tensor` in float; nothing else changes."""
+    """Return a copy of `quantized` in which all readers of `tensor` read floats; nothing else changes."""
     model = quantized.clone()
     _drop_pairs(model, {tensor})
     return model
 
 
 def with_pair_only(quantized: ir.Model, reference: ir.Model, tensor: str) -> ir.Model:
-    """Return a copy of `quantized` in which the pair behind `tensor` alone is left.
+    """Return a copy of `quantized` with only the Q/DQ pair of `tensor`.
 
-    Weights become those of `reference`, as in `with_float`.
+    Weights are taken from `reference`, as in `with_float`.
     """
     model = quantized.clone()
     twins = float_twins(model, reference)
@@ -114,7 +114,7 @@ def with_pair_only(quantized: ir.Model, reference: ir.Model, tensor: str) -> ir.
 
 
 def with_weights_only(quantized: ir.Model) -> ir.Model:
-    """Return a copy of `quantized` whose weights alone are in INT8: activations lose their pairs."""
+    """Return a copy of `quantized` with only its weights in INT8: activations lose their Q/DQ pairs."""
     model = quantized.clone()
     _drop_pairs(model, set(activation_pairs(model)))
     return model
@@ -157,7 +157,7 @@ def _float_constant(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir
 
 
 def _free_outputs(graph: ir.Graph, computed: Collection[ir.Value]) -> None:
-    """Take the pair in front of an output away where its values were computed in float."""
+    """Remove the Q/DQ pair before an output if its values are computed by one of `computed`."""
     for output in list(graph.outputs):
         pair = pair_behind(output)
         if pair is not None and _origin(pair.source) in computed:
@@ -165,7 +165,7 @@ def _free_outputs(graph: ir.Graph, computed: Collection[ir.Value]) -> None:
 
 
 def _origin(value: ir.Value) -> ir.Value:
-    """Where the values of a tensor were computed: before pairs and data movement."""
+    """The tensor whose values `value` holds, before Q/DQ pairs and data movement."""
     while True:
         pair, producer = pair_behind(value), value.producer()
         if pair is not None:
@@ -187,7 +187,7 @@ def _read_float_unless_wanted(node: ir.Node) -> None:
 
 
 def _is_quantized_for_somebody(reader: ir.Node) -> bool:
-    """Whether `reader` is a Q whose pair is still read (a pair that nobody reads is not yet gone)."""
+    """Whether `reader` is a Q whose pair still has readers; pairs without readers are removed later."""
     if not is_qdq(reader):
         return False
     pairs = [use.node.outputs[0] for use in reader.outputs[0].uses()]

@@ -1,9 +1,9 @@
-"""Moves that change the network, and not what it computes in float: each is kept where check images agree.
+"""Improves the INT8 network by moves; each is kept only if it lowers the error on check images.
 
-The ranges of `trtbuild.search.ranges.choose` come first. Then channels of unlike size are scaled, ranges are
-chosen anew for what has changed, and biases are corrected; a small share of the work may stay in float, and
-at last all ranges get a little wider. A move is proposed on some calibration images and kept only if others,
-which did not choose it, show less error of the outputs; so no move makes the network worse there.
+The ranges of `trtbuild.search.ranges.choose` come first. Then channels of different size are scaled, ranges
+are chosen again for the changed network, and biases are corrected; a small share of the work may stay in
+float, and finally all ranges are widened a little. A move is proposed on some calibration images and kept
+only if the error of the outputs falls on other images, which did not choose it.
 """
 
 from __future__ import annotations
@@ -44,23 +44,25 @@ __all__ = ["FloatRoom", "improve", "were_tried"]
 _log = logging.getLogger(__name__)
 
 _STAGE = "moves"
-# A move that gains less is as likely luck of the images.
+# A move that lowers the error by a smaller share may do so by chance.
 _LEAST_GAIN = 0.03
-# Of the error of one part, that it may grow by.
+# By how much the error of one part may grow, as a share.
 _MOST_LOSS = 0.1
-# Whoever measures again finds the same but for the last bits.
+# An earlier error decides if it is further than this factor from `FAR`: a second measurement of the same
+# network differs in the last bits only.
 _CLEARLY = 1.1
-# Of the time, what scaling and its ranges leave for moves that take less and often bring more.
+# Share of the time that channel scaling and its ranges leave for later moves, which are faster and often
+# better.
 _LEFT_FOR_THE_LAST = 1 / 3
-# What stays in float costs time, so it must be worth a decibel, and most images must agree. Their amplitudes
-# tell: a sum is that of the one or two images in doubt, of which moves before were kept.
+# Float costs run time, so it must gain a decibel, and most images must agree. Amplitudes decide: the sum of
+# errors depends on one or two doubtful images, which also decided about the moves before.
 _LEAST_FLOAT_GAIN = 0.2
 _LEAST_AGREEING = 2 / 3
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """One proposal: the move, what it did, its error on the check images, and whether it was kept."""
+    """One proposal: the move, its description, its error on the check images, and whether it was kept."""
 
     move: str
     what: str
@@ -70,11 +72,11 @@ class _Tried:
 
 @dataclass(frozen=True)
 class FloatRoom:
-    """What may stay in float; see `trtbuild.search.float_share`.
+    """How much may stay in float; see `trtbuild.search.float_share`.
 
     Attributes:
-        percent: of the work, at most.
-        when_near: whether it may where the outputs are nearer to float than `FAR`, too.
+        percent: the largest share of the work, in percent.
+        when_near: whether float is allowed even if the error of the outputs is below `FAR`.
     """
 
     percent: float = 0.0
@@ -90,15 +92,15 @@ def improve(
     deadline: Deadline = NEVER,
     progress: Progress = silent,
 ) -> Candidate:
-    """Return the candidate with the moves that bring its outputs nearer to float, and their record.
+    """Return the candidate with the moves that bring its outputs nearer to float, and a record of them.
 
     Args:
-        start: with ranges chosen.
-        recalibrate: how the ranges of a changed network are found.
-        images: of the calibration data; nothing is tried of `Effort.FAST`.
-        room: what may stay in float.
-        deadline: no proposal but that of biases begins later. A third of the time is kept for what comes
-            after the scaling of channels, which calibrates the network again and again.
+        start: a candidate whose ranges are chosen.
+        recalibrate: finds the ranges of a changed network.
+        images: calibration images; with `Effort.FAST` nothing is tried.
+        room: how much may stay in float.
+        deadline: no proposal begins later, except bias correction. A third of the time is reserved for the
+            moves after channel scaling, which calibrates the network repeatedly.
         progress: told of every proposal.
 
     Raises:
@@ -110,14 +112,14 @@ def improve(
     is_far = _is_far(start, images)
     if not is_far and not may_move(images.effort, start.artifact, len(images.source.index)):
         return start
-    # so few as choose among ranges do not tell which move is good
+    # for_moves: the few images that choose ranges are too few to judge a move
     checked = images.to_check(start.artifact, for_moves=True)
     if checked is None:
         return start
     search = _Search(start, recalibrate, images, checked, deadline, progress)
     if search.rescale() or is_far:
         search.choose_ranges_anew()
-    # two runs of a few images: too little to be left out for time
+    # without a deadline: it takes only two runs of a few images
     biases = correct_biases(lambda: search.best, search.material)
     search.take("bias correction", biases, NEVER)
     if images.effort is Effort.HIGH:
@@ -130,7 +132,7 @@ def improve(
 
 
 def _is_far(start: Candidate, images: CalibrationImages) -> bool:
-    """Whether its outputs are far from float; what was seen when its ranges were chosen may tell."""
+    """Whether its outputs are far from float: by the error measured when its ranges were chosen, if clear."""
     seen = error_when_chosen(start.artifact)
     if seen is not None and not FAR / _CLEARLY < seen < FAR * _CLEARLY:
         return seen > FAR
@@ -139,7 +141,7 @@ def _is_far(start: Candidate, images: CalibrationImages) -> bool:
 
 
 def were_tried(artifact: Artifact) -> bool:
-    """Say whether there was room for moves, or need of them."""
+    """Return whether moves were tried on an artifact."""
     return any(record.stage == _STAGE for record in artifact.history)
 
 
@@ -172,13 +174,13 @@ class _Search:
         *,
         is_better: Callable[[Candidate, np.ndarray], bool] | None = None,
     ) -> bool:
-        """Keep each proposal of a move that is better than all before it; say whether one is.
+        """Keep each proposal of a move that is better than all before it; return whether one was kept.
 
         Args:
             move: its name.
-            proposals: what is tried.
-            deadline: none is tried later.
-            is_better: from a candidate and its errors on the check images; None is `_is_better`.
+            proposals: the candidates to try, with descriptions.
+            deadline: no proposal begins later.
+            is_better: decides by a candidate and its errors on the check images; None for `_is_better`.
         """
         before = self.best
         while not deadline.is_over:
@@ -199,17 +201,17 @@ class _Search:
         return self.best is not before
 
     def _is_better(self, _: Candidate, errors: np.ndarray) -> bool:
-        """Whether a candidate's errors on the check images are less, and no part pays for another's gain."""
+        """Whether a candidate's errors on the check images are less, without a larger error of one part."""
         own, before = errors.sum(axis=1), self._errors.sum(axis=1)
         return _spares(errors, self._errors) and is_less(own, before, _LEAST_GAIN)
 
     def rescale(self) -> bool:
-        """Scale channels; say whether that is better."""
+        """Scale channels; return whether that was kept."""
         proposals = rescale_channels(lambda: self.best, self.material)
         return self.take("channel scaling", proposals, self.early)
 
     def choose_ranges_anew(self) -> None:
-        """Choose ranges again: for what has changed, and on more images for a network far from float."""
+        """Choose ranges again: for the changed network, and on more images if it is far from float."""
         self.take("ranges chosen anew", self._chosen_anew(), self.early)
 
     def _chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
@@ -225,12 +227,12 @@ class _Search:
         return float(self._errors.sum()) > FAR
 
     def keep_in_float(self, most_percent: float) -> None:
-        """Take the groups to float that cost the outputs most for the work that they are."""
+        """Keep groups in float whose rounding costs the outputs most for their share of the work."""
         proposal = self._with_float(most_percent)
         self.take("float", proposal, self._deadline, is_better=self._is_worth_its_time)
 
     def _is_worth_its_time(self, candidate: Candidate, _: np.ndarray) -> bool:
-        """Whether it is, by the check images and by others that nothing was asked yet."""
+        """Whether float is worth its run time, on the check images and on further images not used before."""
         images = self._images.with_unasked(self._start, self._drawn_from)
         errors, before = (images.errors(one.network()) for one in (candidate, self.best))
         own, least = errors.sum(axis=1), before.sum(axis=1)
@@ -249,7 +251,7 @@ class _Search:
             yield str(found), self.best.with_float(found.groups, f"kept in float: {found}")
 
     def result(self) -> Candidate:
-        """The best candidate with a record of what was tried."""
+        """The best candidate, with a record of all proposals."""
         kept = [f"{tried.move} ({tried.what})" for tried in self._tried if tried.kept]
         details = {
             "images_checked": len(self._images.feeds),
@@ -264,5 +266,5 @@ class _Search:
 
 
 def _spares(errors: np.ndarray, before: np.ndarray) -> bool:
-    """Whether no part (``[images, parts]``) pays for another's gain: boxes do not make up for scores."""
+    """Whether no part's error (``[images, parts]``) grows much: better boxes do not excuse worse scores."""
     return bool((errors.sum(axis=0) <= before.sum(axis=0) * (1.0 + _MOST_LOSS)).all())

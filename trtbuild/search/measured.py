@@ -1,9 +1,10 @@
-"""How far other outputs are from the float network's, as one number that adds up over parts of outputs.
+"""Measures the error of outputs relative to the float network's, as one number summed over parts of outputs.
 
     sum over parts of    sum (x - y)**2 / sum (x - m)**2
 
-over all images, x the float part, y the other one, m the mean of x (`trtbuild.verification.parts`). An output
-of pixels does not drown one of probabilities, and all classes of one output are measured by one scale.
+The inner sums are over all images; x is the float part, y the other one, m the mean of x
+(`trtbuild.verification.parts`). So an output in pixels does not outweigh one of probabilities, while all
+classes of one output have the same scale.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ __all__ = ["Measure", "is_less", "parts_of"]
 
 
 def is_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
-    """Say whether errors ``[images]`` are less than `before`, in sum (by a share `gain`) and in amplitude.
+    """Return whether errors ``[images]`` are less than `before`, in sum (by a share `gain`) and in amplitude.
 
-    The sum goes by the worst images. The mean of the amplitudes, the roots of the errors, goes by the others,
-    too; a mean of ratios would go by images whose error is next to nothing, before and after.
+    The worst images dominate the sum. The sum of the amplitudes, the square roots of the errors, includes the
+    other images, too; a mean of ratios would be dominated by images with a negligible error before and after.
     """
     if not np.isfinite(errors).all() or errors.sum() > before.sum() * (1.0 - gain):
         return False
@@ -38,18 +39,18 @@ def is_less(errors: np.ndarray, before: np.ndarray, gain: float = 0.0) -> bool:
 
 
 def parts_of(model: ir.Model, tensors: Sequence[str]) -> dict[str, tuple[Part, ...]]:
-    """Return the parts of each of `tensors`: `WHOLE` of those that are no outputs."""
+    """Return the parts of each of `tensors`; `WHOLE` for tensors that are not outputs."""
     known = output_parts(model)
     return {name: known.get(name, (WHOLE,)) for name in tensors}
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The outputs of the float network on some images, and what each part's errors are divided by.
+    """The outputs of the float network on some images, and the signal that each part's errors are divided by.
 
     Attributes:
-        outputs: of each image, name to array.
-        signals: name of an output, and part -> its signal.
+        outputs: for each image, name -> array.
+        signals: (name of an output, part) -> signal of the part.
     """
 
     outputs: tuple[Mapping[str, np.ndarray], ...]
@@ -59,7 +60,7 @@ class Measure:
     def of(
         cls, outputs: Sequence[Mapping[str, np.ndarray]], parts: Mapping[str, Sequence[Part]]
     ) -> Measure:
-        """Return the measure by the float `outputs` of some images; parts without signal are left out."""
+        """Return the measure for the float `outputs` of some images; parts without a signal are left out."""
         signals = {}
         for name, own in parts.items():
             arrays = [np.atleast_1d(found[name]) for found in outputs if found[name].size]
@@ -74,13 +75,13 @@ class Measure:
         return cls(tuple(outputs), signals)
 
     def error(self, others: Sequence[Mapping[str, np.ndarray]]) -> float:
-        """Return the error of other outputs on the same images; infinite where one is not comparable."""
+        """Return the error of other outputs on the same images; infinite if one is not comparable."""
         return float(self.errors(others).sum())
 
     def errors(self, others: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
-        """Return what each image adds to the error of each part, float64 ``[images, parts]``.
+        """Return the contribution of each image to the error of each part, float64 ``[images, parts]``.
 
-        Parts are in the order of `signals`; what is not comparable is infinite.
+        Parts are in the order of `signals`. An entry is infinite if shapes differ or the error is not finite.
         """
         found = np.zeros((len(self.outputs), len(self.signals)))
         for number, ((name, part), signal) in enumerate(self.signals.items()):
@@ -94,7 +95,7 @@ class Measure:
         return np.where(np.isfinite(found), found, np.inf)
 
     def seed(self, image: int, name: str, random: np.random.Generator) -> np.ndarray:
-        """Return v for an output of an image: random, of a size with which errors count as in `error`."""
+        """Return the random v for an output of an image, scaled so that errors count as in `error`."""
         output = self.outputs[image][name]
         v = np.zeros(np.atleast_1d(output).shape, np.float32)
         for (own, part), signal in self.signals.items():

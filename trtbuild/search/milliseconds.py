@@ -1,9 +1,9 @@
-"""What a group costs a run in float: milliseconds where layers can be timed, else multiply-accumulates.
+"""Cost of a group in float: milliseconds per run if layers can be timed, else multiply-accumulates.
 
-A layer's time says more than its work: a depthwise convolution has few products and takes long, a large
-product on few rows waits for its weights. So each layer is timed twice by the profiler of the backend at
-hand, in the network with INT8 and in the float one. What a group costs is the difference, and what changing
-the precision costs once more: the time of a Q or DQ that stands by itself.
+A layer's time says more than its work: a depthwise convolution has few products but takes long, and a large
+product with few rows waits for its weights. So the backend's profiler times each layer twice, in the INT8
+network and in the float one. A group's cost is the difference, plus the cost of one more change of precision:
+the time of a Q or DQ that is not fused into another kernel.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ __all__ = ["UNTIMED", "FloatCosts", "LayerTiming", "float_costs", "share_costs"]
 _log = logging.getLogger(__name__)
 
 _RUNS = 48
-# What a profiler's clock does not see: a precision never changes for nothing.
+# Least cost of a change of precision, which is never free even if the profiler's clock shows 0.
 _LEAST_MS = 1e-4
 
 
 @dataclass(frozen=True)
 class LayerTiming:
-    """How the backend at hand times layers.
+    """How the backend times layers.
 
     Attributes:
-        source: what measures, in words.
-        form: the network with Q/DQ that this backend runs, of a quantized artifact.
-        open: opens a network, float or with Q/DQ, for a batch like the one given, to be profiled; None where
-            nothing can be timed here.
-        why_not: why, then.
+        source: name of the profiler, in words.
+        form: returns the Q/DQ network that this backend runs, from a quantized artifact.
+        open: opens a network, float or with Q/DQ, for profiling with batches like the one given; None if
+            layers cannot be timed.
+        why_not: why they cannot be timed.
     """
 
     source: str = ""
@@ -63,12 +63,12 @@ UNTIMED = LayerTiming(why_not="no backend was named")
 
 @dataclass(frozen=True)
 class FloatCosts:
-    """What groups cost in float.
+    """Costs of groups in float.
 
     Attributes:
         each: group -> its cost, 0 or more.
-        change: the cost of one more place where the precision changes.
-        basis: what costs are, and how they are known, in words.
+        change: the cost of one more change of precision.
+        basis: unit and source of the costs, in words.
     """
 
     each: Mapping[str, float]
@@ -76,16 +76,16 @@ class FloatCosts:
     basis: str
 
     def of(self, group: str) -> float:
-        """Return what `group` costs in float, the change of precision included."""
+        """Return the cost of `group` in float, including the change of precision."""
         return self.each[group] + self.change
 
 
 def share_costs(groups: Sequence[Group], why: str) -> FloatCosts:
-    """Return costs by multiply-accumulates, as `trtbuild.search.sensitivity.rank_groups` has them.
+    """Return costs by multiply-accumulates, as in `trtbuild.search.sensitivity.rank_groups`.
 
     Args:
-        groups: all that can be float.
-        why: why they are not timed.
+        groups: all groups that can be float.
+        why: why layers are not timed.
     """
     cost = work_cost(groups)
     each = {group.name: cost(group.name) for group in groups}
@@ -93,15 +93,15 @@ def share_costs(groups: Sequence[Group], why: str) -> FloatCosts:
 
 
 def float_costs(candidate: Candidate, timing: LayerTiming, feeds: Sequence[Feeds]) -> FloatCosts:
-    """Return what each group of `candidate` costs in float, in milliseconds where layers can be timed.
+    """Return the cost in float of each group of `candidate`, in milliseconds if layers can be timed.
 
-    A network that cannot be timed after all, such as one that a compiler refuses in float, is judged by its
-    multiply-accumulates; a warning says so.
+    If timing fails, for example because the compiler rejects the network in float, costs are by
+    multiply-accumulates, with a warning.
 
     Args:
-        candidate: with the groups in INT8 that could be float.
-        timing: how the backend at hand times layers.
-        feeds: what the networks run on.
+        candidate: the network; its INT8 groups are those that could be float.
+        timing: how the backend times layers.
+        feeds: inputs to run the networks on.
     """
     groups = candidate.groups()
     if timing.open is None or timing.form is None:
@@ -133,7 +133,7 @@ def _timed(network: ir.Model, timing: LayerTiming, feeds: Sequence[Feeds]) -> La
 
 
 def _change(network: ir.Model, times: LayerTimes, num_groups: int) -> float:
-    """The time of a Q or DQ that no kernel has taken in; a share of a layer where there is none."""
+    """Median time of Q and DQ not fused into other kernels; without any, a tenth of the mean group's time."""
     names = [label(node) for node in network.graph if is_qdq(node)]
     alone = [ms for ms in times.by_node(names).values() if ms > 0]
     if alone:

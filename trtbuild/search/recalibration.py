@@ -1,4 +1,4 @@
-"""Ranges of a network that a search has changed: on the same samples, by the same options."""
+"""Finds the ranges of a network that a search has changed, with the same samples and options."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Recalibration:
     """How a search finds ranges.
 
     Attributes:
-        source: the calibration samples; what is judged later must not be among them.
-        options: how ranges are found on them.
+        source: the calibration samples; the samples of the verdict must not be among them.
+        options: calibration options.
         progress: told of every sample.
     """
 
@@ -33,7 +33,7 @@ class Recalibration:
     progress: Progress = silent
 
     def __call__(self, changed: Artifact) -> Artifact:
-        """Return the network with ranges of what INT8 needs, and of what it had ranges of and still has.
+        """Return the network with ranges of the tensors that INT8 needs, and of those that had ranges before.
 
         Raises:
             DataError: a sample does not load.

@@ -1,13 +1,13 @@
-"""Weights are rounded so that the layer's output stays where it was, not each to the nearest step.
+"""Rounds weights so that the layer's output changes least, instead of each weight to the nearest step.
 
-With w one output channel's weights, q their rounded values and x what they are multiplied with, the error of
-the output over the calibration images is (w - q) H (w - q)^T with H = sum x x^T. Weights are rounded one
-after the other; what each is off is made up for by those not yet rounded, as H says best.
+Let w be the weights of one output channel, q their rounded values and x their inputs. The error of the
+output over the calibration images is (w - q) H (w - q)^T with H = sum x x^T. Weights are rounded one after
+the other, and the remaining weights compensate the error of each as well as H allows.
 
 Source: Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers,
 ICLR 2023, with columns in the order of their weight in H; in the form of Babai's nearest plane, which gives
-the same without an inverse (Chen et al., The Geometry of LLM Quantization, 2025). The grid stays the
-symmetric one of 127 steps: the largest weight of a scale keeps its step, and pruned weights stay zero.
+the same without an inverse (Chen et al., The Geometry of LLM Quantization, 2025). The scales stay symmetric,
+with 127 steps: the largest weight of a scale keeps its step, and pruned weights stay zero.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 
 __all__ = ["round_weights", "with_weights"]
 
-# Rows (pixels, tokens) taken of each image; some thousand in all give H of a few hundred weights.
+# Rows (pixels, tokens) taken from each image; some thousand in all suffice for H of a few hundred weights.
 _ROWS = 256
-# Bytes of all H that one pass over the images may hold.
+# Most bytes of all H of one pass over the images.
 _BUDGET = 1 << 29
-# Of the mean of H's diagonal, added to it: the value of the source.
+# Share of the mean of H's diagonal that is added to the diagonal, as in the source.
 _DAMPING = 0.01
 _BLOCK = 128
 
@@ -54,8 +54,8 @@ class _Layer:
 
     Attributes:
         node: the layer.
-        axis: of the per-channel scales, or None for one scale.
-        weight: as the network holds it.
+        axis: axis of the per-channel scales, or None for one scale.
+        weight: its weight, in the layout of the network.
     """
 
     node: ir.Node
@@ -64,18 +64,18 @@ class _Layer:
 
     @property
     def group(self) -> int:
-        """Into how many groups the channels fall."""
+        """Number of groups of a convolution; 1 for other layers."""
         return int(attribute(self.node, "group", 1)) if self.node.op_type == "Conv" else 1
 
     @property
     def is_turned(self) -> bool:
-        """Whether the weight holds inputs by outputs."""
+        """Whether the layout of the weight is inputs by outputs."""
         if self.node.op_type == "MatMul":
             return True
         return self.node.op_type == "Gemm" and not attribute(self.node, "transB", 0)
 
     def rows(self, weight: np.ndarray) -> Array:
-        """Return a weight as groups x outputs of a group x what one output multiplies, float64."""
+        """Return a weight as groups x outputs of a group x weights of one output, float64."""
         flat = weight.T if self.is_turned else weight.reshape(len(weight), -1)
         return flat.reshape(self.group, -1, flat.shape[1]).astype(np.float64)
 
@@ -102,10 +102,10 @@ class _Layer:
 def round_weights(
     model: ir.Model, points: Sequence[WeightPoint], feeds: Sequence[Feeds]
 ) -> dict[str, np.ndarray]:
-    """Return node name -> its weight on the grid of its scales, where that beats the nearest steps.
+    """Return node name -> its rounded weight, if that is better than rounding to the nearest steps.
 
-    Quantized by the scales of its own largest values, it stays as it is. A weight that several nodes read,
-    or of a ConvTranspose, is left out.
+    Quantizing such a weight with the scales of its own largest values does not change it. Weights that
+    several nodes read, and those of ConvTranspose, are left out.
 
     Args:
         model: the float network.
@@ -130,7 +130,7 @@ def round_weights(
 
 
 def with_weights(model: ir.Model, weights: Mapping[str, np.ndarray]) -> ir.Model:
-    """Return a copy of `model` in which the nodes named have these weights, their input 1."""
+    """Return a copy of `model` in which the named nodes have these weights as input 1."""
     model = model.clone()
     writer = GraphWriter(model)
     for node in list(model.graph):
@@ -157,7 +157,7 @@ def _layer(nodes: Mapping[str, ir.Node], point: WeightPoint) -> _Layer | None:
 
 
 def _portions(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
-    """Layers whose H fit into memory together; one that does not fit by itself is left out."""
+    """Yield layers whose H fit into `_BUDGET` together; a layer that does not fit alone is left out."""
     some: list[_Layer] = []
     used = 0
     for layer in layers:
@@ -201,7 +201,7 @@ class _Products(Observer):
 
 
 def _read(layer: _Layer, values: np.ndarray, random: np.random.Generator) -> NDArray[np.float32]:
-    """Return what some outputs multiply with their weights, groups x rows x length."""
+    """Return the inputs that some outputs multiply with their weights, groups x rows x length."""
     if layer.node.op_type != "Conv":
         rows = values.reshape(-1, values.shape[-1])
         taken: NDArray[np.float32] = rows[_some(len(rows), random)][None].astype(np.float32)
@@ -212,7 +212,7 @@ def _read(layer: _Layer, values: np.ndarray, random: np.random.Generator) -> NDA
     chosen = np.unravel_index(
         _some(int(np.prod(places)) * len(windows), random), (len(windows), *places)
     )
-    # channels come second, and last of all the place in the kernel
+    # axes after moving: samples, positions, channels, kernel positions
     found = np.moveaxis(windows, 1, -1 - len(kernel))[chosen]
     grouped = found.reshape(len(found), layer.group, -1).astype(np.float32)
     by_group: NDArray[np.float32] = grouped.swapaxes(0, 1)
@@ -224,7 +224,7 @@ def _some(count: int, random: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _windows(layer: _Layer, values: np.ndarray) -> np.ndarray:
-    """Return a view N x C x places x kernel of the padded input."""
+    """Return a view N x C x positions x kernel of the padded input."""
     node, kernel = layer.node, layer.weight.shape[2:]
     count = len(kernel)
     strides = attribute(node, "strides") or [1] * count
@@ -241,7 +241,7 @@ def _windows(layer: _Layer, values: np.ndarray) -> np.ndarray:
 
 
 def _rounded(layer: _Layer, products: Array) -> np.ndarray | None:
-    """Return the weight on its grid; None where the nearest steps are as good."""
+    """Return the rounded weight; None if the nearest steps are as good."""
     scales = weight_scales(layer.weight, layer.axis, layer.node.name or "")
     shape = [1] * layer.weight.ndim
     if layer.axis is not None:
@@ -260,13 +260,13 @@ def _error(change: Array, products: Array) -> float:
 
 
 def _nearest_plane(weight: Array, steps: Array, given: Array, products: Array) -> Array:
-    """Return levels, groups x outputs x length; those `given` that are numbers stay.
+    """Return levels, groups x outputs x length; levels in `given` that are not NaN stay.
 
-    With H = L L^T the error is |(w - q) L|^2, whose last term is that of the last weight alone: weights are
-    rounded from the last to the first, each so that its own term is as small as it can be.
+    With H = L L^T the error is |(w - q) L|^2, whose last term depends on the last weight alone. So weights
+    are rounded from the last to the first, each to minimize its own term.
     """
     diagonal = np.einsum("gkk->gk", products)
-    order = np.argsort(diagonal.sum(0), kind="stable")  # the weightiest is rounded first
+    order = np.argsort(diagonal.sum(0), kind="stable")  # the last, largest in H, is rounded first
     weight, steps, given = (one[..., order] for one in (weight, steps, given))
     damped = products[:, order[:, None], order].astype(np.float64)
     mean = np.maximum(diagonal.mean(1), np.finfo(np.float32).tiny)

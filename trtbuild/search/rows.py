@@ -1,4 +1,4 @@
-"""Whether the images of a batch have a say in each other: known to be apart, seen to meet, or neither."""
+"""Whether images of a batch affect each other: known to be independent, seen to depend, or undecided."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ if TYPE_CHECKING:
 
 __all__ = ["batch_of", "rows_are_apart", "rows_meet"]
 
-# What may tell rows apart, or bring them together, whatever its dims look like.
+# Operators that may mix rows, or treat them differently, even if dims do not show it.
 _ACROSS_ROWS = RECURRENT | {
     "CumProd", "CumSum", "DFT", "Einsum", "EyeLike", "GatherND", "MaxRoiPool", "MeanVarianceNormalization",
     "ReverseSequence", "RoiAlign", "ScatterND", "Trilu", "Unique",
 }  # fmt: skip
-# Operators that keep the dims while they work along an axis -> which, where that is not written.
+# Operators that keep the dims while they work along an axis -> the default axis.
 _AXES = {
     "Gather": 0, "GatherElements": 0, "Hardmax": -1, "LayerNormalization": -1, "LogSoftmax": -1,
     "LpNormalization": -1, "RMSNormalization": -1, "ScatterElements": 0, "Softmax": -1,
 }  # fmt: skip
-# Operators that take one axis from a constant.
+# Operators that read their axis from a constant input.
 _RUNNING = frozenset({"CumProd", "CumSum"})
-# Operators that take lengths, and compute nothing with them -> from which input on.
+# Operators that use inputs only as lengths of their result -> index of the first such input.
 _LENGTHS = {"ConstantOfShape": 0, "Expand": 1, "Reshape": 1, "Resize": 1, "Tile": 1, "Upsample": 1}
 
 
 def batch_of(model: ir.Model) -> str:
-    """Return the name of the first axis that all inputs have; empty where there is no such name."""
+    """Return the name of the first axis if all inputs share it; else an empty string."""
     first = {(dims(value) or (None,))[0] for value in model.graph.inputs}
     name = next(iter(first)) if len(first) == 1 else None
     return name if isinstance(name, str) else ""
 
 
 def rows_are_apart(model: ir.Model) -> bool:
-    """Return whether it is known that no image of a batch has a say in what is computed of another.
+    """Return whether it is known that images of a batch do not affect each other.
 
-    Known where all that comes from an input has the batch in front, and there alone, and nothing works along
-    it or computes with its size: so a mean over the batch, a product of two images and a running sum are
-    found.
+    It is known if all tensors computed from an input have the batch as their first axis, and nowhere else,
+    and no node works along this axis or computes with its size. This detects a mean over the batch, a
+    product of two images and a running sum.
 
     Args:
-        model: its dims have been inferred.
+        model: a network with inferred dims.
     """
     batch = batch_of(model)
     rows = set(model.graph.inputs)
@@ -78,7 +78,7 @@ def _works_across(node: ir.Node, rows: Collection[ir.Value | None]) -> bool:
         return True
     along = _AXES.get(node.op_type)
     if along is None or node.inputs[0] not in rows:
-        return False  # a table that rows are looked up in has none itself
+        return False  # a table in which rows are looked up has no rows itself
     known = dims(node.inputs[0])
     return known is None or normal_axis(int(attribute(node, "axis", along)), len(known)) == 0
 
@@ -88,14 +88,14 @@ def _is_training(node: ir.Node) -> bool:
 
 
 def rows_meet(model: ir.Model) -> bool:
-    """Return whether an image of a batch is seen to have a say in what is computed of another.
+    """Return whether images of a batch are seen to affect each other.
 
-    Seen where an axis that has the batch's name is summed, normalized, looked up or counted along, where a
-    tensor has an entry for each pair of images, and where the size of the batch is computed with. Behind
-    a tensor whose dims are not known nothing is seen.
+    This is seen if a node sums, normalizes, looks up or counts along an axis with the batch's name, if a
+    tensor has an entry for each pair of images, or if a node computes with the size of the batch. After a
+    tensor of unknown dims nothing is seen.
 
     Args:
-        model: its dims have been inferred.
+        model: a network with inferred dims.
     """
     fronts = [known[0] for known in map(dims, model.graph.inputs) if known]
     batches = frozenset(name for name in fronts if isinstance(name, str))
@@ -103,7 +103,7 @@ def rows_meet(model: ir.Model) -> bool:
 
 
 def _meets(node: ir.Node, batches: frozenset[str]) -> bool:
-    """Whether a node works along an axis of a batch, or makes one of pairs."""
+    """Whether a node works along a batch axis, or has an output with an entry for each pair of images."""
     if any(sum(dim in batches for dim in dims(one) or ()) > 1 for one in node.outputs):
         return True
     if node.domain:
@@ -116,7 +116,7 @@ def _meets(node: ir.Node, batches: frozenset[str]) -> bool:
 
 
 def _worked_along(node: ir.Node, place: int, rank: int) -> Sequence[int]:
-    """The axes of an operand that a node works along; none where the graph does not tell."""
+    """The axes of an operand that a node works along; none if the graph does not tell."""
     op, found = node.op_type, tuple[int, ...]()
     if op in ("MatMul", "Gemm"):
         is_turned = op == "Gemm" and attribute(node, "transB" if place else "transA", 0)
@@ -141,7 +141,7 @@ def _worked_along(node: ir.Node, place: int, rank: int) -> Sequence[int]:
 
 
 def _is_size_used(model: ir.Model, batches: frozenset[str]) -> bool:
-    """Whether something computes with the number of images, which is more than a length of tensors then."""
+    """Whether a node computes with the number of images other than as a length of a tensor."""
     sizes: set[ir.Value | None] = set()
     shapes: dict[ir.Value | None, Sequence[int | str | None]] = {}
     for node in model.graph:
@@ -161,7 +161,7 @@ def _is_size_used(model: ir.Model, batches: frozenset[str]) -> bool:
 
 
 def _measured(node: ir.Node) -> Sequence[int | str | None]:
-    """The dims that a Shape or Size gives; (None,) where they are not known."""
+    """The dims that a Shape or Size returns; (None,) if they are not known."""
     known = dims(node.inputs[0])
     if known is None:
         return (None,)
@@ -172,7 +172,7 @@ def _measured(node: ir.Node) -> Sequence[int | str | None]:
 def _picked(
     node: ir.Node, shape: Sequence[int | str | None] | None
 ) -> Sequence[int | str | None] | None:
-    """The dims that a Gather or Slice takes out of a shape; None where it is none, or not known."""
+    """The dims that a Gather or Slice takes from a shape; None for other nodes, or if they are not known."""
     if shape is None or None in shape or node.op_type not in ("Gather", "Slice"):
         return None
     given = [integers(value) for value in node.inputs[1:]]
@@ -186,13 +186,13 @@ def _picked(
 
 
 def _are_lengths(node: ir.Node, sizes: Collection[ir.Value | None]) -> bool:
-    """Whether a node takes sizes for lengths of its result alone."""
+    """Whether a node uses sizes only as lengths of its result."""
     first = _LENGTHS.get(node.op_type) if not node.domain else None
     return first is not None and not any(value in sizes for value in node.inputs[:first])
 
 
 def _is_count(node: ir.Node, sizes: Collection[ir.Value | None], batches: frozenset[str]) -> bool:
-    """Whether what a node makes of sizes is one again: whole numbers, or truths, and nothing of an image."""
+    """Whether a node computes only integers or booleans from sizes, without values of images."""
     whole = all(
         one.dtype is not None and not one.dtype.is_floating_point()
         for one in node.outputs

@@ -1,18 +1,18 @@
-"""How near a candidate is to the float network, and whether that is near enough to stop.
+"""Scores how close a candidate is to the float network, and decides whether the search may stop.
 
-The images that a search chooses on are not those that it is judged on, and whatever is chosen fits
-the former a little better. So the search keeps a margin to the gate's limits:
+The search and the final verdict use different images, and the result fits the search images a little
+better. So the search keeps a margin to the gate's limits:
 
     SQNR, cosine, relative L2,
-    figure of the task           half of the way from the figure to the worse end of its interval must
+    figure of the task           the point halfway from the figure to the worse end of its interval must
                                  meet the limit
     top-1 lost                   at most three quarters of the limit
     everything else              the limit itself
 
-Top-1 lost moves by whole images, up and down by luck. Of the images that change class about a quarter
-are lost on balance (those that change are near a tie, and some become right), so that a quarter of
-the images that change class is a steadier estimate; where the search images have labels, the mean of
-this and of what they show is taken.
+Top-1 lost changes by whole images, partly by chance. About a quarter of the images that change class are
+lost on balance: those that change are near a tie, and some become right. So a quarter of the images that
+change class is a steadier estimate. If the search images have labels, the mean of this estimate and the
+measured loss is taken.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MOST_DB = 100.0
 
 
 def worst_sqnr_db(comparison: Comparison) -> float:
-    """Return the SQNR of the worst part of any float output, dB; minus infinity where one is not finite.
+    """Return the SQNR of the worst part of any float output, dB; minus infinity if values are not finite.
 
     Raises:
         OptionError: no output holds floating-point values.
@@ -52,24 +52,24 @@ def worst_sqnr_db(comparison: Comparison) -> float:
 
 
 def figure(comparison: Comparison) -> float | None:
-    """Return the main figure of the network's task, higher is better, mostly percent; None for no task."""
+    """Return the main figure of the task, mostly in percent, higher is better; None without a task."""
     task = comparison.task
     return None if task is None or task.main is None else task.main.estimate.value
 
 
 def _is_classified(comparison: Comparison) -> bool:
-    """Whether the task is to classify, of which the divergence tells more than the share of equal classes."""
+    """Whether the task is classification, where divergence says more than the share of equal classes."""
     return comparison.task is not None and comparison.task.task == "classify"
 
 
 def score(comparison: Comparison, gate: Gate | None = None) -> float:
-    """Return one number that moves with every change, to rank candidates by; higher is better.
+    """Return one number that reflects even small changes, to rank candidates by; higher is better.
 
-    Where the limits of `gate` are on SQNR alone, that of the worst output: nothing else meets them.
-    What the network is for comes first, where it is known: `figure`, to which a decibel of SQNR adds a tenth
-    of a point. Boxes, texts and neighbours change in whole ones, by luck, too; SQNR alone orders such
-    networks wrongly. Without a task, the negative divergence of the class probabilities where there are class
-    scores (the worst output's), else the SQNR of the worst output.
+    If `gate` limits SQNR alone, it is the SQNR of the worst output. Otherwise, for a task other than
+    classification, it is `figure` plus a tenth of a point per decibel of SQNR: boxes, texts and neighbours
+    change one at a time, partly by chance, and SQNR alone ranks such networks wrongly. Otherwise, it is
+    the negative divergence of the class probabilities (of the worst output) if there are class scores, else
+    the SQNR of the worst output.
     """
     if gate is not None and gate.limits.keys() == {"min_sqnr"}:
         return worst_sqnr_db(comparison)
@@ -83,7 +83,7 @@ def score(comparison: Comparison, gate: Gate | None = None) -> float:
 
 
 def meets(comparison: Comparison, gate: Gate) -> bool:
-    """Say whether the limits are met with a margin, so that the search may stop here.
+    """Return whether the limits are met with a margin, so that the search may stop.
 
     Raises:
         OptionError: a limit is on a figure that the search images cannot give.
@@ -96,7 +96,7 @@ def meets(comparison: Comparison, gate: Gate) -> bool:
 
 
 def expected_top1_drop(comparison: Comparison) -> float:
-    """Return the points of top-1 that other images would lose, by the estimate of this module.
+    """Return how many points of top-1 other images would lose, by the estimate of this module.
 
     Raises:
         OptionError: no output looks like class scores.

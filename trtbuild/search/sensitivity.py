@@ -1,4 +1,4 @@
-"""What each group costs: accuracy lost when it alone is INT8, and gained when it alone is float."""
+"""Sensitivity of each group: accuracy lost if it alone is INT8, and gained if it alone is float."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ __all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities", "w
 
 @dataclass(frozen=True)
 class GroupSensitivity:
-    """One group.
+    """The sensitivity of one group.
 
     Attributes:
         group: its name.
         op_type: its operator.
         macs: multiply-accumulates for one image.
-        alone_sqnr_db: SQNR of the worst output when this group alone is INT8.
+        alone_sqnr_db: SQNR of the worst output if this group alone is INT8.
         alone_top1_agreement_percent: images of the same class then; None without class scores.
-        gained_db: SQNR gained when this group alone is float.
-        alone_top1_drop_points: top-1 lost when this group alone is INT8; None without labels.
-        gained_top1_points: top-1 gained when this group alone is float; None without labels.
+        gained_db: SQNR gained if this group alone is float.
+        alone_top1_drop_points: top-1 lost if this group alone is INT8; None without labels.
+        gained_top1_points: top-1 gained if this group alone is float; None without labels.
     """
 
     group: str
@@ -50,12 +50,12 @@ class GroupSensitivity:
 def sensitivities(
     candidate: HasGroups, evaluate: Evaluator, progress: Progress = silent
 ) -> tuple[GroupSensitivity, ...]:
-    """Return every group evaluated alone in INT8 and alone in float, most costly first.
+    """Return every group evaluated alone in INT8 and alone in float, the most harmful first.
 
-    Takes two evaluations a group, and one more.
+    This takes two evaluations per group, and one more.
 
     Raises:
-        OptionError: nothing reads Q/DQ.
+        OptionError: no layer reads Q/DQ.
     """
     names = frozenset(group.name for group in candidate.groups())
     base = evaluate(candidate.network())
@@ -73,15 +73,15 @@ def rank_groups(
     cost: Callable[[str], float] | None = None,
     gate: Gate | None = None,
 ) -> list[str]:
-    """Return the groups by what each gains alone in float, per cost, best first.
+    """Return the groups, sorted by the gain of each alone in float divided by its cost, best first.
 
     Args:
         candidate: the network.
-        evaluate: on a few images; runs once a group, and once more.
+        evaluate: evaluates on a few images; runs once per group, and once more.
         progress: told of every group.
-        cost: of a group in float, above 0; None: its share of the multiply-accumulates, and as much again as
-            an average layer for being one more place where the precision changes.
-        gate: whose limits are to be met; see `score`.
+        cost: returns a group's cost in float, above 0. None: its share of the multiply-accumulates, plus the
+            share of an average layer for one more change of precision.
+        gate: the limits to meet; see `score`.
     """
     cost = cost or work_cost(candidate.groups())
     base = score(evaluate(candidate.network()), gate)
@@ -93,16 +93,16 @@ def rank_groups(
 
 
 def work_cost(groups: Sequence[Group]) -> Callable[[str], float]:
-    """Return what each of `groups` costs in float by multiply-accumulates; see `rank_groups`."""
+    """Return a function of each group's cost in float by multiply-accumulates; see `rank_groups`."""
     costs = cost_shares(groups)
     each = 1.0 / max(sum(group.kind is GroupKind.LAYER for group in groups), 1)
     return lambda name: costs[name] + each
 
 
 def cost_shares(groups: Sequence[Group]) -> dict[str, float]:
-    """Return each group's share of the multiply-accumulates of all, 0 to 1.
+    """Return each group's share of all multiply-accumulates, 0 to 1.
 
-    Where no shape is known, layers count as equal.
+    If no shape is known, layers count as equal.
     """
     total = sum(group.macs for group in groups)
     if total:
@@ -114,7 +114,7 @@ def cost_shares(groups: Sequence[Group]) -> dict[str, float]:
 def _each_in_float(
     candidate: HasGroups, evaluate: Evaluator, progress: Progress
 ) -> Iterator[tuple[Group, Comparison]]:
-    """Return every group with the figures of the network in which it alone is float."""
+    """Yield every group with the figures of the network in which it alone is float."""
     groups = candidate.groups()
     for number, group in enumerate(groups):
         yield group, evaluate(candidate.with_float({group.name}).network())

@@ -1,4 +1,4 @@
-"""The stage: an artifact with ranges and a budget in, the same quantized to meet it out."""
+"""The search stage: quantizes an artifact with ranges so that it meets a budget."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def meet_budget(
     """Search, on calibration images alone, how to quantize a network so that it meets `gate`.
 
     Args:
-        start: calibrated, with its histograms; its groups in float stay in float whatever happens.
-        recalibrate: how ranges are found when the network changes, on which images.
+        start: a calibrated candidate with histograms; its groups in float always stay in float.
+        recalibrate: finds the ranges when the network changes; its images are the search samples.
         gate: the budget.
         task: makes the judge of the network's task.
-        options: how far the search goes.
-        timing: how the backend at hand times layers, where groups have to be float; else they cost what
-            their multiply-accumulates are.
+        options: limits of the search.
+        timing: how the backend times layers, to find a group's cost in float; None for costs by
+            multiply-accumulates.
         progress: told of every step.
 
     Raises:
@@ -86,7 +86,7 @@ def _evaluator(
     options: TuneOptions,
     ray: str | None = None,
 ) -> Evaluator:
-    """What measures candidates on `images`, against the network as it was given."""
+    """The evaluator that compares candidates with the float reference on `images`."""
     return Evaluator(
         open_session(artifact.float_reference),
         images,

@@ -1,7 +1,7 @@
-"""The steps that cost nothing at run time: each proposes candidates, and the search keeps the best.
+"""The steps of a search before groups go to float: each proposes candidates, the search keeps the best.
 
-A step is a function from the best candidate so far (asked for whenever it is needed) and the material at
-hand to (what was done, candidate) pairs. It decides nothing.
+A step is a function of the best candidate so far (a callable, as it may change meanwhile) and of `Material`.
+It yields pairs of a description and a candidate, and decides nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
     "widen_ranges",
 ]
 
-# (method, options); percentiles as far as a few hundred images can support them
+# (method, options); no percentile higher than a few hundred images can support
 METHODS: tuple[tuple[str, dict[str, float]], ...] = (
     ("entropy", {}),
     ("mse", {}),
@@ -57,15 +57,15 @@ METHODS: tuple[tuple[str, dict[str, float]], ...] = (
     ("minmax", {}),
 )
 
-# A tensor is rescaled when the expected error of its readers falls by so much: where it is free, by what the
-# estimate is sure of; where an operator is inserted, by what is worth a third of a bit.
+# A tensor is rescaled if the expected error of its readers falls by at least this: if it is free, by more
+# than the estimate's uncertainty; if an operator has to be inserted, by a third of a bit.
 _WORTH_DB_FREE = 1.0
 _WORTH_DB = 2.0
 
-# Layers whose mean error is so much of their error are corrected where correcting all is not better.
+# A second proposal corrects only layers whose mean error is at least this share of their error.
 _WORTH_SHARE = 0.1
 
-# Other images go further than those that chose, by no share that is known.
+# Other images exceed the values of the images that chose, by an unknown factor.
 _WIDER = (1.1, 1.2)
 
 _SAME_AMAX = 1e-4
@@ -76,14 +76,14 @@ _SAME_RANGE = 0.03
 
 @dataclass(frozen=True)
 class Material:
-    """What steps work with.
+    """Data and limits for the steps.
 
     Attributes:
         feeds: calibration images, for means and channel ranges.
-        calibrate: finds the ranges of a changed network, with its histograms.
-        num_tensors: how many tensors get a range of their own at most.
-        max_float_percent: share of the multiply-accumulates that may fall back to float at most.
-        timing: how the backend at hand times layers, for what a group costs in float.
+        calibrate: finds the ranges of a changed network, with histograms.
+        num_tensors: how many tensors at most get a range by another rule.
+        max_float_percent: largest share of the multiply-accumulates that may fall back to float, in percent.
+        timing: how the backend times layers, to find a group's cost in float.
     """
 
     feeds: Sequence[Feeds]
@@ -110,10 +110,10 @@ def other_calibrator(
 def correct_biases(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Yield the mean error of each channel taken out of the biases: of all layers, or where it matters most.
+    """Yield biases corrected by the mean error of each channel: of all layers, or where it matters most.
 
-    One pass over the images. A few values far off, as of tokens that the outputs do not depend on, may make a
-    mean that serves none of the others; then it is a small share of the layer's error.
+    One pass over the images. A few extreme values, as of tokens on which the outputs do not depend, may
+    dominate a mean; correcting it then removes only a small share of the layer's error.
     """
     candidate = best()
     plain = replace(candidate, shifts={})
@@ -130,10 +130,10 @@ def correct_biases(
 def widen_ranges(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Yield all ranges a little wider, and the biases that were corrected corrected anew.
+    """Yield all ranges a little wider; biases that were corrected are corrected again.
 
-    Thresholds are those that serve a few images best. What other images cut off beyond them counts at once;
-    what a wider range rounds more coarsely, hardly.
+    The thresholds are the best for a few images. For other images, values clipped beyond them matter much,
+    and the slightly coarser rounding of a wider range hardly.
     """
     candidate = best()
     calibration = candidate.artifact.calibration
@@ -154,7 +154,7 @@ def widen_ranges(
 def round_anew(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Yield weights rounded so that each layer's output stays, not each weight to the nearest step."""
+    """Yield weights rounded to keep each layer's output, instead of each weight to the nearest step."""
     candidate = best()
     artifact = candidate.artifact
     assert artifact.calibration is not None
@@ -171,12 +171,12 @@ def round_anew(
 def rescale_channels(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Yield channels of each tensor brought to one range, or shifted as well, where its readers gain by it.
+    """Yield tensors with channels scaled to one range, and shifted as well, if their readers gain by it.
 
     Every tensor is judged by itself on a sample of its values (seconds for a hundred tensors, after one
-    run over the images); a proposal costs one calibration of the changed network. The tensors are those
-    whose expected error falls clearly; the last proposal is of those that need no operator more.
-    Where none is taken, each comes again with ranges by the rule that most other tensors have.
+    run over the images); a proposal costs one calibration of the changed network. A proposal has all tensors
+    whose expected error falls clearly; the last one has only those that need no inserted operator. If none
+    is kept, each is proposed again with ranges by the rule that most other tensors have.
     """
     candidate = best()
     model = candidate.artifact.model
@@ -216,17 +216,17 @@ def rescale_channels(
             own, by_rule = _with_choices(candidate, chosen, material)
             others.append((f"{said}, their ranges by the rule of the others", by_rule))
             yield said, own
-    if best() is candidate:  # ranges of what was kept are chosen anew
+    if best() is candidate:  # if a proposal was kept, its ranges are chosen again later
         yield from others
 
 
 def _with_choices(
     candidate: Candidate, chosen: Sequence[Choice], material: Material
 ) -> tuple[Candidate, Candidate]:
-    """The candidate with these tensors rescaled; where nothing has changed, ranges stay as they are.
+    """Two candidates with these tensors rescaled; ranges of unchanged tensors stay.
 
-    The first has the ranges that serve each of these tensors by itself, the second those of the rule that
-    most others have: large values that are few may be what the outputs hang on.
+    In the first, each rescaled tensor has the range with its least expected error; in the second, that of the
+    rule that most other tensors have, as the outputs may depend on a few large values.
     """
     before = candidate.artifact
     changes = [choice.rescaling for choice in chosen if choice.rescaling is not None]
@@ -252,7 +252,7 @@ def _with_choices(
 def _kept_where_same(
     ranges: Mapping[str, TensorRange], before: Mapping[str, TensorRange]
 ) -> dict[str, TensorRange]:
-    """Ranges of a changed network; tensors that hold what they held keep what was chosen for them."""
+    """Ranges of a changed network; tensors whose values did not change keep their chosen range."""
     kept = dict(ranges)
     for name, old in before.items():
         if name in kept and _is_same(kept[name].observed_amax, old.observed_amax):
@@ -261,14 +261,14 @@ def _kept_where_same(
 
 
 def _is_same(one: float, other: float) -> bool:
-    """Whether two runs of one function in float32 saw the same."""
+    """Whether two magnitudes are equal up to the rounding errors of float32."""
     return abs(one - other) <= _SAME_AMAX * max(one, other)
 
 
 def other_range_of_one_tensor(
     best: Callable[[], Candidate], material: Material
 ) -> Iterator[tuple[str, Candidate]]:
-    """Yield another rule for one tensor, for those tensors about which the rules disagree most."""
+    """Yield another rule for a single tensor, for the tensors about which the rules disagree most."""
     calibration = best().artifact.calibration
     if calibration is None or calibration.histograms is None:
         return
@@ -281,14 +281,14 @@ def other_range_of_one_tensor(
         tried = [calibration.ranges[name].amax]
         for described, ranges in choices:
             amax = ranges[name].amax
-            # one that is always zero has a range of 0 by every rule
+            # a tensor that is always zero has a range of 0 by every rule
             if all(abs(amax - other) > _SAME_RANGE * other for other in tried):
                 tried.append(amax)
                 yield f"{described} for '{name}'", _with_range(best(), name, ranges[name])
 
 
 def _most_disputed(choices: Sequence[Mapping[str, TensorRange]]) -> list[str]:
-    """The tensors by how much their widest and narrowest proposed range differ."""
+    """The tensors, sorted by the ratio of their widest to their narrowest proposed range."""
 
     def ratio(name: str) -> float:
         found = [ranges[name].amax for ranges in choices]
@@ -315,13 +315,13 @@ def _with_range(candidate: Candidate, name: str, given: TensorRange) -> Candidat
 
 
 def _most_chosen(calibration: Calibration) -> tuple[str, Mapping[str, float]]:
-    """The rule of most ranges that were chosen by their effect, and its options."""
+    """The most frequent rule among ranges chosen by effect, and its options."""
     rules = Counter(one.method for one in calibration.ranges.values() if one.method in RULES)
     return RULES[rules.most_common(1)[0][0] if rules else DEFAULT_RULE]
 
 
 def _by_the_same_rule(artifact: Artifact, before: Artifact) -> Artifact:
-    """The ranges of `artifact` chosen anew by the rule that the search has settled on."""
+    """`artifact` with ranges chosen again, by the rule that the search has settled on."""
     chosen, found = before.calibration, artifact.calibration
     if chosen is None or found is None or found.histograms is None:
         return artifact

@@ -1,4 +1,4 @@
-"""Images are run one by one, or together where weights are most of the cost and so are read once for all."""
+"""Runs images one by one, or together if reading the weights is most of the cost."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def outputs_of(
 ) -> list[Mapping[str, np.ndarray]]:
     """Return the outputs of each image.
 
-    Images of one shape are run together if the network has many weights and an open batch in front of every
-    input, and if each output then has as many rows as there are images. Values may differ in their last bits
-    from those of an image that is run alone.
+    Images of one shape are run together if the network has many weights, a dynamic batch axis in every input,
+    and then as many rows in each output as there are images. Values may differ in their last bits from those
+    of an image that is run alone.
 
     Args:
-        model: the float network that `run` runs a form of.
-        run: runs it once.
+        model: the float network; `run` may run another form of it.
+        run: runs the network once.
         images: each with a batch of one.
     """
     together = stacked(images) if len(images) > 1 and gain_together(model) else None
@@ -45,7 +45,7 @@ def outputs_of(
 
 
 def in_rows(outputs: Mapping[str, np.ndarray], count: int) -> list[Mapping[str, np.ndarray]] | None:
-    """Return the outputs of each of `count` images of one batch; None where an output has other rows."""
+    """Return the outputs of each of `count` images in a batch; None if an output has another row count."""
     if not all(one.ndim and len(one) == count for one in outputs.values()):
         return None
     return [
@@ -54,13 +54,13 @@ def in_rows(outputs: Mapping[str, np.ndarray], count: int) -> list[Mapping[str, 
 
 
 def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
-    """Return whether images of a network are to be run together: it reads more than it computes.
+    """Return whether to run images of a network together, because it reads more than it computes.
 
-    Not where they are seen to have a say in each other, see `rows_meet`.
+    Images that are seen to affect each other are not run together, see `rows_meet`.
 
     Args:
         model: the float network.
-        outputs: what else must have an open batch in front, besides every input; names of tensors.
+        outputs: names of outputs that, like every input, must have a dynamic batch as their first axis.
     """
     if num_weights(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
         return False
@@ -72,7 +72,7 @@ def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
 
 
 def stacked(images: Sequence[Feeds]) -> Feeds | None:
-    """Return the images as one batch; None where one is no batch of one, or their shapes differ."""
+    """Return the images as one batch; None if one is not a batch of one, or shapes differ."""
     first = images[0]
     for feeds in images:
         for name, array in feeds.items():

@@ -1,1 +1,1 @@
-"""Channels of a tensor brought to one range: where (`sites`), by how much (`choice`), and how (`scaling`)."""
+"""Scales the channels of a tensor to one range: where (`sites`), by how much (`choice`), how (`scaling`)."""

@@ -1,21 +1,21 @@
-"""Which scale and shift a tensor gets, if any: those with the least expected error of its readers' outputs.
+"""Chooses scale and shift of a tensor, if any, with the least expected error of its readers' outputs.
 
-With x̂ what is read in place of x behind rounding, and Ŵ the rounded weights, a reader's output errs by
+Let x̂ be x after rounding. The squared error of a reader's output is the sum of
 
-    sum over channels c  of  |W_c|^2 E[(x̂_c - x_c)^2]                     what rounding x does
-    sum over outputs o   of  step_o^2 / 12  sum over c of E[u_c^2]          what rounding W scale does
+    sum over channels c  of  |W_c|^2 E[(x̂_c - x_c)^2]                     from rounding x
+    sum over outputs o   of  step_o^2 / 12  sum over c of E[u_c^2]          from rounding W scale
 
-where W_c is the part of the weight that reads channel c, and errors of different channels are taken as
-uncorrelated. Both are computed from a sample of x, without a run of the network, for windows ``[low, high]``
-of each channel at several clipping points; of each window follow
+where W_c is the part of the weight that reads channel c; errors of different channels are assumed to be
+uncorrelated. Both are computed from a sample of x, without a run of the network, for a window
+``[low, high]`` of each channel at several clipping points. A window gives these shifts and scales:
 
     shift = (low + high) / 2, or 0        scale = (half of its width / the widest)^strength
     scale = sqrt(half of its width / max |W_c|)        SmoothQuant's balance with the weights
 
-and behind a Clip that stays (`Site.limit`) no less than what was seen of the channel over that limit.
+After a Clip that stays (`Site.limit`), a scale is at least the channel's largest magnitude over that limit.
 
-Every tensor is judged by itself, so one whose weights would suffer does not spoil the others. The errors of
-a reader count relative to the variance of its output.
+Every tensor is judged by itself, so one whose weights would suffer does not spoil the others. The error of
+a reader is taken relative to the variance of its output.
 
 Sources: see `scaling`; the expected error of a uniform rounding is ``step^2 / 12`` (Widrow, 1956).
 """
@@ -46,26 +46,26 @@ __all__ = ["Choice", "best_choices"]
 
 _TINY = 1e-30
 _IN_CACHE = 1 << 16  # values
-# Weights of a layer (a kernel counts once) that are looked at for every scale; of a larger one every second
-# output, or third, ...
+# Most weights of a layer (a kernel counts once) that are used to judge a scale; of a larger layer, only every
+# second output is used, or every third, ...
 _MOST_WEIGHTS = 1 << 21
 _STRENGTHS = (0.5, 0.75, 1.0)
 # Clipping points as shares of the largest magnitude, a third of an octave apart.
 _CLIPS = tuple(float(2.0 ** (-step / 3)) for step in range(9))
-# Channels this much smaller than the largest are treated as if they were this large: their values
+# Channels smaller than this share of the largest are treated as if they were this large: their values
 # are noise, and a larger factor would only amplify it.
 _SMALLEST_SHARE = 1e-3
-# Of so many samples' worth of room is a shifted window wider than what was seen.
+# A shifted window is wider than the values seen by the share `_MARGIN` / number of samples.
 _MARGIN = 4.0
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What one tensor would be read as.
+    """One way to rescale and clip a tensor, or to leave it unscaled.
 
     Attributes:
-        rescaling: scale and shift; None where the tensor stays as it is.
-        amax: clipping point of what is rounded.
+        rescaling: scale and shift; None if the tensor is not rescaled.
+        amax: clipping point of the rescaled tensor.
         error: expected error of the readers' outputs, relative to their variance, summed over readers.
     """
 
@@ -74,20 +74,20 @@ class Choice:
     error: float
 
     def is_better_than(self, other: Choice, by_db: float) -> bool:
-        """Return whether the error is below that of `other` by so many dB at least."""
+        """Return whether the error is at least `by_db` dB below that of `other`."""
         return bool(self.error * 10.0 ** (by_db / 10.0) <= other.error)
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """What a layer makes of the errors of its input.
+    """The weights of a layer, summarized to compute its output's error from its input's.
 
     Attributes:
         energy: float64 ``[channels]``, sum of the squares of the weights that read each channel.
         largest: largest weight that reads each channel, relative to the largest of all, ``[channels]``.
         magnitude: float64 ``[groups, outputs of a group, channels of a group]``, the largest weight of the
-            kernel; of a large layer some outputs stand for all.
-        per_row: outputs that each of those stands for, times the number of kernel positions.
+            kernel; of a large layer only some outputs.
+        per_row: how many outputs each of those represents, times the number of kernel positions.
     """
 
     energy: Channels
@@ -96,11 +96,11 @@ class _Reader:
     per_row: float
 
     def rounding_error(self, scale: Channels, square: Channels) -> float:
-        """Return what rounding ``weight * scale`` does to the sum of its outputs.
+        """Return the squared error by rounding ``weight * scale``, summed over the outputs.
 
         Args:
             scale: float64 ``[channels]``.
-            square: mean square of each channel that it reads, float64 ``[channels]``.
+            square: mean square of each rescaled input channel, float64 ``[channels]``.
         """
         groups, outputs, inputs = self.magnitude.shape
         largest, scales = np.zeros((groups, outputs)), scale.reshape(groups, 1, inputs)
@@ -117,9 +117,9 @@ class _Reader:
 def best_choices(
     site: Site, sample: ChannelSample, nodes: Mapping[str, ir.Node]
 ) -> tuple[Choice, Choice, Choice]:
-    """Return the best choices for a tensor: as it is, scaled, scaled or shifted or both.
+    """Return the best choices for a tensor: unscaled; scaled; scaled, shifted or both.
 
-    Takes some tens of milliseconds.
+    This takes some tens of milliseconds.
     """
     readers = [_reader(nodes[name]) for name in site.readers]
     variance = sample.values.var(axis=0, dtype=np.float64)
@@ -197,9 +197,8 @@ def _scaled(
 def _windows(sample: ChannelSample, clip: float, *, shifted: bool) -> tuple[Channels, Channels]:
     """Half of the width of each channel's window, and its middle.
 
-    A window that does not lie around zero holds zero all the same, and is wider than what was seen by a
-    share that falls with the number of samples: other data will go beyond both of its ends, where a
-    symmetric scale has room on one side.
+    A shifted window always includes zero. It is wider than the values seen, by a share that falls with the
+    number of samples: other data may exceed both of its ends, while a symmetric scale has room on one side.
     """
     reach = clip * sample.amax
     if not shifted:
@@ -231,7 +230,7 @@ class _Judge:
         self._energy = sum(r.energy / power for r, power in zip(readers, powers, strict=True))
 
     def choices(self, forms: Iterator[_Form]) -> Iterator[Choice]:
-        """Return every form with its error."""
+        """Yield a choice with its error for every form."""
         for scale, shift, amax in forms:
             if amax > 0.0:
                 plain = not shift.any() and bool((scale == 1.0).all())

@@ -1,4 +1,4 @@
-"""A sample of each site's activations, drawn from all calibration images in one observing pass."""
+"""Draws a sample of each site's activations from all calibration images, in one pass."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 __all__ = ["ChannelSample", "channel_samples"]
 
-# Values kept of a tensor: the errors of a rounding are then known to a percent or two, and trying a
-# hundred roundings takes tens of milliseconds.
+# Values kept per tensor: enough to compute rounding errors to a percent or two, and few enough that trying a
+# hundred scales takes tens of milliseconds.
 _MOST_VALUES = 1 << 16
 _FEWEST_ROWS = 64
 
 
 @dataclass(frozen=True)
 class ChannelSample:
-    """What was seen of one site.
+    """A sample of one site's tensor.
 
     Attributes:
         values: some rows (pixels, tokens), float32 ``[rows, channels]``, drawn evenly from all images.
-        low, high: the smallest and largest value of each channel, of all that was seen, float64.
-        num_samples: how many images that was.
+        low, high: the smallest and largest of all values of each channel, float64 ``[channels]``.
+        num_samples: number of images.
     """
 
     values: NDArray[np.float32]
@@ -52,7 +52,7 @@ class ChannelSample:
 def channel_samples(
     model: ir.Model, sites: Sequence[Site], feeds: Iterable[Feeds], seed: int = 0
 ) -> dict[str, ChannelSample]:
-    """Return tensor -> what was seen of it, from one run over `feeds`.
+    """Return tensor -> its sample, from one run over `feeds`.
 
     Raises:
         ModelError: the network cannot be run.
@@ -65,7 +65,7 @@ def channel_samples(
 
 
 class _Samples(Observer):
-    """Draws rows of each tensor: as many of every image, half as many whenever there are too many."""
+    """Draws equally many rows of a tensor from every image, and halves them whenever there are too many."""
 
     def __init__(self, sites: Sequence[Site], seed: int) -> None:
         self._axes = {site.tensor: site.axis for site in sites}
@@ -82,7 +82,7 @@ class _Samples(Observer):
         return self._axes.keys()
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[object]) -> None:
-        # with a fixed batch axis, or batches, a place stands for several images
+        # a place has several images if the network's batch is fixed, or if the feeds are batches
         self._num_samples += sum(len(values) for values in next(iter(tensors.values())))
         del places
         for name, of_samples in tensors.items():
@@ -103,7 +103,7 @@ class _Samples(Observer):
             kept[:] = [part[: self._each[name]] for part in kept]
 
     def found(self) -> dict[str, ChannelSample]:
-        """What was seen of each tensor that held values."""
+        """The sample of each tensor that is not empty."""
         return {
             name: ChannelSample(
                 np.concatenate(parts),

@@ -1,19 +1,19 @@
-"""Channels of one tensor brought to one range: scaled, or scaled and shifted, in front of its rounding.
+"""Brings the channels of a tensor to one range: scales, or scales and shifts, them before rounding.
 
-    u = (x - shift) / scale          what is rounded, one INT8 scale for all channels
+    u = (x - shift) / scale          is rounded, with one INT8 scale for all channels
     W x + b  =  (W scale) u + (b + W shift)
 
-The function stays the same, to rounding, whatever made x, so also behind SiLU, hard-swish, GELU and residual
-sums, where cross-layer equalization stops; behind a Clip that stays (ReLU6), for all inputs whose channels
-stay below what was seen, beyond which INT8 clips as well. Where operators in front of x can compute u instead
-(`sites`), it costs nothing at run time; else a Mul (and an Add) is inserted for the layers in INT8
-alone, which TensorRT computes in one pointwise kernel with what stands around it: Q stays directly in front
-of the layers, the Mul is no layer in INT8, and other readers keep x.
+Up to rounding, the network computes the same whatever computes x, so also after SiLU, hard-swish, GELU and
+residual sums, where cross-layer equalization stops. After a Clip that stays (ReLU6), this holds for inputs
+whose channels stay below the values seen; INT8 clips the others anyway. If operators before x can compute u
+instead (`sites`), scaling costs nothing at run time. Otherwise a Mul (and an Add) is inserted for the INT8
+layers alone, which TensorRT fuses into one pointwise kernel with its neighbours: Q stays directly before the
+layers, the Mul is no INT8 layer, and other readers keep x.
 
-Scaling takes range from the weights what it gives to the activations, so it is a choice to be made for each
-tensor (`choice`). The weights of depthwise convolutions have a scale for each input channel and lose
-nothing. A shift is for one-sided tensors: SiLU, hard-swish and GELU give nothing below -0.4, so that a
-symmetric scale leaves almost half of its steps unused. It needs readers that do not pad.
+Scaling makes weights round worse while activations round better, so each tensor is judged by itself
+(`choice`). The weights of depthwise convolutions have a scale per input channel and lose nothing. A shift is
+for one-sided tensors: the outputs of SiLU, hard-swish and GELU are never below -0.4, so a symmetric scale
+leaves almost half of its steps unused. It needs readers that do not pad.
 
 Sources: Nagel, van Baalen, Blankevoort and Welling, "Data-Free Quantization Through Weight Equalization and
 Bias Correction", ICCV 2019 (scales moved between layers); Xiao et al., "SmoothQuant", 2022 (scales from the
@@ -47,12 +47,12 @@ __all__ = ["Rescaling", "rescaled"]
 
 @dataclass(frozen=True)
 class Rescaling:
-    """What one site's readers read instead: ``(x - shift) / scale``.
+    """Scale and shift of one site, whose readers read ``(x - shift) / scale``.
 
     Attributes:
         site: the tensor and its readers.
         scale: float64 ``[channels]``, above zero.
-        shift: float64 ``[channels]``, zeros where the site is not shiftable.
+        shift: float64 ``[channels]``, zeros if the site is not shiftable.
     """
 
     site: Site
@@ -69,8 +69,8 @@ def rescaled(model: ir.Model, changes: Sequence[Rescaling]) -> tuple[ir.Model, d
     """Return a copy of `model` with every site of `changes` rescaled, in the order given.
 
     Returns:
-        The network; and the tensor of each site -> the tensor that its readers read now, the same name
-        where operators in front of it take the change.
+        The network; and the tensor of each site -> the tensor that its readers read now, which has the same
+        name if operators before it absorb the change.
     """
     model = model.clone()
     writer = GraphWriter(model)
@@ -96,7 +96,7 @@ def rescaled(model: ir.Model, changes: Sequence[Rescaling]) -> tuple[ir.Model, d
 
 
 def _inserted(writer: GraphWriter, value: ir.Value, change: Rescaling) -> ir.Value:
-    """Insert Mul, Add or both behind `value`; return the result."""
+    """Insert Mul, Add or both after `value`; return the result."""
     rank = _rank(value, change.site)
     made = value
     name = value.name or ""
@@ -121,7 +121,7 @@ def _rank(value: ir.Value, site: Site) -> int:
 
 
 def _along(channels: Channels, rank: int, axis: int) -> Channels:
-    """`channels` in a shape that broadcasts along the axis: ``[channels, 1, ...]`` behind the batch."""
+    """`channels` in a shape that broadcasts along the axis: ``[channels, 1, ...]`` after the batch axis."""
     return channels.reshape(-1, *[1] * (rank - 2)) if axis == 1 else channels
 
 
@@ -132,7 +132,7 @@ def _absorb(
     change: Rescaling,
     takes_shift: bool,
 ) -> None:
-    """Make `node` give ``(y - shift) / scale`` in place of y; ``y / scale`` without `takes_shift`."""
+    """Make `node` compute ``(y - shift) / scale`` in place of y; ``y / scale`` without `takes_shift`."""
     inverse = 1.0 / change.scale
     shift = change.shift if takes_shift else np.zeros_like(change.shift)
     match absorber.kind:
@@ -187,7 +187,7 @@ def _is_transposed(node: ir.Node) -> bool:
 
 
 def _take_back(writer: GraphWriter, node: ir.Node, change: Rescaling) -> None:
-    """Give `scale` to the weights of a reader and `shift` to its bias."""
+    """Undo `scale` in the weights of a reader and `shift` in its bias."""
     weight = constant_of(node, 1)
     assert weight is not None
     scale = _along_inputs(node, weight, change.scale)

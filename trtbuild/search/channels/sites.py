@@ -1,20 +1,20 @@
-"""Tensors whose channels can be brought to one range: who reads them, and who can take the factor at no cost.
+"""Finds tensors whose channels can be scaled to one range, and the operators that can absorb the scale.
 
-A site is a tensor that layers in INT8 read, with the axis of its channels. ``u = (x - shift) / scale`` is
-what they read instead, rounded; their weights take ``scale`` back, and their biases ``shift``:
+A site is a tensor that INT8 layers read, with the axis of its channels. The layers read
+``u = (x - shift) / scale``, rounded, instead of x; their weights undo ``scale``, and their biases ``shift``:
 
     W x + b  =  (W scale) u + (b + W shift)
 
-Three kinds of operators in front of x can compute u in place of x, so that nothing is inserted:
+Three kinds of operators before x can compute u in place of x, so that no operator is inserted:
 
     layers       Conv, Gemm or MatMul with constant weights, also through operators f with
                  ``f(y / s) = f(y) / s`` (Relu, LeakyRelu, pooling, Add of a constant): the scale goes
                  into their weights and biases, as in cross-layer equalization. A Clip from 0 (ReLU6)
-                 stays as it is: no channel may be scaled up beyond its limit
+                 is not changed: no channel may be scaled up beyond its limit
     constants    Mul or Div by a constant (as in hard-swish and GELU), LayerNormalization
-    gates        Mul by one value a channel (squeeze-and-excitation): the gate, which has one pixel, is scaled
+    gates        Mul by one value per channel (squeeze-and-excitation): the gate, of one pixel, is scaled
 
-Of a product, either side can take it.
+Either factor of a product can absorb the scale.
 """
 
 from __future__ import annotations
@@ -39,18 +39,19 @@ _HOMOGENEOUS = frozenset(
     {"AveragePool", "Dropout", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "Relu"}
 )
 _KEEP_SHIFTS = frozenset({"Dropout", "Identity"})
-# Of what these read, whatever is largest is what they give, or nobody reads it.
+# The largest value that these operators read is in their output, too (or in no window of a pool): so the
+# largest value seen at the site is that of the Clip before them.
 _KEEP_MAXIMA = frozenset({"Dropout", "Identity", "LeakyRelu", "MaxPool", "Relu"})
 
 
 @dataclass(frozen=True)
 class Absorber:
-    """An operator in front of a site that takes ``1 / scale``.
+    """An operator before a site that absorbs ``1 / scale``.
 
     Attributes:
         node: its name.
         kind: ``weights``, ``factor``, ``divisor``, ``addend``, ``norm`` or ``gate``.
-        index: the constant operand, or the gate.
+        index: input index of the constant operand, or of the gate.
     """
 
     node: str
@@ -60,18 +61,18 @@ class Absorber:
 
 @dataclass(frozen=True)
 class Site:
-    """A tensor, and the layers in INT8 that read it along the same channels.
+    """A tensor, and the INT8 layers that read it along the same channel axis.
 
     Attributes:
-        tensor: what they read.
-        axis: its channels: 1 in front of convolutions, -1 in front of Gemm and MatMul.
-        channels: how many.
+        tensor: name of the tensor.
+        axis: its channel axis: 1 before convolutions, -1 before Gemm and MatMul.
+        channels: number of channels.
         readers: names of the layers.
-        absorbers: what takes the scale at no cost; empty where a Mul has to be inserted.
-        absorbs_shift: whether the absorbers take a shift, too.
-        shiftable: whether the readers can: they do not pad, and have a bias or can get one.
-        limit: what a Clip in front cuts off at, so that no channel may be scaled up beyond it; None
-            without one.
+        absorbers: operators that absorb the scale at no cost; empty if a Mul has to be inserted.
+        absorbs_shift: whether the absorbers can absorb a shift, too.
+        shiftable: whether the readers allow a shift: they do not pad, and have a bias or can get one.
+        limit: upper limit of a Clip before the tensor, beyond which no channel may be scaled up; None
+            without a Clip.
     """
 
     tensor: str
@@ -133,7 +134,7 @@ def _site(value: ir.Value, axis: int, layers: Collection[str]) -> Site | None:
 
 
 def _in_front_of_clip(value: ir.Value) -> tuple[ir.Value, float | None]:
-    """What a Clip from 0 reads that gives `value`, and its upper limit; `value` and None without one."""
+    """The input of a Clip from 0 that `value` comes from, and its upper limit; else `value` and None."""
     source = value
     while (node := source.producer()) is not None and node.domain in ONNX_DOMAINS:
         before = node.inputs[0] if node.inputs else None
@@ -156,7 +157,7 @@ def _upper_limit(clip: ir.Node) -> float | None:
 
 
 def _axis_read(node: ir.Node) -> int | None:
-    """The axis of the data input that the weight's input channels are read along; None: leave it alone."""
+    """The axis of the data input that has the weight's input channels; None if the layer is no candidate."""
     if node.domain not in ONNX_DOMAINS or not is_constant(input_at(node, 1)):
         return None
     if node.op_type == "Conv":
@@ -180,7 +181,7 @@ def input_channels(node: ir.Node) -> int:
 
 
 def output_channels(node: ir.Node) -> int:
-    """Return how many channels a Conv, Gemm or MatMul with a constant weight gives."""
+    """Return how many channels the output of a Conv, Gemm or MatMul with a constant weight has."""
     weight = array(node.inputs[1])
     assert weight is not None
     return int(weight.shape[0 if node.op_type == "Conv" or _is_transposed(node) else 1])
@@ -191,7 +192,7 @@ def _is_transposed(node: ir.Node) -> bool:
 
 
 def _takes_shift(node: ir.Node) -> bool:
-    """Whether a constant taken off all inputs of a layer is a constant in its outputs, which it can add."""
+    """Whether a shift of a layer's input changes its output by a constant, which its bias can undo."""
     if node.op_type == "MatMul":
         return added_behind(node) is not None
     bias = input_at(node, 2)
@@ -204,7 +205,7 @@ def _takes_shift(node: ir.Node) -> bool:
 
 
 def added_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
-    """Return the Add of a constant that alone reads a MatMul, with the constant's input index."""
+    """Return the Add of a constant that is a MatMul's only reader, with the constant's input index."""
     uses = list(node.outputs[0].uses())
     if len(uses) != 1 or node.outputs[0].is_graph_output():
         return None
@@ -217,20 +218,20 @@ def added_behind(node: ir.Node) -> tuple[ir.Node, int] | None:
 
 @dataclass(frozen=True)
 class _Along:
-    """The channels that are scaled: their axis, and how many."""
+    """The channels to scale: their axis, and how many."""
 
     axis: int
     channels: int
 
 
 _Absorbed = tuple[tuple[Absorber, ...], bool]
-"""What takes the scale of a tensor, and whether the last of it takes a shift, too."""
+"""The absorbers of a tensor's scale, and whether the last of them can absorb a shift, too."""
 
 _NOTHING: _Absorbed = ((), False)
 
 
 def _absorbers(value: ir.Value, along: _Along) -> _Absorbed:
-    """What takes the scale of `value`, which nothing else reads."""
+    """The absorbers of the scale of `value`, which has no other reader."""
     node = value.producer()
     if node is None or node.domain not in ONNX_DOMAINS or len(node.outputs) != 1:
         return _NOTHING
@@ -291,7 +292,7 @@ def _with_constant(node: ir.Node, index: int, along: _Along) -> _Absorbed:
 
 
 def _gives_channels(node: ir.Node, along: _Along) -> bool:
-    """Whether `node` is a layer whose output channels lie along `axis`, all its constants known."""
+    """Whether `node` is a layer with these output channels, and with constant weight and bias."""
     if _axis_read(node) != along.axis or output_channels(node) != along.channels:
         return False
     bias = input_at(node, 2)

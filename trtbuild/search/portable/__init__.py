@@ -1,1 +1,1 @@
-"""What ONNX Runtime's form rounds, and how: `choose` decides by images, `channel_scales` proposes."""
+"""Choices for ONNX Runtime's form: `channel_scales` proposes scales, `choose` decides by check images."""

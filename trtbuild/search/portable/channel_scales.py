@@ -1,13 +1,13 @@
-"""Scales for each channel of what convolutions give to float operators in ONNX Runtime's form.
+"""Per-channel scales for outputs of convolutions that float operators read, in ONNX Runtime's form.
 
-A channel's scale spans its values on a few images, and some room, for others go beyond. It does not span
-those at which the outputs do not depend on it: where a SiLU or hard-swish is flat, the gradients g of the
-outputs (`trtbuild.search.ranges.first_order`) are near zero, and clipping costs nothing. With s the scale of
-a channel and zero point z, of all channels together, rounding costs
+A channel's scale covers its values on a few images, and some room, as other images exceed them. Values on
+which the outputs do not depend are not covered: where a SiLU or hard-swish is flat, the gradients g of the
+outputs (`trtbuild.search.ranges.first_order`) are near zero, and clipping costs nothing. With the scale s of
+a channel, and one zero point z for all channels, rounding costs
 
     sum g**2 * s**2 / 12        s = max(-low / z, high / (255 - z))
 
-to first order, and z is the one of the least cost.
+to first order. z is chosen for the least cost.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 __all__ = ["Scored", "scored_steps"]
 
 _STEPS = 255
-# Gradients below this share of a tensor's root mean square do not count: values there add 34 dB less.
+# Gradients below this share of the tensor's root mean square are ignored: the same error counts 34 dB less.
 _FLAT = 0.02
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scales for the channels of a tensor, and what they leave.
+    """Per-channel scales of a tensor, and their cost.
 
     Attributes:
         steps: the scales.
-        cost: the squared error of the outputs with them, to first order.
+        cost: the squared error of the outputs with these scales, to first order.
     """
 
     steps: OutputSteps
@@ -58,16 +58,16 @@ def scored_steps(
     measure: Measure,
     rooms: Sequence[float],
 ) -> dict[float, dict[str, Scored]]:
-    """Return for each of `rooms` the scales of each tensor's channels, where the outputs depend on it.
+    """Return for each of `rooms` the per-channel scales of each tensor on which the outputs depend.
 
     Args:
         model: the float network.
-        placement: ONNX Runtime's.
-        tensors: of `trtbuild.quantization.portable_outputs`.
-        outputs: the tensors that are measured.
-        images: that choose.
-        measure: by the float outputs of these images.
-        rooms: by what factors a scale spans more than what was seen, 1 and above.
+        placement: ONNX Runtime's placement.
+        tensors: tensors of `trtbuild.quantization.portable_outputs`.
+        outputs: names of the tensors whose error is measured.
+        images: the images that choose.
+        measure: the error measure from the float outputs of these images.
+        rooms: factors, 1 and above, by which a scale covers more than the values seen.
 
     Raises:
         ModelError: the network has no backward network.
@@ -86,7 +86,7 @@ def scored_steps(
 
 
 class _Seen:
-    """The bounds of each channel, and the squares of the gradients by it; of some images."""
+    """Bounds and sum of squared gradients of each channel, over the images added."""
 
     def __init__(self) -> None:
         self._low: np.ndarray | float = 0.0
@@ -103,7 +103,7 @@ class _Seen:
         self._squares = self._squares + squares.sum(axis=axes)
 
     def scored(self, room: float) -> Scored:
-        """The best scales."""
+        """The scales of the least cost."""
         low, high = (np.asarray(one, np.float64) * room for one in (self._low, self._high))
         squares = np.asarray(self._squares, np.float64)
         zeros = np.arange(_STEPS + 1, dtype=np.float64)[:, None]
@@ -115,6 +115,6 @@ class _Seen:
             costs = np.where(squares > 0, squares * scales**2 / 12, 0.0).sum(axis=1)
         zero = int(np.argmin(costs))
         own = scales[zero]
-        # a channel that is always zero is exact in any scale
+        # a channel that is always zero is exact with any scale
         own = np.where((own > 0) & np.isfinite(own), own, 1.0)
         return Scored(OutputSteps(own.astype(np.float32), zero), float(costs[zero]))

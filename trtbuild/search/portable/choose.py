@@ -1,17 +1,17 @@
-"""What ONNX Runtime's form rounds, and how, chosen by check images.
+"""Chooses by check images what ONNX Runtime's form rounds, and with which scales.
 
-ONNX Runtime's integer kernels also round what they give, which TensorRT's form does not. In order of what it
-costs at run time, as long as more than a decibel lies between the two forms:
+ONNX Runtime's integer kernels also round their outputs, which TensorRT's form does not. These choices are
+tried, the cheapest at run time first, until ONNX Runtime's form is within a decibel of TensorRT's:
 
-1. what both forms round gets a grid of its own, or TensorRT's: of values that hardly change, such as a plain
-   background's, no rule says which is nearer;
-2. what convolutions give to float operators gets a scale for each channel (`channel_scales`), with the most
-   room that is near enough, for a Mul each; a SiLU's Sigmoid and Mul, and what else has no weights and is
-   INT8 in this form alone, compute in float;
-3. of the convolutions where that still costs the outputs most, a quarter or a half computes in float.
+1. Tensors that both forms round get uint8 scales of their own, or TensorRT's: for nearly constant values,
+   such as those of a plain background, no rule tells which is better.
+2. Outputs of convolutions that float operators read get per-channel scales (`channel_scales`), for one Mul
+   each, with the most room that is good enough. Nodes without weights that are INT8 in this form alone, such
+   as a SiLU's Sigmoid and Mul, compute in float.
+3. Of these convolutions, a quarter or a half computes in float: those whose rounding costs the outputs most.
 
-The share in float goes by the expected error of the outputs; the check images, which choose no scale, say
-what is kept.
+The convolutions in float are chosen by the expected error of the outputs; check images, which choose no
+scale, decide what is kept.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ __all__ = ["choose_portable"]
 
 _log = logging.getLogger(__name__)
 
-# A decibel further from float than TensorRT's form is near enough.
+# One decibel more error than TensorRT's form is accepted.
 _NEAR = 10**0.1
-# Other images go beyond what a few have shown of a channel, by no share that is known; the most comes first.
+# Other images exceed a channel's range on a few images by an unknown factor; the largest is tried first.
 _ROOMS = (2.0, 1.5, 1.25)
-# Of the convolutions whose results are rounded for the kernel alone.
+# Shares of the convolutions whose outputs only ONNX Runtime's form rounds.
 _SHARES_IN_FLOAT = (0.25, 0.5)
-# Name -> whether it is TensorRT's.
+# Name -> `PortableChoice.same_grid`.
 _GRIDS = {"a grid of its own": False, "TensorRT's grid": True}
 
 
@@ -68,9 +68,9 @@ def choose_portable(
     """Return the quantized artifact with `Artifact.portable` chosen, and a record of what was tried.
 
     Args:
-        artifact: quantized; its `source` is what is measured by.
+        artifact: a quantized artifact; errors are measured relative to its `source`.
         source: calibration images.
-        effort: how many of them are used.
+        effort: decides how many of them are used.
         progress: told of every choice tried.
 
     Raises:
@@ -90,7 +90,7 @@ def choose_portable(
 
 
 class _Choice:
-    """What was tried so far."""
+    """The choices tried so far."""
 
     def __init__(self, artifact: Artifact, images: CheckImages, progress: Progress) -> None:
         assert artifact.quantized is not None
@@ -107,7 +107,7 @@ class _Choice:
         return bool(self._tried) and self._best.error <= self._wanted
 
     def _try(self, what: str, choice: PortableChoice) -> float:
-        """Try a choice, unless what there is is near enough, and return its error."""
+        """Try a choice and return its error; infinity, untried, if the best so far is good enough."""
         if self._is_near:
             return float("inf")
         network = portable_form(replace(self._artifact, portable=choice))
@@ -144,7 +144,7 @@ class _Choice:
 def _with_channels(
     scored: Mapping[str, Scored], *, same: bool, room: float, share: float
 ) -> tuple[str, PortableChoice]:
-    """What is tried, in words, and the choice: that share of the convolutions in float."""
+    """The choice with this share of the convolutions in float, after its description in words."""
     ranked = sorted(scored, key=lambda name: -scored[name].cost)
     few = frozenset(ranked[: round(share * len(ranked))])
     steps = {name: one.steps for name, one in scored.items() if name not in few}
@@ -154,7 +154,7 @@ def _with_channels(
 
 
 def _scored(artifact: Artifact, images: CheckImages) -> Mapping[float, Mapping[str, Scored]]:
-    """Room -> scales for channels of what convolutions give to float operators; empty without gradients."""
+    """Room -> per-channel scales of `portable_outputs`; empty without gradients."""
     artifact = replace(artifact, portable=PortableChoice(kernels=False))
     tensors = portable_outputs(artifact)
     few = images.others

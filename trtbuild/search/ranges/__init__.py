@@ -1,1 +1,1 @@
-"""Ranges chosen by what they do to the outputs: `choose` is the stage, the others are what it measures by."""
+"""Chooses ranges by their effect on the outputs: `choose` is the stage, the other modules serve it."""

@@ -1,4 +1,4 @@
-"""Calibration images that choose, and others that check what was chosen: drawn by content, never the same."""
+"""Calibration images that choose, and others that check the choice: drawn by content, without overlap."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ if TYPE_CHECKING:
 
 __all__ = ["CalibrationImages", "CheckImages", "Images"]
 
-# Bytes of the activations of images that are run together, of which a run holds a few at a time.
+# Most bytes of all activations of images that are run together; a run holds only some of them at a time.
 _ROOM = 1 << 27
 _FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images that choose, others that check, and random directions an image.
+    """Images that choose, images that check, and the number of random directions per image.
 
-    Whatever a network turns out to be, what checks is never among what chooses. With one image none checks.
+    For one network, an image that checks in one draw never chooses in another. With a single image both
+    are empty.
     """
 
     choosing: Sequence[Feeds]
@@ -46,11 +47,11 @@ class Images:
 
 
 class CalibrationImages:
-    """Images of the calibration data, drawn by content; each is loaded once, and run in float once.
+    """Images drawn from the calibration data by content; each is loaded once and run in float once.
 
     Args:
         source: calibration images.
-        effort: how much is tried.
+        effort: decides how many images are drawn.
     """
 
     def __init__(self, source: Source, effort: Effort = Effort.NORMAL) -> None:
@@ -61,11 +62,11 @@ class CalibrationImages:
         self._outputs: dict[Hashable, Sequence[Mapping[str, np.ndarray]]] = {}
 
     def draw(self, artifact: Artifact, *, for_moves: bool = False) -> Images:
-        """Return as many images as a network and the effort are worth, checking first.
+        """Return images for a network, their number depending on its cost and the effort.
 
         Args:
-            artifact: calibrated.
-            for_moves: as many as tell which move is good; those that choose among ranges are among them.
+            artifact: a calibrated artifact.
+            for_moves: return enough images to judge moves; they include those that choose ranges.
 
         Raises:
             DataError: a sample does not load.
@@ -85,7 +86,7 @@ class CalibrationImages:
         )
 
     def draw_unasked(self, artifact: Artifact) -> list[Feeds]:
-        """Return images that neither choose nor check anything of `draw`, as many as check moves at most.
+        """Return further images that no `draw` returns, at most as many as check moves.
 
         Raises:
             DataError: a sample does not load.
@@ -99,7 +100,7 @@ class CalibrationImages:
         return self._feeds(artifact, sorted(without(drawn, others), key=_by_key))
 
     def _first(self, count: int) -> list[Sample]:
-        """So many samples, in the order of their keys."""
+        """The first `count` samples of the choice by content, sorted by key."""
         if count not in self._samples:
             chosen = choose_samples(self.source, num_images=count, seed=0)
             self._samples[count] = sorted(chosen, key=_by_key)
@@ -116,7 +117,7 @@ class CalibrationImages:
         return self._loaded[key]
 
     def measured(self, model: ir.Model) -> tuple[str, ...]:
-        """Return the names of what is measured of a float network, see `differentiable_outputs`."""
+        """Return the names of the tensors of a float network to measure; see `differentiable_outputs`."""
         if model not in self._measured:
             self._measured[model] = differentiable_outputs(model)
         return self._measured[model]
@@ -124,12 +125,12 @@ class CalibrationImages:
     def outputs(
         self, model: ir.Model, tensors: Sequence[str], images: Sequence[Feeds]
     ) -> Sequence[Mapping[str, np.ndarray]]:
-        """Return what a float network gives for each of some images that were drawn here.
+        """Return the outputs of a float network for each of some images drawn here; kept for later calls.
 
         Args:
-            model: the network; it is not changed any more.
-            tensors: names of what it gives.
-            images: of this object.
+            model: the network, which must not change any more.
+            tensors: names of the tensors to return.
+            images: images that this object returned.
 
         Raises:
             ExecutionError: it cannot be opened or run.
@@ -144,7 +145,7 @@ class CalibrationImages:
         return self._outputs[key]
 
     def run_ahead(self, artifact: Artifact, drawn: Images) -> None:
-        """Run the float network on all images of a draw at once, where weights cost most and there is room.
+        """Run the float network on all images of a draw at once, if weights cost most and memory suffices.
 
         Raises:
             ExecutionError: it cannot be opened or run.
@@ -168,13 +169,13 @@ class CalibrationImages:
     def to_check(
         self, artifact: Artifact, *, for_moves: bool = False, reference: ir.Model | None = None
     ) -> CheckImages | None:
-        """Return the check images; None where there is nothing to measure.
+        """Return the check images; None if there is nothing to measure.
 
         Args:
-            artifact: calibrated.
+            artifact: a calibrated artifact.
             for_moves: see `draw`.
-            reference: the float network, where that of the artifact was changed; where it lacks a tensor that
-                is measured there, there is nothing to measure.
+            reference: the float network to compare with, if the artifact's own was changed; if a measured
+                tensor is missing in it, there is nothing to measure.
 
         Raises:
             DataError: a sample does not load.
@@ -196,13 +197,13 @@ def _by_key(sample: Sample) -> bytes:
 
 @dataclass(frozen=True)
 class CheckImages:
-    """Calibration images that choose nothing but what is kept of things chosen on others.
+    """Calibration images that decide whether a choice, made on other images, is kept.
 
     Attributes:
         feeds: the check images.
         others: the images that choose.
         measured: names of the tensors that are measured.
-        measure: by the float network's outputs on the check images.
+        measure: the error measure from the float network's outputs on the check images.
     """
 
     feeds: Sequence[Feeds]
@@ -211,11 +212,11 @@ class CheckImages:
     measure: Measure
 
     def with_unasked(self, artifact: Artifact, images: CalibrationImages) -> CheckImages:
-        """Return the check images, and those that nothing was asked yet (`draw_unasked`).
+        """Return the check images, and further images not used before (`draw_unasked`).
 
         Args:
-            artifact: the one that the check images were drawn for.
-            images: from which they were drawn.
+            artifact: the artifact that the check images were drawn for.
+            images: the images that they were drawn from.
 
         Raises:
             DataError: a sample does not load.
@@ -234,12 +235,12 @@ class CheckImages:
         """Return the errors of another network's outputs ``[images, parts]``, Q/DQ computed as written.
 
         Args:
-            model: nobody else reads it meanwhile.
+            model: the network, changed during the call, so nothing else may read it meanwhile.
 
         Raises:
             ExecutionError: it cannot be opened or run.
         """
-        with tapped_here(model, self.measured):  # made to be measured: a copy would take longer
+        with tapped_here(model, self.measured):  # changed in place, as a copy takes longer
             session = open_session(model, Execution.FLOAT)
         try:
             return self.measure.errors(outputs_of(model, session.run, self.feeds))

@@ -1,15 +1,15 @@
-"""The stage: ranges are chosen by what they do to the outputs, on calibration images.
+"""The stage that chooses ranges by their effect on the outputs, on calibration images.
 
-1. Every rule for all tensors is run on a few images, the check images. The best one is what the others are
-   measured by. Where ranges are chosen anew and the network is far from float, the best few are checked
-   again on more images, and more choose.
-2. On other images each tensor's thresholds (all rules', and a grid between) are scored by the error of the
-   outputs, to first order (`trtbuild.search.ranges.first_order`); each scale takes the least.
-3. What was chosen is run on the check images: for all tensors, and for those alone of which more is expected.
-   It is kept only if it is better there than the best rule, and not by the luck of some images.
+1. Each rule, used for all tensors, is run on a few images, the check images. The best one is the baseline. If
+   ranges are chosen again and the network is far from float, the best few rules are checked again on more
+   images, and more images are used in step 2.
+2. On other images, each scale's thresholds (of all rules, and a grid between) are scored by the first-order
+   error of the outputs (`trtbuild.search.ranges.first_order`); each scale takes the best.
+3. These thresholds are run on the check images: for all scales, and for those alone with the most expected
+   gain. They are kept only if they are better than the best rule, and not just by chance on some images.
 
-Everything is decided by content and fixed seeds, so the same network and images give the same ranges,
-whatever the machine's speed, as long as the limit of time does not stop the search.
+All decisions depend on content and fixed seeds. So the same network and images give the same ranges on
+machines of any speed, unless the time limit stops the search.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _log = logging.getLogger(__name__)
 BY_EFFECT = "effect"
 """The method of a calibration whose ranges were chosen here."""
 
-# Of the tensors, those of which most is expected; the others keep the best rule's range.
+# Shares of the scales, those with the most expected gain; the others keep the best rule's range.
 _SHARES = (1.0, 0.5, 0.25, 0.1)
 _NUM_SHOWN = 12
-# Where ranges are chosen anew, those that there are count as one more rule.
+# If ranges are chosen again, the present ranges count as one more rule.
 _AS_BEFORE = "as before"
 _NUM_RULES_CHECKED_AGAIN = 3
 
@@ -72,14 +72,14 @@ def choose_ranges(
     deadline: Deadline = NEVER,
     progress: Progress = silent,
 ) -> Artifact:
-    """Return the artifact with the ranges that serve its outputs best, of the method `BY_EFFECT`.
+    """Return the artifact with the ranges that give the least error of its outputs, of method `BY_EFFECT`.
 
-    Where there is nothing to measure by (a single image, no output of floating point, no histograms), the
-    artifact comes back as it was, with a record that says why.
+    If nothing can be measured (a single image, no floating-point output, no histograms), the artifact is
+    returned unchanged, with a record that says why.
 
     Args:
-        artifact: calibrated, with its histograms; of the method `BY_EFFECT`, ranges are chosen anew.
-        images: of the calibration data.
+        artifact: calibrated, with histograms; if its method is `BY_EFFECT`, ranges are chosen again.
+        images: calibration images.
         deadline: no step begins later.
         progress: told of every run.
 
@@ -109,7 +109,7 @@ def choose_ranges(
 
 
 def error_when_chosen(artifact: Artifact) -> float | None:
-    """Return the error of an artifact's ranges on the check images; None where they were not chosen last."""
+    """Return the error of an artifact's ranges on the check images; None if the last stage was another."""
     details = artifact.history[-1].details if artifact.history else {}
     if not details or artifact.history[-1].stage != _STAGE:
         return None
@@ -118,7 +118,7 @@ def error_when_chosen(artifact: Artifact) -> float | None:
 
 @dataclass(frozen=True)
 class _Tried:
-    """One choice of all ranges: what it is called, root -> range, and its errors ``[check images]``."""
+    """One choice of all ranges: its name, root -> range, and its errors ``[check images]``."""
 
     name: str
     amaxes: Mapping[str, float]
@@ -126,12 +126,12 @@ class _Tried:
 
     @property
     def error(self) -> float:
-        """Of all images; the measure's signals are those of all, so it does not grow with their number."""
+        """The error on all images; relative to their whole signal, so it does not grow with their number."""
         return float(self.errors.sum())
 
 
 class _Choice:
-    """Choices of all ranges, held against each other on the check images."""
+    """Compares choices of all ranges on the check images."""
 
     def __init__(
         self,
@@ -173,11 +173,11 @@ class _Choice:
         return Measure.of(outputs, parts_of(self._model, self._measured))
 
     def try_rules(self) -> None:
-        """Check every rule for all tensors, one in any case."""
+        """Check every rule for all tensors; at least one, even after the deadline."""
         self._try(self._rules, self._deadline)
 
     def check_again_on(self, images: Sequence[Feeds]) -> None:
-        """Check the best rules again on more images; the others stay out."""
+        """Check the best rules again on more images, and drop the others."""
         if len(images) <= len(self._checking):
             return
         few = sorted(self._tried, key=lambda one: one.error)
@@ -186,7 +186,7 @@ class _Choice:
         self._try({rule.name: rule.amaxes for rule in few[:_NUM_RULES_CHECKED_AGAIN]}, NEVER)
 
     def _try(self, choices: Mapping[str, Mapping[str, float]], deadline: Deadline) -> None:
-        """Check choices of ranges, by name; where some were checked, as many as begin before `deadline`."""
+        """Check choices of ranges, by name, until `deadline`; at least one is checked in all."""
         waiting = list(choices.items())
         at_a_time = self._open.choices_at_a_time(self._checking)
         while waiting and not (self._tried and deadline.is_over):
@@ -204,14 +204,14 @@ class _Choice:
 
     @property
     def best(self) -> _Tried:
-        """The best of what is better than the best rule; if nothing is, that rule."""
+        """The best choice that is better than the best rule; that rule if none is."""
         rules = [one for one in self._tried if one.name in self._rules]
         rule = min(rules, key=lambda one: one.error)
         better = [one for one in self._tried if is_less(one.errors, rule.errors)]
         return min((rule, *better), key=lambda one: one.error)
 
     def try_first_order(self, images: Sequence[Feeds], num_directions: int) -> None:
-        """Score thresholds on `images`, and check what they choose."""
+        """Score thresholds on `images`, and check the best ones."""
         base = self.best
         try:
             scores = FirstOrder(self._model, self._placement, self._scales, self._measured)
@@ -229,14 +229,14 @@ class _Choice:
             del draws[: len(some)]
             scores.add(some, measure)
             self._step(len(some))
-            # of an image all draws are run, or none
+            # stop between images only, so that every image used has all its draws
             if self._deadline.is_over and not (draws and draws[0].seed):
                 break
         scores.close()
         self._try_shares(base, scores.errors(self._places(base)))
 
     def _places(self, choice: _Tried) -> dict[SharedScale, int]:
-        """Where the thresholds of a choice stand among those of each scale."""
+        """Scale -> index of the threshold nearest to a choice's."""
         return {
             scale: thresholds.nearest(max(choice.amaxes[root] for root in scale.roots))
             for scale, thresholds in self._scales.items()
@@ -262,7 +262,7 @@ class _Choice:
     def _with(
         self, amaxes: Mapping[str, float], chosen: Mapping[SharedScale, float]
     ) -> dict[str, float]:
-        """Ranges in which the given scales have the given thresholds."""
+        """`amaxes` with the given thresholds for the given scales."""
         found, widest = dict(amaxes), self._rules["minmax"]
         for scale, amax in chosen.items():
             for root in scale.roots:
@@ -270,7 +270,7 @@ class _Choice:
         return found
 
     def result(self, artifact: Artifact) -> Artifact:
-        """The artifact with the best choice, and its record."""
+        """The artifact with the best choice and a record of all."""
         best, ranges = self.best, dict(self._calibration.ranges)
         rules = {rule: amaxes for rule, amaxes in self._rules.items() if rule in RULES}
         for name, amax in best.amaxes.items():

@@ -1,4 +1,4 @@
-"""What each threshold of each scale does to the outputs, to first order, from gradients of a few images."""
+"""First-order effect of each threshold of each scale on the outputs, from gradients on a few images."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 __all__ = ["Draw", "FirstOrder", "Gradients"]
 
 
-# Bytes of values and gradients that images which are run together may take.
+# Most bytes of values and gradients of images that are run together.
 _ROOM = 1 << 26
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What a run for gradients goes by.
+    """One run for gradients: an image and a random v.
 
     Attributes:
-        feeds: an image.
-        image: its place in the measure.
-        seed: of the random v.
+        feeds: the image.
+        image: its index in the measure.
+        seed: seed of the random v.
     """
 
     feeds: Feeds
@@ -48,23 +48,23 @@ class Draw:
 
 @dataclass(frozen=True)
 class _Pair:
-    """Where a tensor would be rounded: what its quantized readers read, and the gradient by that."""
+    """Names of two tensors: a copy that only the INT8 readers of a tensor read, and the gradient by it."""
 
     read: str
     gradient: str
 
 
 class Gradients:
-    """Values of tensors, and gradients of the outputs by what readers read of them through a pair.
+    """Values of quantized tensors, and gradients of the outputs by them as read through Q/DQ pairs.
 
     Args:
         model: the float network.
         placement: where its Q/DQ go.
-        tensors: quantized ones.
-        outputs: the tensors that are measured.
+        tensors: names of quantized tensors.
+        outputs: names of the tensors that are measured.
 
     Attributes:
-        gain_together: whether several draws take less time than as many runs.
+        gain_together: whether one run of several draws is faster than one run for each.
 
     Raises:
         ModelError: the network has no backward network.
@@ -92,17 +92,17 @@ class Gradients:
 
     @property
     def reached(self) -> Collection[str]:
-        """The tensors that the outputs depend on."""
+        """The tensors on which the outputs depend."""
         return self._pairs.keys()
 
     def run(
         self, draws: Sequence[Draw], measure: Measure
     ) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]:
-        """Return for each draw tensor -> its values and gradient.
+        """Return for each draw: tensor -> its values and gradient.
 
         Args:
-            draws: what is run; together where that is faster, see `trtbuild.search.together`.
-            measure: by which errors count.
+            draws: the draws to run; together if that is faster, see `trtbuild.search.together`.
+            measure: the error measure.
         """
         if self._session is None:
             return [{} for _ in draws]
@@ -119,29 +119,29 @@ class Gradients:
         ]
 
     def _drawn(self, draw: Draw, measure: Measure) -> Feeds:
-        """The random v, by the inputs that take it."""
+        """The random v, by the names of the inputs that take it."""
         random = np.random.default_rng([draw.seed, draw.image])
         return {
             given: measure.seed(draw.image, output, random) for output, given in self._seeds.items()
         }
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         if self._session is not None:
             self._session.close()
 
 
 class FirstOrder:
-    """Scores thresholds by the error of the outputs that rounding one tensor makes, the others in float.
+    """Scores thresholds by the error of the outputs if the tensors of one scale are rounded, others in float.
 
     Args:
         model: the float network.
         placement: where its Q/DQ go.
-        scales: those of the placement, and the thresholds that each may have.
-        outputs: the tensors that are measured.
+        scales: the scales of the placement, each with its possible thresholds.
+        outputs: names of the tensors that are measured.
 
     Attributes:
-        draws_at_a_time: so many are run together; more than 1 where that is faster, and there is room.
+        draws_at_a_time: how many draws are run together; more than 1 if that is faster and memory suffices.
 
     Raises:
         ModelError: the network has no backward network.
@@ -165,11 +165,11 @@ class FirstOrder:
         return [name for name in scale.tensors if name in self._gradients.reached]
 
     def add(self, draws: Sequence[Draw], measure: Measure) -> None:
-        """Add the errors of images, each along one random v.
+        """Add the errors of images, each for one random v.
 
         Args:
-            draws: what is run together, no more than `draws_at_a_time`; the first one tells that.
-            measure: by which errors count.
+            draws: the draws to run together, at most `draws_at_a_time`, which each call updates.
+            measure: the error measure.
         """
         for draw, found in zip(draws, self._gradients.run(draws, measure)):
             self._count(draw.image, found)
@@ -184,13 +184,13 @@ class FirstOrder:
                 errors[scale] = errors.get(scale, 0.0) + self._errors_of(scale, found)
 
     def errors(self, base: Mapping[SharedScale, int]) -> dict[SharedScale, np.ndarray]:
-        """Return what each threshold of a scale costs, ``float64[k]``; scales without gradients are left out.
+        """Return the error of each threshold of a scale, ``float64[k]``, for scales with gradients.
 
-        Images count alike: each one's errors are shares of what all scales cost it together. The output of a
-        Softmax hardly moves where it is sure, so that one image with a doubt would decide everything.
+        Each image has the same weight: its errors are divided by their sum over all scales. Otherwise one
+        doubtful image would decide everything, as the output of a Softmax hardly changes where it is certain.
 
         Args:
-            base: scale -> the place of the threshold by which the sum is taken.
+            base: scale -> index of the threshold that is used for this sum.
         """
         found: dict[SharedScale, np.ndarray] = {}
         for errors in self._errors.values():
@@ -203,7 +203,7 @@ class FirstOrder:
     def _errors_of(
         self, scale: SharedScale, found: Mapping[str, tuple[np.ndarray, np.ndarray]]
     ) -> np.ndarray:
-        """The error by each threshold of a scale; what its tensors do adds up before it is squared."""
+        """The error of each threshold of a scale; effects of its tensors are added before squaring."""
         amaxes = self._scales[scale].amaxes
         together, apart = np.zeros(len(amaxes)), np.zeros(len(amaxes))
         for name in self._reached(scale):
@@ -213,14 +213,14 @@ class FirstOrder:
         return np.asarray(together**2 + apart)
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._gradients.close()
 
 
 def _read_apart(
     model: ir.Model, placement: Placement, names: set[str]
 ) -> tuple[ir.Model, dict[str, str]]:
-    """A copy in which the readers that read through a pair read an Identity; tensor -> what they read."""
+    """A copy in which readers through a Q/DQ pair read an Identity instead; and tensor -> its Identity."""
     copy = model.clone()
     taken, nodes = Names(copy), nodes_by_name(copy.graph)
     values = values_by_name(copy.graph)
@@ -235,7 +235,7 @@ def _read_apart(
             copy.graph.insert_before(copy.graph[0], identity)
         else:
             copy.graph.insert_after(producer, identity)
-        # an output of the network keeps the tensor; what rounding does there goes through nothing else
+        # an output of the network keeps the tensor: rounding it has no effect through other nodes
         for reader in (one for one in placement.consumers[name] if one.node != GRAPH_OUTPUT):
             nodes[reader.node].replace_input_with(reader.index, given)
         reads[name] = given.name

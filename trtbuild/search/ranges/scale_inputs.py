@@ -1,4 +1,4 @@
-"""A Q/DQ network whose scales are inputs: one session runs it with any ranges, or with several at once."""
+"""A Q/DQ network with its scales as inputs: one session runs it with any ranges, or with several at once."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenScales"]
 
-# Bytes of all quantized tensors together, of which a run holds a few at a time.
+# Most bytes of all quantized tensors together; a run holds only some of them at a time.
 _ROOM = 1 << 27
 _FLOAT_BYTES = 4
 
 
 class OpenScales:
-    """TensorRT's form of a network, opened once, that takes the range of every tensor with each run.
+    """TensorRT's form of a network, opened once; each run gets the ranges of all tensors.
 
-    Where images gain by being run together and nothing mixes them, and every quantized tensor has a row for
-    each image, a scale holds for one row: a batch then holds each image several times, once for each choice
-    of ranges.
+    If images are faster together (`trtbuild.search.together`), do not mix, and every quantized tensor has one
+    row per image, each row gets a scale of its own: a batch then has each image several times, once for each
+    choice of ranges.
 
     Args:
         model: the float network.
         placement: where its Q/DQ go.
-        calibration: ranges of all its tensors; which tensors get a pair does not change with ranges.
-        tensors: names of the tensors that a run gives.
+        calibration: ranges of all its tensors; other ranges do not change which tensors get a Q/DQ pair.
+        tensors: names of the tensors that a run returns.
 
     Raises:
         InputError: a tensor that needs a range has none.
@@ -78,7 +78,7 @@ class OpenScales:
         self._session = open_session(quantized, Execution.FLOAT)
 
     def choices_at_a_time(self, images: Sequence[Feeds]) -> int:
-        """Return how many choices of ranges are run together: 1, or as many as there is room for."""
+        """Return how many choices of ranges are run together: 1, or as many as memory allows."""
         if not self._is_by_row or stacked(images) is None:
             return 1
         return int(max(1, _ROOM // max(1, self._row_bytes * len(images))))
@@ -86,12 +86,12 @@ class OpenScales:
     def outputs(
         self, images: Sequence[Feeds], choices: Sequence[Mapping[str, float]]
     ) -> list[list[Mapping[str, np.ndarray]]]:
-        """Return for each choice of ranges the outputs of each image; a choice more costs no run of its own.
+        """Return for each choice of ranges the outputs of each image, from one run if choices share it.
 
         Args:
             images: each with a batch of one.
-            choices: of each, tensor -> range, of every root of the placement; those that nothing may clip
-                keep all that was seen.
+            choices: each maps every root of the placement to its range. Unclipped roots keep the range of
+                all values seen.
         """
         rows = stacked(list(images) * len(choices)) if self._is_by_row else None
         if rows is not None and len(images) > 1:
@@ -106,12 +106,12 @@ class OpenScales:
         ]
 
     def _run(self, feeds: Feeds, choice: Mapping[str, float]) -> dict[str, np.ndarray]:
-        """Run once, all rows with the same ranges."""
+        """Run once, with the same ranges for all rows."""
         count = len(next(iter(feeds.values()))) if self._is_by_row else 1
         return self._session.run({**feeds, **self._scales([choice] * count)})
 
     def _scales(self, choices: Sequence[Mapping[str, float]]) -> Feeds:
-        """What the inputs for scales take, of a choice a row; without rows, of the first."""
+        """The values of the scale inputs, with one choice of ranges per row; without rows, of the first."""
         found: dict[str, np.ndarray] = {}
         each = [{**choice, **self._whole} for choice in choices]
         for name, (given, dtype) in self._inputs.items():
@@ -122,7 +122,7 @@ class OpenScales:
         return found
 
     def close(self) -> None:
-        """Give the memory back."""
+        """Free the memory."""
         self._session.close()
 
 
@@ -136,7 +136,7 @@ def _pairs(quantized: ir.Model) -> list[ir.Node]:
 
 
 def _have_rows(quantized: ir.Model, pairs: Iterable[ir.Node]) -> bool:
-    """Whether all that is quantized has the batch of the inputs in front, and int8 steps from zero on."""
+    """Whether all quantized tensors have the inputs' batch as first axis, and int8 with zero point 0."""
     batch = batch_of(quantized)
     zeros = [array(node.inputs[2]) for node in pairs]
     are_zero = all(one is not None and one.dtype == np.int8 and not one.any() for one in zeros)
@@ -144,7 +144,7 @@ def _have_rows(quantized: ir.Model, pairs: Iterable[ir.Node]) -> bool:
 
 
 def _rows_of_zeros(quantized: ir.Model, pairs: Iterable[ir.Node]) -> str:
-    """Let all pairs read their zero points, of each row, from one new input; its name."""
+    """Let all pairs read per-row zero points from one new input; return its name."""
     name = Names(quantized).fresh("zero_points")
     zeros = ir.Value(name=name, type=ir.TensorType(ir.DataType.INT8), shape=ir.Shape([None]))
     quantized.graph.inputs.append(zeros)
@@ -158,7 +158,7 @@ def _rows_of_zeros(quantized: ir.Model, pairs: Iterable[ir.Node]) -> str:
 def _make_inputs(
     quantized: ir.Model, pairs: Iterable[ir.Node], *, by_row: bool
 ) -> dict[str, tuple[str, np.dtype[np.generic]]]:
-    """Make inputs of the scales of activations; quantized tensor -> name and type of its scale."""
+    """Turn the scales of activations into inputs; return quantized tensor -> name and type of its scale."""
     graph, found = quantized.graph, {}
     for node in pairs:
         data, scale = node.inputs[0], node.inputs[1]
@@ -176,7 +176,7 @@ def _make_inputs(
 
 
 def _values_of_a_sample(calibration: Calibration, roots: Iterable[str]) -> float:
-    """How many values a quantized tensor has for one sample, by what was counted of its largest root."""
+    """How many values a quantized tensor has for one sample, by the counts of its largest root."""
     num_samples = max(1, int(calibration.provenance.get("num_samples", 1)))
     counted = (calibration.ranges[root].num_values for root in roots if root in calibration.ranges)
     return max(counted, default=0) / num_samples

@@ -1,4 +1,4 @@
-"""Which quantized tensors have one scale together, and the thresholds that it can have."""
+"""Which quantized tensors share a scale, and the thresholds that a scale can have."""
 
 from __future__ import annotations
 
@@ -34,9 +34,10 @@ RULES: Mapping[str, tuple[str, Mapping[str, float]]] = {
 
 BETWEEN = "between the rules"
 
-# Thresholds nearer to each other than this round nearly alike: a tenth of a bit is 7 %.
+# Thresholds closer than this factor round almost the same: 7 % is a tenth of a bit.
 _SAME = 1.05
-# Below the narrowest rule, too: rules look at the tensor alone, and what reads it may cut large values off.
+# Divisors of the smallest threshold, for narrower ones: rules know only the tensor, but its readers may clip
+# large values.
 _BELOW = (1.4, 2.0, 2.8, 4.0, 8.0)
 _MOST = 12
 
@@ -46,8 +47,8 @@ class SharedScale:
     """Quantized tensors with one scale.
 
     Attributes:
-        roots: the tensors whose ranges decide it; the widest does.
-        tensors: of the quantized tensors, those that round anew; the others hold what these gave.
+        roots: the tensors whose ranges decide the scale; the widest range is taken.
+        tensors: the tensors whose Q/DQ change values; the others only pass on values rounded by these.
     """
 
     roots: frozenset[str]
@@ -70,7 +71,7 @@ def shared_scales(model: ir.Model, placement: Placement) -> tuple[SharedScale, .
 
 
 def _moved(model: ir.Model, placement: Placement) -> set[str]:
-    """The quantized tensors that only hold, moved or joined, what their maker has read through a pair."""
+    """The quantized tensors whose values are only moved or joined from inputs already rounded."""
     read = {c for readers in placement.consumers.values() for c in readers}
     found = set()
     for node in model.graph:
@@ -89,15 +90,15 @@ class Thresholds:
     """The thresholds that a scale can have.
 
     Attributes:
-        amaxes: ascending, float32.
-        names: of each: the rule that gives it.
+        amaxes: the thresholds, ascending, float32.
+        names: for each, the rule that it comes from.
     """
 
     amaxes: np.ndarray
     names: tuple[str, ...]
 
     def nearest(self, amax: float) -> int:
-        """Return the place of the threshold nearest to `amax`."""
+        """Return the index of the threshold nearest to `amax`."""
         return int(np.argmin(np.abs(np.log(self.amaxes / np.float32(amax)))))
 
 
@@ -112,7 +113,7 @@ def rule_amaxes(histograms: Mapping[str, Histogram]) -> dict[str, dict[str, floa
 def thresholds_of(
     scale: SharedScale, rules: Mapping[str, Mapping[str, float]]
 ) -> Thresholds | None:
-    """Return what the rules give for a scale, and a grid between; None where all was zero.
+    """Return the rules' thresholds for a scale, and a grid between and below; None if all values are zero.
 
     Args:
         scale: the scale.
