@@ -73,7 +73,7 @@ class ExecutionError(ModelError):
 
     Args:
         message: for a user.
-        reason: ONNX Runtime's part of it.
+        reason: the part of the message that ONNX Runtime wrote.
     """
 
     def __init__(self, message: str, reason: str = "") -> None:

@@ -74,7 +74,7 @@ class SectionedCommand(click.Command):
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._examples = examples
-        # a command that shows all at once takes it as well, for those who ask for it everywhere
+        # short commands, whose --help shows every option, accept it too: so it works with every command
         self.params.append(
             click.Option(
                 ["--help-all"], is_flag=True, is_eager=True, expose_value=False,

@@ -163,7 +163,7 @@ def _asked_to_stop(error: BaseException) -> BaseException | None:
 
 def _is_unread(error: BaseException) -> bool:
     """Whether standard output was closed by its reader, such as ``| head``; drops further output if so."""
-    # Rich and Click turn it into an exit; Click's only other trace is a wrapper around standard output
+    # Rich and Click turn a BrokenPipeError into SystemExit; Click then also wraps standard output
     seen = error.__context__ if isinstance(error, SystemExit) else error
     wrapped = type(sys.stdout).__name__.endswith("PacifyFlushWrapper")
     if not (isinstance(seen, BrokenPipeError) or (wrapped and isinstance(error, SystemExit))):

@@ -93,7 +93,7 @@ def _by_base_name(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
 
 
 def _entry_for(name: str, names: Mapping[str, int], entries: Mapping[str, Sequence[str]]) -> str:
-    """The entry with the path `name`, or the only one where one of the two paths ends in the other."""
+    """The entry with the path `name`; or the only entry whose path ends in `name`, or that `name` ends in."""
     if name in names:
         return name
     fitting = [
@@ -200,7 +200,7 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
             f"'{','.join(header)[:_MOST_SHOWN]}'."
         )
     files = [number for number, title in enumerate(columns) if title in _FILE_COLUMNS]
-    if len(files) > 1:  # a name beside a file is the class's name
+    if len(files) > 1:  # in a table that also has a file column, `name` is the class's name
         files = [number for number in files if columns[number] != "name"]
     if len(files) != 1 and len(columns) > 1:
         others = ", ".join(f"'{title}'" for title in header if title.lower() != _LABEL_COLUMN)

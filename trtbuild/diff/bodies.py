@@ -25,7 +25,7 @@ def read_by(node: ir.Node) -> tuple[ir.Value | None, ...]:
 def described_bodies(
     node: ir.Node, attributes_of: Callable[[ir.Node], Iterator[str]]
 ) -> Iterator[str]:
-    """Describe a node's bodies without using names: operators, attributes, constants, and who reads what.
+    """Describe a node's bodies without names: operators, attributes, constants, and which node reads what.
 
     Args:
         node: any node; one without bodies has no description.

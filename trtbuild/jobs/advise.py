@@ -62,7 +62,7 @@ class DataAdvice:
         num_samples: number of distinct samples.
         num_tensors: number of observed tensors.
         repeated: number of samples that are equal, to the bit, to another one.
-        duplicates: groups of samples that say the same; the first one can stand for the others.
+        duplicates: groups of near-duplicate samples; the first of each group suffices.
         outliers: samples that alone decide ranges.
         rule: threshold rule for the subset.
         within: by how much the subset's thresholds may differ, as a share.

@@ -235,7 +235,7 @@ def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
 
 
 def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session]:
-    """Open the engine and, before it, the engine to compare with, twice, if there is one."""
+    """Return the opened engine; an engine to compare with comes before it, and a second time after it."""
 
     def opened(path: Path) -> Session:
         session = open_whole(path, recipe.backend, recipe.tensorrt)

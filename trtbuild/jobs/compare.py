@@ -97,7 +97,7 @@ def verification_batches(
         progress("verify", done, None)
 
 
-# Limits of which only the outputs show whether they can be judged.
+# Limits that cannot be judged for every network: only the outputs of the float network show it.
 _BY_OUTPUTS = frozenset(
     {"min_agreement", "min_top1_agreement", "min_topk_agreement", "max_top1_drop"}
 )

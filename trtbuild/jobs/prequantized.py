@@ -1,4 +1,4 @@
-"""Builds a network that is in INT8 already with its own scales: fills gaps; float is the reference."""
+"""Builds a network that came in INT8: its scales stay, missing ones are added; float is the reference."""
 
 from __future__ import annotations
 

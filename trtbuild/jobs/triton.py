@@ -60,7 +60,7 @@ class TritonEntry:
         folder: the model's folder in the repository.
         config: content of its ``config.pbtxt``.
         files: path -> description.
-        notes: what the server needs, or must be told.
+        notes: what the server needs, and options to start it with.
     """
 
     folder: Path

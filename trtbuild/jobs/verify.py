@@ -159,7 +159,8 @@ def verify(
         reference = _reference(recipe.reference, artifact, engine, axes)
         source = _source(recipe.data, reference.inputs)
         comparison = _compared(recipe, artifact, (reference, engine), source, progress)
-        account = account_for(recipe.data, verify=source)  # code must have been read once before
+        # after the comparison, because samples from Python code are known only once they are read
+        account = account_for(recipe.data, verify=source)
     finally:
         engine.close()
     given = recipe.reference

@@ -1,7 +1,8 @@
 """Limits on speed, compared with the intervals of latencies.
 
-A limit holds or fails if the whole interval lies on one side of it. Otherwise nothing can be said, wherever
-the figure itself lies: a busy machine is no reason to refuse an engine, nor to ship it.
+A limit holds or fails if the whole interval lies on one side of it. Otherwise the result is
+"cannot tell", wherever the figure itself lies: a busy machine is no reason to refuse an engine, nor to
+ship it.
 """
 
 from __future__ import annotations

@@ -77,8 +77,7 @@ class LatencyVerdict:
         ratio: candidate / base, above 1 is slower; its interval covers `CONFIDENCE` and the noise.
         margin_percent: smaller differences count as the same.
         noise_percent: by how much the interval is widened on both sides.
-        smallest_visible_percent: the smallest difference that this measurement could have told from
-            none.
+        smallest_visible_percent: the smallest difference that this measurement could have shown.
         batch_size: batch size of both.
     """
 

@@ -164,7 +164,7 @@ class _Writer:
         self._finish(node, made, input_at(node, form.scale), input_at(node, form.zero))
 
     def move_floats(self, node: ir.Node) -> None:
-        """Make a node that moves integers move the floats that they stand for."""
+        """Let a node that only moves elements, such as Reshape, move the dequantized floats instead."""
         source = node.inputs[0]
         assert source is not None
         scale, zero = self._parameters[source]

@@ -111,7 +111,7 @@ def _bars(plot: Bars) -> str:
 
 
 def _dots(plot: Dots) -> str:
-    """A plot whose height depends on its number of rows; the axis begins at 0."""
+    """One row per name, with a dot for each series; the axis begins at 0."""
     values = [v for series in plot.series.values() for v in series if not math.isnan(v)]
     axis = Axis(0.0, max([1.0, *values]), plot.unit)
     height = _TOP + _ROW * len(plot.rows) + BOTTOM

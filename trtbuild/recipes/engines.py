@@ -159,7 +159,7 @@ class EngineRecipe:
 
     @property
     def may_search(self) -> bool:
-        """Whether a missed limit starts a search for what stays float."""
+        """Whether a missed limit starts a search for the layers to keep in float."""
         has_budget = self.tune is not None and bool(self.gate.limits)
         return self.calibrates and has_budget and not self.weights_only
 

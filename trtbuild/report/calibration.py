@@ -155,7 +155,7 @@ def _figures(choices: Mapping[str, Calibration]) -> dict[str, Any]:
 
 
 def early_stop_lines(early_stop: EarlyStop) -> Iterator[Line]:
-    """Return how a calibration that may stop early has ended, and the tensors whose halves disagree."""
+    """Say how many samples a calibration with early stop used, and where the halves' thresholds differ."""
     used = f"{early_stop.num_used} of {early_stop.num_given} samples were used"
     share = f"{100 * early_stop.share:.3g} %"
     if not early_stop.apart:

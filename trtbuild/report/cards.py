@@ -129,7 +129,7 @@ def _capital(text: str) -> str:
 def speed_card(
     verdict: LatencyVerdict, title: str = "Speed", limits: Iterable[SpeedFinding] = ()
 ) -> Card:
-    """Return what the interval allows to say about the speed.
+    """Return the card about the speed: only what the interval shows.
 
     Args:
         verdict: verdict on the two latencies.

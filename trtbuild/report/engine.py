@@ -234,7 +234,7 @@ def _layers(result: EngineResult) -> Section:
 def _plots(result: EngineResult) -> Iterator[Bars]:
     """Histograms, with the threshold, of the tensors whose INT8 costs the outputs most.
 
-    If that is not known, those with the lowest SQNR of their own.
+    If that is not known, of the tensors whose own SQNR is lowest.
     """
     calibration = result.artifact.calibration
     if calibration is None or calibration.histograms is None:

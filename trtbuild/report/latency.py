@@ -153,7 +153,7 @@ def latency_section(
 
 
 def _percentile(value_ms: float, share: float, num_runs: int) -> str:
-    """A percentile; empty with so few runs that none lies beyond it: it would only be the longest run."""
+    """A percentile; empty if it would only be the longest run, because there are too few runs."""
     return f"{value_ms:.3f}" if num_runs * (1.0 - share) > 1.0 - 1e-9 else ""
 
 

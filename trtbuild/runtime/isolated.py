@@ -58,7 +58,7 @@ def started_ahead(path: Path) -> Iterator[None]:
     """Start a process in advance for the first `IsolatedProcess` of the block.
 
     It takes as long to start as this process takes to import what a job needs. It ends with the block if
-    nobody has used it.
+    it was not used.
 
     Args:
         path: path of the network, which need not exist. For a file of more than `_LARGE` bytes no process is

@@ -114,7 +114,7 @@ def joined(address: str | None) -> Iterator[Cluster]:
     try:
         if not before:
             ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    except Exception as error:  # of no other class where Ray's processes start too slowly
+    except Exception as error:  # Ray raises a plain Exception if its processes start too slowly
         ray.shutdown()
         what = (
             "no Ray cluster can be started here" if address is None

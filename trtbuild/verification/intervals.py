@@ -293,7 +293,7 @@ def samples_needed(estimate: Estimate, limit: float, num_samples: int) -> int | 
         num_samples: how many samples the estimate comes from.
 
     Returns:
-        None where it cannot be told: the figure lies on the limit, or has no interval.
+        None if unknown: the figure equals the limit, or has no interval.
     """
     below = limit < estimate.value
     half = estimate.value - estimate.low if below else estimate.high - estimate.value

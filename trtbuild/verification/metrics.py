@@ -205,7 +205,8 @@ class OutputMetrics:
         """Take one batch.
 
         Args:
-            reference: the float output; its first axis is the images, else all of it is one row.
+            reference: the float output. If its first axis is not the images, the whole output counts as
+                one row.
             candidate: the same output of the network under test.
             names: the images' names.
         """

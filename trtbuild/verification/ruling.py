@@ -62,7 +62,7 @@ FAR_SQNR_DB = 20.0
 _LEAST_FIGURES = {"%": 80.0, "dB": 25.0}
 
 # Whoever sets a limit on one of these has judged how far outputs may be from float. A limit on the max error
-# judges nothing: it is in the output's own unit, so a large one says nothing.
+# is none of them: it is in the output's own unit, and may be so large that every output passes.
 _ON_DISTANCE = ("SQNR of", "cosine of", "relative L2 of")
 
 # The name of the figure that the limit on top-1 against labels applies to.
@@ -193,7 +193,7 @@ def floors(
     """Return what lies below the floor, the furthest below first; empty if nothing does.
 
     The main figure of a task must be at least 80 % (25 dB of PSNR), unless ``--min-agreement`` judges it, and
-    must say something (`trtbuild.verification.tasks.base.TaskScore.doubt`). Without a measured task, each
+    be meaningful (`trtbuild.verification.tasks.base.TaskScore.doubt` is empty). Without a measured task, each
     float output must have `FAR_SQNR_DB` in its worst part, unless a limit on outputs or on top-1 judges it.
     Every output must have 3 dB even if something else is judged. Two exceptions: boxes, since suppression
     changes their order; and a network that was trained after it was float and whose task is judged, since it

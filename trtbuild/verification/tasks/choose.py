@@ -191,7 +191,7 @@ def _detect(
 
 
 def _by_output(model: ir.Model, *, has_labels: bool) -> str | None:
-    """The task of a network with one output, if the end of its graph tells."""
+    """The task of a network with one output; None if the end of its graph does not show it."""
     output = model.graph.outputs[0]
     shape, end = dims(output), end_of(output)
     if shape is None or len(model.graph.outputs) != 1:

@@ -59,7 +59,7 @@ def _is_suppressed(model: ir.Model, shapes: Sequence[Dims]) -> bool:
 
 
 def _one_output(model: ir.Model, shape: Dims, parts: Sequence[Part]) -> Detector | None:
-    """YOLO's single output, boxes then scores; where its parts begin tells the versions apart."""
+    """YOLO's single output, boxes then scores; the versions differ in where its parts begin."""
     starts = [part.start for part in parts]
     at_box_end = [part for part in parts if part.start == 4]
     if not at_box_end or set(starts[: starts.index(4)]) - {0, 2}:

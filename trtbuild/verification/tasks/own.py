@@ -44,13 +44,13 @@ class OwnJudge(Judge):
     1, count as wrong and right answers. A class is made once, called the same way, and asked for ``result()``
     at the end. The figure's name is the judge's attribute ``title``, or else the judge's name.
 
-    The judge is also called with outputs that are surely wrong, until it tells some of them from float's own.
-    If it never does, its figure means nothing, and `TaskScore.doubt` says so.
+    The judge is also called with outputs that are surely wrong, until it scores some of them lower than
+    float's. If it never does, its figure means nothing, and `TaskScore.doubt` says so.
 
     Args:
         name: the judge's name, as the user gave it.
         judge: the judge itself.
-        telling: names of judges that have told wrong outputs from right ones and are not tested again.
+        telling: names of judges that scored wrong outputs lower; they are not tested again.
     """
 
     def __init__(
