@@ -187,7 +187,7 @@ def decoding(kind: type[TrtbuildError], text: str, remedy: str = "") -> Iterator
         raise
     except Exception:
         from calibrators import (
-            errors,  # here: the package loads NumPy, and most calls meet no error
+            errors,  # imported here: the package loads NumPy, and most calls meet no error
         )
 
         with errors.decoding(kind, text, remedy):
@@ -229,7 +229,7 @@ def _kind_of(error: Exception) -> type[TrtbuildError] | None:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message that suggests the nearest of `known` names; empty if none is near."""
-    import difflib  # here: most calls meet no error
+    import difflib  # imported here: most calls meet no error
 
     found = difflib.get_close_matches(name, known, 1)
     return f" (did you mean '{found[0]}'?)" if found else ""

@@ -55,7 +55,8 @@ def system_name() -> str:
 
 def package_versions(*packages: str) -> dict[str, str]:
     """Return name -> version for the installed ones of `packages` (names as for pip)."""
-    from importlib.metadata import PackageNotFoundError, version  # here: it takes 20 ms to load
+    # imported here: it takes 20 ms to load
+    from importlib.metadata import PackageNotFoundError, version
 
     found = {}
     for package in packages:

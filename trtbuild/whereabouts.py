@@ -36,7 +36,7 @@ class _Page:
     """Memory that this process shares with its forked children."""
 
     def __init__(self) -> None:
-        import mmap  # here: most processes share nothing
+        import mmap  # imported here: most processes share nothing
 
         self._memory = mmap.mmap(-1, _SIZE)
         self._network = "a network"

@@ -107,7 +107,7 @@ def _is_alone() -> bool:
 
 def _end_with(parent: int) -> None:
     """Let the system kill this process when its parent ends."""
-    import ctypes  # here: help does not need it
+    import ctypes  # imported here: help does not need it
 
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent has ended already

@@ -41,7 +41,7 @@ LABEL_KEY = "label"
 
 _RANK_OF_IMAGES = 4
 
-# Number of items after which a source may be endless; calibration rarely needs so many.
+# After this many items a source may be endless; calibration rarely needs as many.
 _MANY = 20_000
 
 _log = logging.getLogger(__name__)
@@ -387,7 +387,7 @@ def _is_part(value: Any) -> bool:
 
 
 def _is_image(value: Any) -> bool:
-    from PIL import Image  # here: files of arrays do not need it
+    from PIL import Image  # imported here: files of arrays do not need it
 
     return isinstance(value, Image.Image)
 

@@ -87,7 +87,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
 
 
 def _check_labels(recipe: EngineRecipe) -> None:
-    """Refuse a limit on top-1 where files hold the samples and no file their classes; code may give both."""
+    """Refuse a limit on top-1 if samples come from files, but no labels; code may give labels itself."""
     data = recipe.data
     named = data.data if data.verify_data is None else data.verify_data
     are_files = data.random_data or (isinstance(named, str | Path) and Path(named).exists())

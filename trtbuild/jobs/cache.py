@@ -145,7 +145,7 @@ def convert(recipe: ConvertRecipe) -> Converted:
 def _check_is_network(path: Path) -> None:
     """Refuse a cache where a network is needed: its scales need the network that they belong to."""
     if not path.is_file():
-        return  # reading it as a network reports it
+        return  # an error when the network is read
     with path.open("rb") as file:
         begins_as_cache = file.read(len(_CACHE_BEGINS)) == _CACHE_BEGINS
     if begins_as_cache:

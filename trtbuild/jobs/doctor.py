@@ -79,7 +79,7 @@ def examine(folder: Path | None = None) -> list[Finding]:
 
 def abilities(findings: list[Finding]) -> list[Ability]:
     """Say what will work here, from what was found."""
-    from trtbuild.backends.tensorrt import TensorRTBackend  # here: it loads onnx
+    from trtbuild.backends.tensorrt import TensorRTBackend  # imported here: it loads onnx
 
     reaches = [f.part for f in findings if f.part in PROVIDERS and f.state is State.OK]
     has_runtime = any(f.part == "ONNX Runtime" and f.state is State.OK for f in findings)

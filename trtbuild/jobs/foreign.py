@@ -119,7 +119,7 @@ def open_whole(path: Path, backend: str | Backend, options: OpenOptions | None) 
         ModelError: ONNX Runtime lacks one of its operators; the message names it.
         TrtbuildError: as in `open_engine`.
     """
-    from trtbuild.backends.opening import open_engine  # here: reading networks does not need it
+    from trtbuild.backends.opening import open_engine  # imported here: often not needed
 
     try:
         return open_engine(path, backend, options)

@@ -369,7 +369,7 @@ def built_by(recipe: EngineRecipe) -> str:
 
 
 def _again(recipe: EngineRecipe, added: dict[str, str], skip: str) -> str:
-    if skip == "--calibrator":  # and its options
+    if skip == "--calibrator":  # its options have no effect without it
         recipe = replace(recipe, calibrate=replace(recipe.calibrate, method_options={}))
     target = str(recipe.model) if recipe.export is None else recipe.export.source.name
     words = ("--int8",) if recipe.int8 else ()

@@ -148,7 +148,7 @@ def _files_read(place: Path) -> Iterator[Path]:
     """The file itself and, for a network, the files with its weights."""
     yield place
     if place.suffix.lower() == _NETWORK and place.is_file():
-        from trtbuild.model import weight_files  # here: it loads onnx
+        from trtbuild.model import weight_files  # imported here: it loads onnx
 
         yield from weight_files(place)
 

@@ -85,7 +85,7 @@ def open_fp16(
     folder = stack.enter_context(temporary_folder())
     options = request.options
     if options.timing_cache is not None:
-        # a copy: the manifest refers to the cache as the INT8 engine left it, or was pinned to
+        # a copy: the manifest describes the cache as the INT8 build left it, or as the lock pinned it
         timings = folder / "timings"
         if options.timing_cache.is_file():
             shutil.copyfile(options.timing_cache, timings)

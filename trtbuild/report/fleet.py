@@ -51,5 +51,5 @@ def _row(target: FleetTarget) -> tuple[Cell, ...]:
 
 
 def _reason(target: FleetTarget) -> Line:
-    """Under the table, since a sentence in its last column would be as narrow as a word."""
+    """A line under the table; in its last column, sentences would be as narrow as a word."""
     return Line(f"{target.name}: {target.reason}", _TONES.get(target.outcome, Tone.NOTE))

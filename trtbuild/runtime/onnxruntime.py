@@ -80,10 +80,10 @@ class _Stop:
         self._opening: list[ort.SessionOptions] = []
 
     def heed(self, options: ort.SessionOptions) -> None:
-        """Let what is opened with `options` be given up.
+        """Let `set` also stop the opening of a network with `options`.
 
         Raises:
-            ExecutionError: it has been already.
+            ExecutionError: `set` was called before.
         """
         self._opening.append(options)
         if self._is_set:
@@ -91,22 +91,22 @@ class _Stop:
             raise ExecutionError(f"the network is not opened: {reason}.", reason)
 
     def set(self) -> None:
-        """Give up all that is opened, and all that would be."""
+        """Stop the networks that are being opened, and refuse to open more."""
         self._is_set = True
         for options in self._opening:
             options.set_load_cancellation_flag(True)
 
 
-# What a thread of `opening_beside` heeds.
+# The stop signal of the threads of `opening_beside`.
 _STOP: ContextVar[_Stop | None] = ContextVar("stop", default=None)
 
 
 @contextmanager
 def opening_beside(threads: int = 1) -> Iterator[ThreadPoolExecutor]:
-    """Give threads that open networks while the block does something else; they end with the block.
+    """Yield threads that open networks while the block does something else; they end with the block.
 
-    Where the block raises, as at Ctrl-C, what is being opened is given up, which may take ONNX Runtime many
-    seconds, and what has not begun is not begun.
+    If the block raises an error, or Ctrl-C stops it, networks are no longer opened: to finish may take ONNX
+    Runtime many seconds. Waiting tasks do not start.
     """
     stop = _Stop()
     with ThreadPoolExecutor(threads, initializer=_STOP.set, initargs=(stop,)) as pool:
@@ -303,7 +303,7 @@ def _is_mapped(model: ir.Model | Path) -> bool:
     from trtbuild.model.reading import read_as_written
     from trtbuild.model.writing import bytes_on_disk, num_weights
 
-    if isinstance(model, Path):  # count as for its model, so that all processes decide the same
+    if isinstance(model, Path):  # count as for its model: all processes decide the same
         if bytes_on_disk(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
             return False
         model = read_as_written(model)
@@ -417,7 +417,8 @@ def _write_besides(
 
 def _write_optimized(options: ort.SessionOptions, path: Path) -> None:
     options.optimized_model_filepath = str(path)
-    options.add_session_config_entry("session.disable_prepacking", "1")  # it is not run
+    # the session never runs, so its weights need not be packed
+    options.add_session_config_entry("session.disable_prepacking", "1")
     prefix = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{prefix}file_name", f"{path.name}.data")
     options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")

@@ -341,7 +341,8 @@ def _held(figure: _Figure, gate: Gate) -> Iterator[tuple[str, Finding]]:
     settled = has_none or not estimate.low < limit < estimate.high
     # one wrong answer may be luck; two, where none is allowed, rarely are
     passed = beyond <= 0 or (not settled and beyond < figure.step)
-    from trtbuild.verification.intervals import samples_needed  # here: it loads NumPy, for help too
+    # imported here: help does not need NumPy
+    from trtbuild.verification.intervals import samples_needed
 
     needed = None if settled else samples_needed(estimate, limit, figure.num_images)
     found = Finding(

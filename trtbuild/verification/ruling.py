@@ -170,7 +170,7 @@ def samples_needed(doubtful: Sequence[Finding]) -> str:
     known = [count for count in needed if count is not None]
     if not known:
         return "more samples"
-    unit = 10 ** max(len(str(max(known))) - 2, 0)  # the estimate is not good to a third digit
+    unit = 10 ** max(len(str(max(known))) - 2, 0)  # only two digits of the estimate mean anything
     most = f"{-(-max(known) // unit) * unit:,} samples"
     return f"about {most}" if len(known) == len(needed) else f"at least {most}"
 

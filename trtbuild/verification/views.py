@@ -115,7 +115,7 @@ def _fitted(pixels: Pixels) -> Pixels:
     factor = LONGEST_SIDE / max(pixels.shape[:2])
     if factor >= 1:
         return pixels
-    from PIL import Image  # here: most pictures are small enough
+    from PIL import Image  # imported here: most pictures are small enough
 
     size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
     small = Image.fromarray(pixels).resize((size[0], size[1]), Image.Resampling.BILINEAR)

@@ -53,7 +53,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = _Parent()
     logging.basicConfig(handlers=[_LogToParent(parent)], level=logging.INFO)
-    with contextlib.suppress(MissingError):  # the job says so
+    with contextlib.suppress(MissingError):  # the job raises it again
         installed(parent.product)
     job, *arguments = parent.job()
     jobs: dict[str, Callable[..., Any]] = {"build": _build, "find_refusals": _find_refusals}
@@ -146,7 +146,7 @@ class _ErrorsToParent(deque[tuple[str, str]]):
 
 
 def _build(parent: _Parent, blueprint: Blueprint, has_data: bool) -> Built:
-    from trtbuild.backends.tensorrt.builder import build_plan  # here: parsing does not need it
+    from trtbuild.backends.tensorrt.builder import build_plan  # not needed to parse
     from trtbuild.backends.tensorrt.shape_inputs import BuildData
 
     tensorrt = installed(parent.product)

@@ -41,7 +41,7 @@ _WITHOUT_KERNEL = frozenset({"NonMaxSuppression"})
 _SEEN_IN = 10701  # 1.7.1
 
 WHOLE = "(the network)"
-"""Stands for a node where the parser names none."""
+"""Placeholder for the node if the parser names none."""
 
 _MOST_AXES = 8
 _NO_TYPES = frozenset(
@@ -100,7 +100,7 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
         OptionError: a plugin library does not load.
         MissingError: TensorRT does not start, for example without a GPU; TensorRT for RTX starts without one.
     """
-    proto = parse_proto(path)  # NVIDIA's parser accepts empty files, and some others
+    proto = parse_proto(path)  # NVIDIA's parser accepts empty files and some that are not ONNX
     first = _errors(tensorrt, path, plugins)
     without_kernel = _without_kernel(tensorrt, path, proto)
     if not first:

@@ -221,9 +221,8 @@ class OpenedEngine:
         return [self._spec(name) for name in names if self.native.get_tensor_mode(name) == wanted]
 
     def _spec(self, name: str) -> TensorSpec:
-        from trtbuild.model.signature import (
-            TensorSpec,  # here: it loads onnx, which looking needs not
-        )
+        # imported here: it loads onnx, which is not needed to read layers
+        from trtbuild.model.signature import TensorSpec
 
         kind = self.native.get_tensor_dtype(name)
         dtype = self.tensorrt.numpy_dtype(kind, name)
@@ -248,7 +247,7 @@ class OpenedEngine:
         ]  # fmt: skip
 
     def _range(self, name: str, profile: int) -> ShapeRange:
-        if self.is_on_host(name):  # values, not shapes, are bounded there
+        if self.is_on_host(name):  # its profile bounds the values, not the shape
             shape = tuple(int(dim) for dim in self.native.get_tensor_shape(name))
             return ShapeRange(shape, shape, shape)
         shapes = self.native.get_tensor_profile_shape(name, profile)

@@ -53,7 +53,7 @@ def explain_refusal(plan: Path, reason: str, here: Mapping[str, str], backend: s
         backend: name of the backend that tried to open it.
     """
     built: Mapping[str, str] = {}
-    with contextlib.suppress(InputError):  # without a manifest only TensorRT's own words are known
+    with contextlib.suppress(InputError):  # without a manifest only TensorRT's error is known
         record = recorded_engine(plan)
         built = record.details.get("machine", {}) if record is not None else {}
     differs = [

@@ -88,16 +88,17 @@ RTX = Product(
 )
 
 
-# What plans begin with, and where the version of their builder stands, a byte a number. Source: NVIDIA's
-# ``sampleEngines.cpp`` for TensorRT; plans of TensorRT for RTX 1.7.1.116 have the second tag, and that there.
+# The bytes at the beginning of a plan, and the position of its builder's version: one byte for each number.
+# Source: NVIDIA's ``sampleEngines.cpp`` for TensorRT. Plans of TensorRT for RTX 1.7.1.116 have the second tag
+# and the same position.
 _PLAN_TAGS = (b"ftrt", b"vtrt")
 _MAJOR_AT = 24
 
 
 def product_of(plan: Path) -> Product:
-    """Return the product that a plan is for: by the version in the plan, else by its name."""
+    """Return the product that a plan is for: by the version in the plan, else by the file name."""
     head = b""
-    with contextlib.suppress(OSError), plan.open("rb") as file:  # who opens it says what is wrong
+    with contextlib.suppress(OSError), plan.open("rb") as file:  # opening it reports the error
         head = file.read(_MAJOR_AT + 1)
     if head.startswith(_PLAN_TAGS) and len(head) > _MAJOR_AT:
         return RTX if head[_MAJOR_AT] <= RTX.majors[1] else TENSORRT

@@ -115,7 +115,7 @@ def _best(scores: np.ndarray, label: int | None, names: Mapping[int, str]) -> An
     return Answer(text)
 
 
-# Half of the variation between samples is float's.
+# SQNR below which the engine's scores do not follow float's: the error has half of the signal's power.
 _FOLLOWS_DB = 3.0
 
 _TOP1 = ("top-1 of float", "top-1 of the engine")

@@ -193,7 +193,7 @@ def _are_boxes(found: Sequence[Detections], images: Images) -> bool:
     return are_scores and float(np.mean(is_box & is_near)) >= _MOST_OF_BOXES
 
 
-# Cells with a low score may hold any values.
+# Share of cells that must hold valid boxes; cells with a low score may hold any values.
 _MOST_OF_BOXES = 0.9
 
 
