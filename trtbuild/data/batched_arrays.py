@@ -26,7 +26,7 @@ class BatchedArrays:
     Attributes:
         arrays: input name -> array.
         axes: input name -> the axis of its array that runs over the samples. An axis of length 1 beside
-            longer ones means that the array holds for every sample, as does an array that is not listed.
+            longer ones means that the array is the same for every sample; so is an array that is not listed.
         num_rows: number of samples.
     """
 

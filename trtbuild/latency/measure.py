@@ -113,7 +113,7 @@ class _AtALook(Samples):
 
 @dataclass(frozen=True)
 class _AfterLooks(Samples):
-    """All samples at the end, if there were looks before."""
+    """The samples at the end of a measurement that was also looked at before; see the module."""
 
     confidence: ClassVar[float] = CONFIDENCE + len(_LOOKS) * _ERROR_OF_A_LOOK
 

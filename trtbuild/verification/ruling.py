@@ -96,7 +96,7 @@ def rule(
     names: Sequence[str] = (),
     compared: Iterable[Comparison] = (),
 ) -> Ruling:
-    """Return the answer.
+    """Return whether the engine may be shipped, and why.
 
     Args:
         verdicts: one for each network that was compared.
