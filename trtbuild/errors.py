@@ -94,7 +94,7 @@ class OptionError(InputError):
 
 
 class BudgetError(OptionError):
-    """This much cannot be removed from the network: what must stay exceeds the budget."""
+    """The network cannot be pruned that far: what must stay exceeds the budget."""
 
 
 class OutputError(InputError):

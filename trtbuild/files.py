@@ -250,7 +250,7 @@ def _locked_for_moves(directory: Path) -> AbstractContextManager[None]:
 
 
 def _is_ours(directory: Path) -> bool:
-    """Whether it is a folder of this process that goes when the work is done."""
+    """Whether it is a temporary folder of this process, which is deleted in the end."""
     return directory.name.startswith((_owned(_BUILDING), _owned(_TEMPORARY)))
 
 

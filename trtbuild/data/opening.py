@@ -1,6 +1,6 @@
 """Opens the data of a recipe: the samples that calibrate, and those that verify.
 
-Readers other than that for arrays are imported where they are used: no run needs all of them.
+Except for arrays, readers are imported when they are used, because no run needs all of them.
 """
 
 from __future__ import annotations
