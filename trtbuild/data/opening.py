@@ -15,6 +15,7 @@ from trtbuild.data.constants import WithConstants, constant_feeds
 from trtbuild.data.feeds import axes_of, image_input
 from trtbuild.data.image_files import LIST_SUFFIXES, images_below
 from trtbuild.data.samples import samples_per_batch
+from trtbuild.data.skipped import grouped
 from trtbuild.data.split import HELD_OUT_SHARE, choose_samples, split, without
 from trtbuild.errors import DataError
 from trtbuild.model import fixed_batch
@@ -239,6 +240,8 @@ def _images(
 ) -> Source:
     if path.is_dir() and next(path.iterdir(), None) is None:
         raise DataError(f"the folder '{path}' is empty; give one with images or arrays.")
+    if path.is_dir():
+        _check_holds_images(path)
     if len(inputs) != 1:
         raise DataError(
             f"'{path}' holds images, and the network has {len(inputs)} inputs; "
@@ -251,6 +254,18 @@ def _images(
         )
     image_input(inputs, preprocess)
     return _image_reader(path)(path, inputs[0], preprocess, skip_broken)
+
+
+def _check_holds_images(folder: Path) -> None:
+    """Refuse a folder of other files, before anything is asked of it that is for images."""
+    found = images_below(folder)
+    if found.images:
+        return
+    passed = "; ".join(map(str, grouped(found.others)))
+    raise DataError(
+        f"'{folder}' holds no image and no array (.npz, .npy) at its top"
+        f"{f'; passed over: {passed}' if passed else ''}."
+    )
 
 
 def _image_reader(path: Path) -> type[ImageFolder | ImageList | ImageTar]:

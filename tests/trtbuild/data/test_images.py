@@ -183,6 +183,16 @@ def test_what_is_passed_over_is_counted_and_named(tmp_path):
         list(opened(place))
 
 
+def test_a_folder_of_other_files_is_not_called_one_of_images(tmp_path):
+    (tmp_path / "x0.bin").write_bytes(bytes(12))
+    two = [spec(), TensorSpec("mask", np.dtype(np.float32), (None, 4))]
+    for inputs, preprocess in ([spec()], None), (two, None), ([spec()], Preprocess()):
+        with pytest.raises(
+            DataError, match=r"no image and no array .*the suffix \.bin is not read"
+        ):
+            open_source(str(tmp_path), inputs, preprocess)
+
+
 def test_tar_files_pass_over_the_same(tmp_path):
     place = folder(tmp_path, a_png=COLOURS)
     for name in ("._a.png", "b.heic"):
