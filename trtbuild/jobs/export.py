@@ -69,8 +69,12 @@ def module_values(target: Any, output: Path) -> dict[str, Any]:
         target: ``package.module:attribute`` of the module or its factory, or the module itself.
         output: the folder.
     """
-    is_named = isinstance(target, str)
-    name = target.rpartition(":")[2].rpartition(".")[2] if is_named else type(target).__name__
+    if isinstance(target, str):
+        name = target.rpartition(":")[2].rpartition(".")[2]
+    else:
+        from trtbuild.pytorch.copies import unwrapped
+
+        name = type(unwrapped(target)).__name__
     path = output / f"{name}.onnx"
     return {"model": path, "export": {"source": {"target": target}, "path": path}}
 

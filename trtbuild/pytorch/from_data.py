@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.data.callables import first_item, repeatable
 from trtbuild.errors import OptionError
+from trtbuild.pytorch.copies import unwrapped
 from trtbuild.pytorch.spec import InputSpec
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]
     samples; all else gives batches. Pixels (uint8) and floats get the type of the module's parameters.
 
     Args:
-        module: the network.
+        module: the network, or what ``torch.compile`` or ``DataParallel`` made of it.
         data: gives batches or samples; see `trtbuild.data.callables.CallableSource`.
 
     Raises:
-        OptionError: the data is a path or name, or None.
+        OptionError: the data is a path or name, or None; or ``forward`` names no input.
         DataError: the data is empty, or gives no arrays for ``forward``.
     """
     if data is None or isinstance(data, str | bytes) or hasattr(data, "__fspath__"):
@@ -38,7 +39,12 @@ def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]
             "a PyTorch module needs its input shape: input='1x3x224x224', or 'ids:1x128:int64:0..999' for "
             "others than floats; it is read off data that give batches as the module takes them."
         )
+    module = unwrapped(module)
     names = tuple(_required(module))
+    if not names:
+        raise OptionError(
+            "the module's forward names no input (*args alone): say what it takes, input='1x3x224x224'."
+        )
     data = repeatable(data, names)
     arrays = first_item(data, names)
     is_sample = _gives_samples(data)

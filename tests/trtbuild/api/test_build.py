@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,31 @@ def test_a_module_in_memory_is_exported_as_its_data_are(tmp_path) -> None:
     assert "python object: Sequential" in built.result.artifact.history[0].summary
     with pytest.raises(ModelError, match="which no file holds"):
         trtbuild.rebuild(built.manifest, tmp_path / "again", data=str(_saved(tmp_path, pixels)))
+
+
+@pytest.mark.parametrize("wrapper", ["compile", "nn.DataParallel"])
+def test_a_wrapped_module_takes_the_inputs_of_what_it_wraps(wrapper, tmp_path) -> None:
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(64, 5)
+    )
+    wrapped = attrgetter(wrapper)(torch)(module)
+    built = trtbuild.quantize(wrapped, torch.randn(40, 3, 6, 6), output=tmp_path, **FAST)
+    assert built.int8_model.name == "Sequential.int8.onnx"
+    specs = trtbuild.input_specs(trtbuild.load(built.recipe.model).source)
+    assert [spec.dims for spec in specs] == [("batch", 3, 6, 6)]
+
+
+def test_a_module_that_names_no_input_is_asked_for_it(tmp_path) -> None:
+    torch = pytest.importorskip("torch")
+
+    class Any(torch.nn.Module):
+        def forward(self, *inputs):
+            return inputs[0]
+
+    with pytest.raises(OptionError, match="forward names no input"):
+        trtbuild.quantize(Any(), torch.randn(4, 3), output=tmp_path)
 
 
 def _saved(folder: Path, pixels) -> Path:
