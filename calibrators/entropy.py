@@ -129,7 +129,7 @@ def _interval_logs(
 
 @functools.lru_cache(maxsize=8)
 def _rows(size: int, levels: int) -> tuple[slice, ...]:
-    """Where the table has the intervals of width 1, 2, ... bins; each width has those from bin 0, 1, ... on.
+    """Slices of the table for intervals of 1, 2, ... bins; each has the intervals starting at bin 0, 1, ...
 
     A level of w bins occurs only in candidates of less than (w + 1) * `levels` bins, which limits the starts.
     """

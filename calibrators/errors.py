@@ -1,9 +1,9 @@
 """The errors that calibrators raises, as one tree.
 
     CalibratorError
-    ├── ObservationError      values that cannot be counted, or a tensor that nobody asked for
+    ├── ObservationError      values that cannot be counted, or a tensor that is not to be observed
     ├── MethodError           an unknown method, an option it does not have, a value out of range
-    ├── MergeError            statistics of different things put together
+    ├── MergeError            statistics that do not belong together
     ├── CalibrationFileError  a calibration file that is damaged, foreign or too new
     ├── CacheError            a TensorRT calibration cache that cannot be read or written
     └── NotInstalledError     an optional package is not installed

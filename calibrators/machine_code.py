@@ -293,13 +293,13 @@ class Code:
 def machine_code(
     *kinds: Kind, flags: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorate a function that emits code, given `Code` and its arguments, to make the emitted function.
+    """Return a decorator that turns a function which emits code into the compiled function.
 
-    The result is compiled at its first call, runs without the interpreter lock, and takes the address (an
-    integer) of each array.
+    The emitting function gets `Code` and its arguments. The compiled one is compiled at its first call, runs
+    without the interpreter lock, and takes the address (an integer) of each array.
 
     Args:
-        kinds: kinds of the arguments: the decorated function gets an `Array` for `array_of`, else a `Number`.
+        kinds: kinds of the arguments: the emitting function gets an `Array` for `array_of`, else a `Number`.
         flags: see `Code`.
     """
 

@@ -111,7 +111,7 @@ class Listener(Protocol):
         ...
 
     def hear(self, outputs: Mapping[str, np.ndarray], label: int) -> None:
-        """Take the outputs of one sample, without a batch axis added, and the sample's class."""
+        """Take the outputs of one sample, each with the output's own axes, and the sample's class."""
         ...
 
 

@@ -114,7 +114,7 @@ def as_samples(feeds: Iterable[Feeds]) -> Iterator[Sample]:
 
 
 def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple[int, Sample]]]:
-    """Numbered samples in portions, one for each access of a thread to the queue; larger for small networks.
+    """Yield numbered samples in portions, which threads take from the queue; larger ones for small networks.
 
     A sample may take only a millisecond, and threads that access the queue less often wait less.
     """

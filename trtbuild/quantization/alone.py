@@ -1,4 +1,4 @@
-"""INT8 layers without another INT8 layer next to them: quantizing in and out serves them alone."""
+"""INT8 layers with no INT8 layer next to them: quantizing and rescaling around them serves no other layer."""
 
 from __future__ import annotations
 

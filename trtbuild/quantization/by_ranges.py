@@ -84,7 +84,7 @@ def place_by_ranges(
 
 
 def _covered(model: ir.Model, portable: Placement, calibration: Calibration) -> Placement:
-    """ONNX Runtime's placement without tensors of unknown range; a build for TensorRT may lack some."""
+    """ONNX Runtime's placement, without tensors of unknown range: TensorRT's form alone needs fewer."""
     if portable.observed <= calibration.ranges.keys():
         return portable
     known = with_neighbours(model, calibration.ranges).keys()

@@ -1,8 +1,8 @@
 """Operators whose input must not be rounded to eight bits.
 
 Softmax turns differences into ratios, and a normalisation divides by a spread that a few large channels
-dominate: both amplify the rounding error of small channels under a scale for all channels. Both compute in
-float, so rounding saves no kernel either.
+dominate. With one scale for all channels, both turn a rounding step into large errors of small channels. Both
+compute in float, so rounding saves no kernel either.
 """
 
 from __future__ import annotations

@@ -69,7 +69,8 @@ def propagate(model: ir.Model, known: Mapping[str, T]) -> dict[str, Propagated[T
 def _goes_backwards(node: ir.Node, source: ir.Value) -> bool:
     """Whether the scale of `node`'s output also fits its input `source`.
 
-    Not if `source` has other readers. An output of the network before a Relu has values that the Relu clips.
+    Not if `source` has other readers. Nor before a Relu if `source` is an output of the network: it shows the
+    values that the Relu clips.
     """
     if len(source.uses()) != 1:
         return False

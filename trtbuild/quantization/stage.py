@@ -57,10 +57,10 @@ def watched_tensors(model: ir.Model, request: PlacementRequest = ANYWHERE) -> tu
 
     Args:
         model: the float network.
-        request: what stays in float, and for which compiler Q/DQ are placed.
+        request: what stays in float, and the compiler to place Q/DQ for.
 
     Raises:
-        OptionError: a pattern or a name takes nothing out of INT8.
+        OptionError: a pattern matches nothing, or there is no group of a name.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
     placement = place(model, request)
@@ -74,7 +74,7 @@ def watched_by_all_targets(model: ir.Model) -> tuple[str, ...]:
     Raises:
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
     """
-    # targets that differ only in name get one placement; most placements of the others are equal, too
+    # targets that differ only in name are placed once; equal placements of others are dropped
     alike = {replace(target, name="", title=""): target for target in TARGETS.values()}
     placements = place_for(model, alike.values())
     placements = [one for at, one in enumerate(placements) if one not in placements[:at]]
@@ -116,7 +116,7 @@ def insert_qdq(artifact: Artifact, request: PlacementRequest | None = None) -> A
         request: what stays in float, and the compiler to place Q/DQ for; None for the artifact's own.
 
     Raises:
-        OptionError: a pattern or a name takes nothing out of INT8.
+        OptionError: a pattern matches nothing, or there is no group of a name.
         ModelError: the network has Q/DQ already, or a weight holds NaN or infinity.
         InputError: a tensor that needs a range has none, or all tensors were always zero.
     """

@@ -4,10 +4,10 @@ Both functions search for the shortest prefix of groups that passes in float. Fo
 (`fewest_in_order`) it is known which groups gain most: the result is the shortest prefix of that order,
 without groups that are not needed.
 
-For bisecting (`find_culprits`) nothing is known. Binary search finds the shortest prefix of the groups, in
-any order, that lets the network pass in float. Its last group is certainly at fault, as the network fails
-without it. This group is added to the result and stays float, and the search continues among the groups
-before it, until the result alone passes. For k groups of n this takes about ``2 + k (1 + log2 n)``
+For bisecting (`find_culprits`) nothing need be known: the groups may have any order. Binary search finds
+the shortest prefix that lets the network pass in float. Its last group is certainly at fault, as the network
+fails without it. This group is added to the result and stays float, and the search continues among the
+groups before it, until the result alone passes. For k groups of n this takes about ``2 + k (1 + log2 n)``
 evaluations, and k more to confirm.
 
 The result is minimal only if more groups in float never turn a pass into a fail. So each group is checked at

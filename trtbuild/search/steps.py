@@ -70,7 +70,7 @@ _WIDER = (1.1, 1.2)
 
 _SAME_AMAX = 1e-4
 
-# Ranges of one tensor that differ by no more than this share are not worth a run.
+# Ranges of one tensor that differ by at most this share are not tried separately.
 _SAME_RANGE = 0.03
 
 
