@@ -90,7 +90,7 @@ def run(
     from trtbuild.model.collecting import all_made_stays
     from trtbuild.runtime.isolated import started_ahead
 
-    with started_ahead(model):
+    with started_ahead(None if recipe.all_tensors else model):
         with all_made_stays():
             from trtbuild.jobs.calibrate import calibrate_file
 

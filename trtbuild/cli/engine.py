@@ -69,7 +69,7 @@ def command(
         return 0
     from trtbuild.runtime.isolated import started_ahead
 
-    with started_ahead(recipe.model):
+    with started_ahead(recipe.model if recipe.optimize.check else None):
         result = _built(model, recipe, given, files, out)
     from trtbuild.report.engine import engine_report
 

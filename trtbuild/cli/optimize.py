@@ -57,7 +57,7 @@ def command(
     from trtbuild.model.collecting import all_made_stays
     from trtbuild.runtime.isolated import started_ahead
 
-    with started_ahead(source), all_made_stays():
+    with started_ahead(source if recipe.options.check else None), all_made_stays():
         from trtbuild.jobs.optimize import optimize_file
 
         with out.progress() as progress:

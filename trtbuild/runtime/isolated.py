@@ -54,17 +54,18 @@ class MappedWeight:
 
 
 @contextlib.contextmanager
-def started_ahead(path: Path) -> Iterator[None]:
+def started_ahead(path: Path | None) -> Iterator[None]:
     """Start a process in advance for the first `IsolatedProcess` of the block.
 
     It takes as long to start as this process takes to import what a job needs. It ends with the block if
     it was not used.
 
     Args:
-        path: path of the network, which need not exist. For a file of more than `_LARGE` bytes no process is
-            started: passes rarely change such networks, and only changed ones are compared.
+        path: path of the network, which need not exist; None if nothing will be compared. No process is
+            started for a file of more than `_LARGE` bytes: passes rarely change such networks, and only
+            changed ones are compared.
     """
-    if path.is_file() and path.stat().st_size > _LARGE:
+    if path is None or (path.is_file() and path.stat().st_size > _LARGE):
         yield
         return
     process = _start()

@@ -14,7 +14,9 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from trtbuild.cli.main import run
 from trtbuild.errors import ExecutionError, OutOfTimeError
+from trtbuild.runtime.child import start_module
 from trtbuild.runtime.isolated import IsolatedProcess, started_ahead
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits are POSIX")
@@ -180,3 +182,37 @@ def test_a_process_that_died_before_it_was_wanted_is_not_blamed_on_a_network():
             session = isolated.open(DOUBLE, {"w": ir.tensor([3.0])})
             assert session.run({"x": np.ones(1, np.float32)})["y"] == 3
     assert children() == before
+
+
+NET = (
+    '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }'
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "are_compared"),
+    [
+        (("optimize", "net.onnx", "out.onnx"), True),
+        (("optimize", "net.onnx", "out.onnx", "--no-check"), False),
+        (("calibrate", "net.onnx", "--data", "data.npz", "-o", "c.json"), True),
+        (("calibrate", "net.onnx", "--data", "data.npz", "-o", "c.json", "--all-tensors"), False),
+    ],
+)
+def test_commands_that_compare_nothing_start_no_process_for_it(
+    words, are_compared, tmp_path, monkeypatch
+):
+    started = []
+
+    def start(*given, **options):
+        started.append(given)
+        return start_module(*given, **options)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "trtbuild.runtime.isolated.started_ahead", started_ahead
+    )  # as users have it
+    monkeypatch.setattr("trtbuild.runtime.isolated.start_module", start)
+    onnx.save(onnx.parser.parse_model(NET), "net.onnx")
+    np.savez("data.npz", x=np.ones((2, 4), np.float32))
+    assert run([*words, "-q"]) == 0
+    assert bool(started) is are_compared
