@@ -36,6 +36,7 @@ class Block(nn.Module):
         self.short = nn.Conv2d(inputs, outputs, 1, stride) if inputs != outputs else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the block's output; its size is divided by the stride."""
         y = self.norm2(self.conv2(self.norm1(self.conv1(x)).relu()))
         return (y + self.short(x)).relu()
 

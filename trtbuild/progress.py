@@ -20,9 +20,11 @@ _WITHIN = ": "
 
 
 class Progress(Protocol):
-    """Called with the name of the work, the amount done, and the total (None if not known)."""
+    """What is told how far a job is."""
 
-    def __call__(self, stage: str, done: int, total: int | None) -> None: ...
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Take the name of the work, the amount done, and the total (None if not known)."""
+        ...
 
 
 def silent(stage: str, done: int, total: int | None) -> None:

@@ -41,37 +41,43 @@ class CudaPython:
         from cuda.bindings import driver
 
         self.driver = driver
-        self.call("cuInit", 0)
-        self.device = self.call("cuDeviceGet", 0)
-        self.call("cuCtxPushCurrent", self.call("cuDevicePrimaryCtxRetain", self.device))
-        self.stream = int(self.call("cuStreamCreate", 1))  # 1: does not wait for the default stream
+        self._call("cuInit", 0)
+        self.device = self._call("cuDeviceGet", 0)
+        self._call("cuCtxPushCurrent", self._call("cuDevicePrimaryCtxRetain", self.device))
+        # 1: does not wait for the default stream
+        self.stream = int(self._call("cuStreamCreate", 1))
         self.memory = []
 
-    def call(self, function, *arguments):
+    def _call(self, function, *arguments):
         code, *results = getattr(self.driver, function)(*arguments)
         if int(code):
             sys.exit(f"{function} failed: {code.name}")
         return results[0] if results else None
 
     def allocate(self, nbytes):
-        self.memory.append(int(self.call("cuMemAlloc", max(1, nbytes))))
+        """Return the address of so many bytes, which `close` gives back."""
+        self.memory.append(int(self._call("cuMemAlloc", max(1, nbytes))))
         return self.memory[-1]
 
     def upload(self, address, array):
-        self.call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, self.stream)
+        """Copy an array to the device, behind what the stream does."""
+        self._call("cuMemcpyHtoDAsync", address, array.ctypes.data, array.nbytes, self.stream)
 
     def download(self, array, address):
-        self.call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self.stream)
+        """Copy device memory into an array, which holds it after `wait`."""
+        self._call("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self.stream)
 
     def wait(self):
-        self.call("cuStreamSynchronize", self.stream)
+        """Wait for all work of the stream."""
+        self._call("cuStreamSynchronize", self.stream)
 
     def close(self):
+        """Give memory, stream and context back."""
         for address in self.memory:
-            self.call("cuMemFree", address)
-        self.call("cuStreamDestroy", self.stream)
-        self.call("cuCtxPopCurrent")
-        self.call("cuDevicePrimaryCtxRelease", self.device)
+            self._call("cuMemFree", address)
+        self._call("cuStreamDestroy", self.stream)
+        self._call("cuCtxPopCurrent")
+        self._call("cuDevicePrimaryCtxRelease", self.device)
 
 
 class PyCuda:
