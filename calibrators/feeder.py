@@ -215,6 +215,7 @@ class BatchFeeder:
                 yield arrays
                 continue
             size = self._batch_size()
+            _check_rows(arrays, number)
             rest = {n: np.concatenate([rest[n], a]) if rest else a for n, a in arrays.items()}
             while min(len(array) for array in rest.values()) >= size:
                 yield {name: array[:size] for name, array in rest.items()}
@@ -242,3 +243,14 @@ class BatchFeeder:
                 f"{form.shape}, which the network is calibrated with."
             )
         return array
+
+
+def _check_rows(arrays: Mapping[str, np.ndarray], number: int) -> None:
+    """Check that all inputs of a batch have as many rows, so that rows of one sample stay together."""
+    (first, rows), *others = ((name, len(array)) for name, array in arrays.items())
+    for name, count in others:
+        if count != rows:
+            raise ObservationError(
+                f"calibration batch {number} has {rows} rows of input '{first}' and {count} of '{name}'; "
+                "give each input one row per sample."
+            )

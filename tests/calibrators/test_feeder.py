@@ -118,6 +118,21 @@ def test_batches_without_a_common_axis_are_passed_whole_or_refused() -> None:
             feeder.next(["x"])
 
 
+def test_a_batch_with_more_rows_of_one_input_is_refused() -> None:
+    """Cut into batches of the network, its rows would meet those of other samples."""
+    forms = {"a": _form(2, 1), "b": _form(2, 1)}
+    batches = [
+        {"a": np.ones((3, 1)), "b": np.ones((2, 1))},
+        {"a": np.ones((1, 1)), "b": np.ones((2, 1))},
+    ]
+    message = "batch 0 has 3 rows of input 'a' and 2 of 'b'"
+    with (
+        BatchFeeder(batches, forms, Memory()) as feeder,
+        pytest.raises(CalibratorError, match=message),
+    ):
+        feeder.next(["a", "b"])
+
+
 def test_has_more_takes_nothing() -> None:
     with BatchFeeder([{"x": np.ones((1, 1))}], {"x": _form(1, 1)}, Memory()) as feeder:
         assert feeder.has_more()
