@@ -37,7 +37,7 @@ from trtbuild.search.ranges.shared_scales import (
     shared_scales,
     thresholds_of,
 )
-from trtbuild.search.ranges.work import FAR
+from trtbuild.search.ranges.work import FAR, values_of_a_sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -145,6 +145,7 @@ class _Choice:
         assert calibration.histograms is not None
         self._model, self._placement, self._calibration = artifact.model, placement, calibration
         self._images, self._measured = images, images.measured(artifact.model)
+        self._num_values = values_of_a_sample(artifact)
         self._deadline, self._progress = deadline, progress
         self._histograms = calibration.histograms
         seen = {name: one for name, one in self._histograms.items() if one.num_values}
@@ -214,7 +215,9 @@ class _Choice:
         """Score thresholds on `images`, and check the best ones."""
         base = self.best
         try:
-            scores = FirstOrder(self._model, self._placement, self._scales, self._measured)
+            scores = FirstOrder(
+                self._model, self._placement, self._scales, self._measured, self._num_values
+            )
         except ModelError as error:
             _log.info("ranges are chosen without gradients: %s", error)
             return

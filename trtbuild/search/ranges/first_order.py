@@ -29,6 +29,7 @@ __all__ = ["Draw", "FirstOrder", "Gradients"]
 
 # Most bytes of values and gradients of images that are run together.
 _ROOM = 1 << 26
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class FirstOrder:
         placement: where its Q/DQ go.
         scales: the scales of the placement, each with its possible thresholds.
         outputs: names of the tensors that are measured.
+        num_values: how many values the quantized tensors have together for one image.
 
     Attributes:
         draws_at_a_time: how many draws are run together; more than 1 if that is faster and memory suffices.
@@ -154,12 +156,15 @@ class FirstOrder:
         placement: Placement,
         scales: Mapping[SharedScale, Thresholds],
         outputs: Sequence[str],
+        num_values: float,
     ) -> None:
         wanted = {name for scale in scales for name in scale.tensors}
         self._gradients = Gradients(model, placement, wanted, outputs)
         self._scales = scales
         self._errors: dict[int, dict[SharedScale, np.ndarray]] = {}
-        self.draws_at_a_time = 1
+        draw_bytes = 2 * _FLOAT_BYTES * num_values  # of each value there is a gradient
+        has_room = int(max(1, _ROOM // max(1, draw_bytes)))
+        self.draws_at_a_time = has_room if self._gradients.gain_together else 1
 
     def _reached(self, scale: SharedScale) -> list[str]:
         return [name for name in scale.tensors if name in self._gradients.reached]
@@ -168,14 +173,11 @@ class FirstOrder:
         """Add the errors of images, each for one random v.
 
         Args:
-            draws: the draws to run together, at most `draws_at_a_time`, which each call updates.
+            draws: the draws to run together, at most `draws_at_a_time`.
             measure: the error measure.
         """
         for draw, found in zip(draws, self._gradients.run(draws, measure)):
             self._count(draw.image, found)
-            if self._gradients.gain_together:
-                size = sum(array.nbytes for both in found.values() for array in both)
-                self.draws_at_a_time = max(1, _ROOM // max(1, size))
 
     def _count(self, image: int, found: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
         errors = self._errors.setdefault(image, {})
