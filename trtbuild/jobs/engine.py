@@ -455,7 +455,9 @@ def _write_network(artifact: Artifact, in_int8: ir.Model | None, output: Path) -
     ranges = output / f"{artifact.name}.calibration.json"
     keeps = calibration.histograms is not None
     write_bytes(ranges, calibration.to_bytes(histograms=keeps))
-    return {**files, ranges.name: "ranges of all tensors, for --calibration"}
+    # bias correction, channel scaling and the like are in the network with Q/DQ alone
+    of = "all tensors" if artifact.given_calibration is None else "the network as it was given"
+    return {**files, ranges.name: f"ranges of {of}, for --calibration"}
 
 
 def _request(artifact: Artifact, build: _Build, output: Path) -> BuildRequest:

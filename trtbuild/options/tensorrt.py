@@ -205,7 +205,8 @@ class TensorRTOptions(OpenOptions):
     )
     cache: Path | None = option(
         None,
-        "Use this TensorRT calibration cache; do not calibrate.",
+        "Build TensorRT 10's implicit INT8 with this calibration cache; the Q/DQ network beside it needs "
+        "--data all the same.",
         metavar="FILE",
         essential=True,
     )
