@@ -353,5 +353,5 @@ def test_one_sample_is_said_in_the_singular(folder: Path, tmp_path: Path, capsys
         *(capsys, "verify", folder / "float.onnx", folder / "int8.onnx"),
         *("--data", tmp_path / "one.npz"),
     )
-    assert "on 1 sample\n" in done.out
+    assert "on 1 sample" in done.out
     assert "1 samples" not in done.out + done.err
