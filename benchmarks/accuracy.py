@@ -1,18 +1,18 @@
-"""What INT8 leaves of real networks, judged by task: trtbuild, ONNX Runtime and, if installed, ModelOpt.
+"""Accuracy of real networks in INT8, judged by task: trtbuild, ONNX Runtime and, if installed, ModelOpt.
 
     python benchmarks/accuracy.py FOLDER [NAME...] [--tools TOOL...] [--calibration-seed N] [--others]
 
-FOLDER holds for each network NAME.onnx, NAME_calib.npz to calibrate with and NAME_eval.npz, other samples to
-judge on, each with one array an input; without names, all of it. NAME_labels.npy, where there is one, has the
-classes of the samples that judge: then points of top-1 that are lost are told as well. Every tool works in a
-process of its own (`accuracy_tasks.py`), one after another, and what it makes is compared with the float
-network by trtbuild's judge for the task that the network's outputs tell, so float is 100 by definition.
-TensorRT's form is run in ONNX Runtime with its optimizations off, so that it computes what it says; the
-portable engine with all of them, as it is deployed. With a seed, each tool gets half of the calibration data,
-drawn by it. On a busy machine --unlimited keeps trtbuild's limit of time from ending a search early; it
+For each network, FOLDER holds NAME.onnx, calibration samples in NAME_calib.npz and other samples for the
+evaluation in NAME_eval.npz, each file with one array per input. Without names, all networks are measured. An
+optional NAME_labels.npy has the classes of the evaluation samples; the lost top-1, in points, is reported
+then, too. Each tool runs in a process of its own (`accuracy_tasks.py`), one after another. trtbuild's judge
+for the task, found from the network's outputs, compares its result with float, so float is 100 by definition.
+TensorRT's form runs in ONNX Runtime without optimizations, which computes Q/DQ as written; the portable
+engine runs with all of them, as it is deployed. With a seed, each tool gets half of the calibration data,
+drawn by that seed. On a busy machine, --unlimited keeps trtbuild's time limit from ending a search early; it
 changes nothing where the limit is not reached.
 
-With --others, FOLDER holds networks that nothing was settled on. Results are added to
+With --others, FOLDER holds networks that no choice in trtbuild was based on. Results are added to
 benchmarks/results/accuracy.json (accuracy-seed-N.json, accuracy-others.json), one task at a time, and the
 tables in docs/accuracy-benchmark.md and README.md are made from the files that are there.
 """
@@ -87,7 +87,7 @@ def files(folder: Path, name: str) -> tuple[Path, Path, Path]:
 
 
 def measured(folder: Path, name: str, tool: str, extra: dict[str, Any], limit: float) -> Result:
-    """Do one task in a process of its own; an error is a result, too."""
+    """Run one task in its own process; an error is a result, too."""
     if tool.startswith("ModelOpt") and importlib.util.find_spec("modelopt") is None:
         return {"error": NOT_INSTALLED}
     paths = zip(("model", "calibration", "evaluation"), map(str, files(folder, name)))
@@ -125,7 +125,7 @@ def _installed(package: str) -> bool:
 
 
 def keep(path: Path, name: str, tool: str, found: Result) -> None:
-    """Add one task's result to the file; figures are not lost to a tool that is missing now."""
+    """Add one task's result to the file; a tool that is not installed now keeps its earlier figures."""
     stored: dict[str, dict[str, Result]] = json.loads(path.read_text()) if path.exists() else {}
     of_network = stored.setdefault(name, {})
     if found.get("error") != NOT_INSTALLED or tool not in of_network:
@@ -135,7 +135,7 @@ def keep(path: Path, name: str, tool: str, found: Result) -> None:
 
 
 def write_pages() -> None:
-    """Put the tables into the page, and the short one of the runs without a seed into the README."""
+    """Put the tables into the page, and the short table of the runs without a seed into the README."""
     found = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("accuracy*.json")}
     whole = found.get("accuracy", {})
     drawn = [found[stem] for stem in sorted(found) if stem.startswith("accuracy-seed-")]
@@ -154,7 +154,7 @@ def write_pages() -> None:
 def draws(
     whole: dict[str, dict[str, Result]], drawn: list[dict[str, dict[str, Result]]]
 ) -> list[str]:
-    """The default build with halves of the calibration data: one row a network."""
+    """The default build with halves of the calibration data: one row per network."""
     lines = [
         f"By half of the calibration data, {len(drawn)} draws: the mean, and the least to the most.\n",
         "| network | TensorRT's form | by all data | portable engine | by all data |",
@@ -178,7 +178,7 @@ def draws(
 
 
 def others_rows(networks: dict[str, dict[str, Result]]) -> list[str]:
-    """The default build, both forms: the task's figure, or where no task is told, SQNR alone."""
+    """The default build, both forms: the task's figure, or SQNR alone where the task is not known."""
     lines = [
         "| network | judged | TensorRT's form | its worst part, dB | portable engine | its worst part, dB |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -201,7 +201,7 @@ def others_rows(networks: dict[str, dict[str, Result]]) -> list[str]:
 
 
 def default_value(found: dict[str, dict[str, Result]], name: str, form: str) -> float | None:
-    """The task's figure of the default build in a form; None where it was not run."""
+    """The task's figure of one form of the default build; None where it was not run."""
     return value_of(found.get(name, {}).get(DEFAULT, {}).get("forms", {}).get(form))
 
 

@@ -1,14 +1,14 @@
-"""Which constants of the search does what INT8 leaves of networks depend on? Each is halved and doubled.
+"""On which constants of the search does the accuracy in INT8 depend? Each is halved and doubled.
 
     python benchmarks/accuracy_constants.py FOLDER [NAME...] [--samples N]
 
-FOLDER is that of `accuracy.py`. Each network is calibrated once; then ranges are chosen and moves tried with
-each constant at half and at twice its value, all others as they are, and the Q/DQ network in TensorRT's form
-is judged on the first N samples that calibration has not seen. What a setting does not change is not judged
-again. No limit of time ends a search, so the figures are those of any machine.
+FOLDER is that of `accuracy.py`. Each network is calibrated once. Then ranges are chosen and moves are tried
+with each constant at half and at twice its value and all others unchanged, and the Q/DQ network in TensorRT's
+form is judged on the first N samples that calibration has not seen. A setting that leaves the network
+unchanged is not judged again. No time limit ends a search, so every machine finds the same figures.
 
-A choice that one network carries alone shows by leaving that network out: of half, default and double the
-one that is best on all the others is judged on it. Results are added to
+Leaving one network out shows a choice that depends on this network alone: of half, default and double, the
+value that is best on all other networks is judged on the one left out. Results are added to
 benchmarks/results/accuracy-constants.json, one constant at a time, and the table in
 docs/accuracy-benchmark.md is made of that file.
 """
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 PATH = RESULTS / "accuracy-constants.json"
 START = "<!-- made by benchmarks/accuracy_constants.py -->\n"
 FACTORS = {"half": 0.5, "double": 2.0}
-# A decibel of the worst part decides between settings of the same figure, as in a search.
+# Between settings with the same figure, the SQNR of the worst part decides, as in a search.
 POINTS_PER_DB = 0.1
 
 Figures = dict[str, Any]
@@ -70,10 +70,10 @@ class Constant:
     """One constant of the search.
 
     Attributes:
-        what: what it is, for the table.
-        places: ``module.NAME`` of it, and of the copies that importing has made.
-        scaled: its value times a factor.
-        moves: whether it is one of the moves alone, so that the ranges before them stay.
+        what: its description in the table.
+        places: its ``module.NAME``, and those of modules that import it by name.
+        scaled: function that returns the value times a factor.
+        moves: whether only the moves read it, so that the ranges before them stay the same.
     """
 
     what: str
@@ -83,7 +83,7 @@ class Constant:
 
     @contextlib.contextmanager
     def at(self, factor: float) -> Iterator[object]:
-        """Have the constant at `factor` times its value; yield that."""
+        """Set the constant to `factor` times its value during the block; yield the new value."""
         found: object = None
         with contextlib.ExitStack() as stack:
             for place in self.places:
@@ -99,7 +99,7 @@ def _count(value: int, factor: float) -> int:
 
 
 def _of_work(field: str) -> Callable[[Any, float], Any]:
-    """Every level of work with one number in it scaled."""
+    """Return a function that scales one field in every level of work."""
 
     def scaled(levels: dict[Any, tuple[Work, ...]], factor: float) -> dict[Any, tuple[Work, ...]]:
         return {
@@ -111,12 +111,12 @@ def _of_work(field: str) -> Callable[[Any, float], Any]:
 
 
 def _from_one(value: float, factor: float) -> float:
-    """A ratio: its distance from one is scaled."""
+    """Scale a ratio's distance from one."""
     return float(value**factor)
 
 
 def _thinned(values: tuple[float, ...], factor: float) -> tuple[float, ...]:
-    """Candidates, half as dense or twice, between the same ends."""
+    """Candidates between the same ends, `factor` times as dense."""
     ordered = sorted(values)
     places = np.linspace(0, len(ordered) - 1, max(2, round(len(ordered) * factor)))
     return tuple(np.exp(np.interp(places, range(len(ordered)), np.log(ordered))).tolist())
@@ -153,7 +153,7 @@ CONSTANTS = (
 
 
 class Network:
-    """One network, calibrated, with what judges it."""
+    """One calibrated network and its judge."""
 
     def __init__(self, folder: Path, name: str, num_samples: int) -> None:
         path, calibration, evaluation = files(folder, name)
@@ -182,7 +182,7 @@ class Network:
         return choose_ranges(self._calibrated, CalibrationImages(self._source))
 
     def figures(self, constant: Constant | None = None, factor: float = 1.0) -> Figures:
-        """Return the figures with a constant at a factor, and a digest of the network."""
+        """Return the figures with `constant` scaled by `factor`, and a digest of the network."""
         with contextlib.ExitStack() as stack:
             if constant is not None:
                 stack.enter_context(constant.at(factor))
@@ -199,7 +199,7 @@ class Network:
         }
 
     def _remembered(self, name: str) -> Any:
-        """A function of the moves that is called once for each network."""
+        """Patch a function of `trtbuild.search.recalibration` so that it runs once per network."""
         recalibration = importlib.import_module("trtbuild.search.recalibration")
         function = getattr(recalibration, name)
 
@@ -255,7 +255,7 @@ def table(networks: dict[str, dict[str, dict[str, Figures]]]) -> str:
 
 
 def row(what: str, networks: dict[str, dict[str, dict[str, Figures]]]) -> str:
-    """One constant: what half and double change on average and at most, and what leaving out finds."""
+    """One constant: mean and largest change by half and double, and what leaving one network out finds."""
     scores = {
         name: {
             "default": score(found["default"]["default"]),

@@ -1,8 +1,8 @@
-"""What `benchmarks/accuracy.py` measures, one task a process: ``accuracy_tasks.py`` JSON.
+"""The measurements of `benchmarks/accuracy.py`, one task per process: ``accuracy_tasks.py`` JSON.
 
-The task comes as JSON in the first argument, the figures go as JSON to standard output. Seconds are those of
-the tool's whole call, on the wall and of all CPUs; peak memory is that of the process when the tool is done.
-Judging comes after both: by trtbuild's own judges, against the float network, on data that no tool has seen.
+The task comes as JSON in the first argument, the figures go as JSON to standard output. Seconds cover the
+tool's whole call, as wall time and as time of all CPUs; peak memory is that of the process when the tool is
+done. Then trtbuild's own judges compare the result with the float network on data that no tool has seen.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 Forms = dict[str, tuple[Path, Execution]]
 
 TENSORRT_FORM, PORTABLE = "TensorRT's form", "portable engine"
-# Of a build's record: what was done beyond ranges, and the share of the work that stays in float.
+# Parts of a build's record: the changes besides ranges, and the share of the work that stays in float.
 _MOVES = "moves"
 # The share of the calibration data that a seed leaves.
 SEEDED_SHARE = 0.5
@@ -56,11 +56,11 @@ PATHS = frozenset({"model", "calibration", "evaluation", "labels"})
 
 @dataclass(frozen=True)
 class Made:
-    """What a tool made.
+    """The result of a tool.
 
     Attributes:
         forms: the networks, and how each is run.
-        moves: what it did beyond choosing ranges, in its own words; empty where it does not tell.
+        moves: its other changes than ranges, in its own words; empty where it reports none.
     """
 
     forms: Forms
@@ -74,10 +74,10 @@ class Work:
     Attributes:
         tool: a key of `TOOLS`.
         model: the float network.
-        calibration, evaluation: ``.npz`` with one array an input; what calibrates, and what judges.
-        labels: ``.npy`` with the class of each sample of `evaluation`; None where there is none.
+        calibration, evaluation: ``.npz`` with one array per input, for calibrating and for judging.
+        labels: ``.npy`` with the class of each sample of `evaluation`, or None.
         seed: draws the part of the calibration data that is used; None uses all of it.
-        unlimited: whether no limit of time ends a search.
+        unlimited: whether a search has no time limit.
     """
 
     tool: str
@@ -89,7 +89,7 @@ class Work:
     unlimited: bool = False
 
     def feeds(self) -> dict[str, np.ndarray]:
-        """The calibration data as the seed leaves it."""
+        """The part of the calibration data that the seed draws."""
         with np.load(self.calibration) as stored:
             arrays = {name: stored[name] for name in stored.files}
         if self.seed is None:
@@ -100,7 +100,7 @@ class Work:
 
 
 def ours(work: Work, effort: Effort, folder: Path) -> Made:
-    """``trtbuild engine --int8 --effort ...``, all else as by default, no latency measured."""
+    """``trtbuild engine --int8 --effort ...``, with all other defaults and without measuring latency."""
     data = folder / "calibration.npz"
     np.savez(data, **work.feeds())  # type: ignore[arg-type]
     recipe = EngineRecipe(
@@ -126,7 +126,7 @@ def no_limit(effort: Effort, calibration_seconds: float) -> float:
 def onnxruntime(work: Work, method: str, folder: Path) -> Made:
     """``quantize_static`` as its documentation advises for TensorRT, after its own preparation.
 
-    Scales by channel need opset 13; networks of an older one are converted by ONNX first.
+    Scales per channel need opset 13; ONNX first converts networks of an older opset.
     """
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -146,7 +146,7 @@ def onnxruntime(work: Work, method: str, folder: Path) -> Made:
 
 
 class _Reader:
-    """Gives the samples one by one, and anew as often as it is asked."""
+    """Gives the samples one by one, and can start again."""
 
     def __init__(self, feeds: Mapping[str, np.ndarray]) -> None:
         self._all = feeds
@@ -164,7 +164,7 @@ class _Reader:
 
 
 def modelopt(work: Work, method: str, folder: Path) -> Made:
-    """NVIDIA's ModelOpt for ONNX; what is not INT8 stays in FP32."""
+    """NVIDIA's ModelOpt for ONNX; layers not in INT8 stay in FP32."""
     from modelopt.onnx.quantization import quantize
 
     path = folder / "int8.onnx"
@@ -189,7 +189,7 @@ TOOLS: dict[str, Callable[[Work, Path], Made]] = {
 
 
 def judged(work: Work, forms: Forms) -> dict[str, Comparison]:
-    """Each form against the float network, by the task that the network's graph tells."""
+    """Compare each form with the float network, by the task found from the network's graph."""
     network = load(work.model).source
     inputs = input_specs(network)
     recipe = DataRecipe(data=str(work.evaluation), labels=work.labels)
@@ -207,7 +207,7 @@ def judged(work: Work, forms: Forms) -> dict[str, Comparison]:
 
 
 def figures(found: Comparison) -> dict[str, Any]:
-    """The task's figure, and the SQNR of the part of an output where it is least."""
+    """The task's figure, and the SQNR of the worst part of an output."""
     score = None if found.task is None else found.task.main
     sqnr = [(o.judged_sqnr_db.value, o.judged) for o in found.outputs if o.judged_sqnr_db]
     least, part = min(sqnr, default=(None, ""))

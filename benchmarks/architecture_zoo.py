@@ -1,18 +1,18 @@
-"""Does NVIDIA's compiler take what trtbuild makes of known architectures? Definitions with random weights.
+"""Does NVIDIA's compiler accept trtbuild's forms of known architectures? Definitions with random weights.
 
     python benchmarks/architecture_zoo.py [NAME...] [--builds one|all|none] [--own] [--json FILE]
     python benchmarks/architecture_zoo.py --page FILE...
 
 Small networks of our own (``benchmarks/architectures``), and those of torchvision, timm and transformers as
 far as these are installed (trtbuild needs none of them), are written by both of PyTorch's exporters, in
-opsets 13 to 23, with a fixed and an open batch; prepared; quantized with made-up ranges for TensorRT for
-RTX and for TensorRT 11; and shown to the parser of TensorRT for RTX (extra ``rtx``, no GPU) as they are,
-prepared, in INT8, and in INT8 with FP16. Of one export of each network, or of all, its builder makes plans
-for compute capability 8.9 and 12.0. Networks of our own are compared before and after their preparation,
-too.
+opsets 13 to 23, with a fixed and a dynamic batch; prepared; and quantized with made-up ranges for TensorRT
+for RTX and for TensorRT 11. The parser of TensorRT for RTX (extra ``rtx``, no GPU) reads them unchanged,
+prepared, in INT8, and in INT8 with FP16. For one export of each network, or for all, its builder makes plans
+for compute capabilities 8.9 and 12.0. Networks of our own are also compared before and after their
+preparation.
 
-Rows go into the JSON file as they come; networks that it has are passed over. ``--page`` writes files of rows
-into docs/rtx-networks.md. Exit status 1 when a network is taken and a form of ours is not.
+Each row is added to the JSON file at once; rows that it already has are skipped. ``--page`` writes files of
+rows into docs/rtx-networks.md. Exit status 1 when a network is accepted and a form of ours is not.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ BUILT = ("float", "INT8", "INT8 + FP16")
 
 @dataclass
 class Row:
-    """One export of a network: what became of each form, in the order in which they were made.
+    """One export of a network, with the results of its forms in the order of their making.
 
     Attributes:
-        refused: form -> why NVIDIA does not take it; empty where it does.
-        seconds: form -> of its build.
+        refused: form -> why NVIDIA refuses it; empty where it is accepted.
+        seconds: form -> duration of its build.
         plan_mb: form -> size of its plan, 10^6 bytes.
-        fault: what we ourselves did not do, or not rightly.
-        unexported: why PyTorch writes no such file.
+        fault: a failure of trtbuild itself.
+        unexported: why PyTorch cannot write this file.
     """
 
     network: str
@@ -89,7 +89,7 @@ class Row:
 
     @property
     def lost(self) -> bool:
-        """Whether NVIDIA takes the network and not all that was made of it, or we failed."""
+        """Whether NVIDIA accepts the network but not all of its forms, or trtbuild failed."""
         taken = self.refused.get("float") == ""
         return bool(self.fault) or (taken and any(self.refused.values()))
 
@@ -99,13 +99,13 @@ class Row:
         return str(Way(self.exporter, self.opset, self.batch))
 
     def problem(self) -> str:
-        """What was said against it; empty where all is well."""
+        """The first problem, in words; empty where there is none."""
         said = [f"{form}: {why}" for form, why in self.refused.items() if why]
         return self.fault or self.unexported or "; ".join(said[:1])
 
 
 def forms(path: Path, row: Row, *, compared: bool) -> Iterator[tuple[str, ir.Model]]:
-    """Yield what trtbuild makes of a network."""
+    """Yield name and network of each form that trtbuild makes."""
     artifact = prepare(load(path), OptimizeOptions(check=compared))
     if undone := artifact.history[-1].details["rolled_back"]:
         row.fault = f"passes undone: {undone}"
@@ -127,7 +127,7 @@ def _watched(artifact: Artifact) -> tuple[str, ...]:
 
 
 def _quantized(artifact: Artifact) -> Artifact:
-    """Place Q/DQ with a range of -4 to 4 everywhere; return the artifact as it is where none has a place."""
+    """Insert Q/DQ with a range of -4 to 4 everywhere; return the artifact unchanged where no Q/DQ fit."""
     wanted = _watched(artifact)
     if not wanted:
         return artifact
@@ -136,14 +136,14 @@ def _quantized(artifact: Artifact) -> Artifact:
 
 
 def look_at(name: str, make: Callable[[], Example], way: Way, *, build: bool) -> Row:
-    """Export a network, make its forms, and ask the parser, and the builder where that is wanted."""
+    """Export a network, make its forms, and run the parser on each; with `build`, the builder, too."""
     row = Row(name, way.exporter, way.opset, way.batch)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         try:
             torch.manual_seed(0)
             export(make(), way, path)
-        except Exception as error:  # noqa: BLE001  whatever packages raise: it is no fault of ours
+        except Exception as error:  # noqa: BLE001  packages raise anything, which is no fault of trtbuild
             row.unexported = _why(error)
             return row
         try:
@@ -152,13 +152,13 @@ def look_at(name: str, make: Callable[[], Example], way: Way, *, build: bool) ->
             for form, model in forms(path, row, compared=name in OWN):
                 with temporary_file(model) as file:
                     _ask(row, form, file, build=build)
-        except Exception as error:  # noqa: BLE001  one that is no TrtbuildError is a fault, too
+        except Exception as error:  # noqa: BLE001  an error that is no TrtbuildError is a fault, too
             row.fault = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
     return row
 
 
 def _why(error: BaseException) -> str:
-    """What an exporter says, at the root and in short."""
+    """The root error of an exporter, shortened."""
     while error.__cause__ is not None:
         error = error.__cause__
     said = " ".join(str(error).partition("[Caused by")[0].split())
@@ -179,7 +179,7 @@ def _ask(row: Row, form: str, path: Path, *, build: bool) -> None:
 
 
 def _build(path: Path) -> float:
-    """Build a plan of a file as it is and return its MB; what its shapes leave open is 1 to 4, usually 2."""
+    """Build a plan of a file and return its MB; the profile of dynamic dims has min 1, opt 2 and max 4."""
     artifact = load(path)
     specs = input_specs(artifact.source)
     shapes = [
@@ -204,9 +204,9 @@ def measure(
     builds: str,
     done: list[Row],
 ) -> Iterator[Row]:
-    """Yield a row an export of the networks that are wanted and not done.
+    """Yield one row per export of the wanted networks, except those in `done`.
 
-    Which kind of export is built, where one of each network is, goes on from network to network.
+    If one export of each network is built, its kind changes from network to network.
     """
     known = {(row.network, row.way) for row in done}
     for number, (name, make) in enumerate(networks.items()):
@@ -225,7 +225,7 @@ def measure(
 
 
 def table(rows: Iterable[Row]) -> list[str]:
-    """Return a Markdown table: a line a network, with the figures of the export that was built."""
+    """Return a Markdown table: one line per network, with the figures of the export that was built."""
     head = ("network", "exports", "opsets", "built", "nodes", "INT8 groups", "s", *BUILT)
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
     by_name: dict[str, list[Row]] = {}
@@ -247,7 +247,7 @@ def table(rows: Iterable[Row]) -> list[str]:
 
 
 def counted(rows: list[Row]) -> list[str]:
-    """Return sentences: how many exports came out, how many forms were taken and built, what was refused."""
+    """Return sentences with the numbers of exports, and of accepted and built forms, and the refusals."""
     asked = Counter(form for row in rows for form in row.refused)
     taken = Counter(form for row in rows for form, why in row.refused.items() if not why)
     plans = Counter(form for row in rows for form in row.plan_mb)
@@ -265,13 +265,13 @@ def counted(rows: list[Row]) -> list[str]:
 
 
 def read_rows(paths: Iterable[Path]) -> list[Row]:
-    """Return the rows of JSON files, those of networks of our own first."""
+    """Return the rows of JSON files, networks of our own first."""
     found = [Row(**one) for path in paths for one in json.loads(path.read_text())]
     return sorted(found, key=lambda row: ("/" in row.network, row.network))
 
 
 def main() -> int:
-    """Read the arguments, ask for every network, print the table."""
+    """Read the arguments, measure every network, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="parts of names; all networks without any")
     parser.add_argument("--builds", choices=("one", "all", "none"), default="one")

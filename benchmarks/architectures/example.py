@@ -1,4 +1,4 @@
-"""Modules with inputs: what is exported."""
+"""Modules with example inputs, for the export."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ __all__ = ["OWN", "Example", "example_of"]
 
 @dataclass(frozen=True)
 class Example:
-    """A module and what it is traced with.
+    """A module and the inputs that it is traced with.
 
     Attributes:
-        module: in inference.
-        inputs: of one sample each, the batch along the first axis.
-        num_plain: how many of them are arguments of their own; the others are a ``*`` argument.
-        open_axes: input -> axis -> name of what may have any extent besides the batch.
+        module: in eval mode.
+        inputs: one sample each, with the batch along the first axis.
+        num_plain: how many inputs are arguments of their own; the others go to a ``*`` argument.
+        open_axes: input -> axis -> name of a dynamic dim other than the batch.
     """
 
     module: nn.Module
@@ -38,7 +38,7 @@ def example_of(
     num_plain: int | None = None,
     open_axes: Mapping[int, Mapping[int, str]] | None = None,
 ) -> Example:
-    """Return a module in inference, its BatchNorms with statistics of a kind that training leaves."""
+    """Return a module in eval mode, with statistics in its BatchNorms as after training."""
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             assert part.running_mean is not None

@@ -1,4 +1,4 @@
-"""The ways in which PyTorch writes a module as ONNX: two exporters, opsets, the batch fixed or open."""
+"""The ways in which PyTorch writes a module as ONNX: two exporters, opsets, a fixed or a dynamic batch."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Way:
 
 
 def spread(number: int, *, both_batches: bool) -> Sequence[Way]:
-    """Return the ways of the n-th network: each exporter with each kind of batch, or with one.
+    """Return the ways of the n-th network: each exporter with both kinds of batch, or with one.
 
-    The opsets go on from network to network, so that a list of eight networks has all of them.
+    The opset changes from network to network, so that a list of eight networks has all of them.
     """
     found = []
     for place, (exporter, opsets) in enumerate(WRITES.items()):
@@ -56,7 +56,7 @@ def export(example: Example, way: Way, path: Path) -> None:
         Exception: whatever PyTorch's exporters raise.
     """
     inputs, more = example.inputs, _open_axes(example, way)
-    if more and way.exporter == "dynamo":  # one sample would be taken for a batch of exactly one
+    if more and way.exporter == "dynamo":  # it would fix a batch of one sample to exactly one
         inputs = tuple(torch.cat([one, one]) for one in inputs)
     with (
         warnings.catch_warnings(),
@@ -80,7 +80,7 @@ def _names(example: Example) -> list[str]:
 
 
 def _open_axes(example: Example, way: Way) -> dict[str, Any]:
-    """Return the argument that opens axes, as the exporter calls it; none for a static batch."""
+    """Return the exporter's argument for dynamic axes; none for a static batch."""
     if way.batch == "static":
         return {}
     axes = [{0: "batch", **example.open_axes.get(n, {})} for n in range(len(example.inputs))]

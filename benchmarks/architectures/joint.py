@@ -1,4 +1,4 @@
-"""Networks of two kinds of input: words, sounds or places of a hand beside a picture or a spectrum."""
+"""Networks with two kinds of input: words, sounds or clicked points together with a picture or a spectrum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Clip", "MaskDecoder", "MaskFormer", "SpeechDecoder"]
 
 
 class _CrossAttention(nn.Module):
-    """Attention whose keys and values come from elsewhere."""
+    """Attention with keys and values from another input."""
 
     def __init__(self, size: int, num_heads: int = 4) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class _Block(nn.Module):
 
 
 class Clip(nn.Module):
-    """A picture and a text as vectors of one space (Radford et al., 2021)."""
+    """A picture and a text as vectors of the same space (Radford et al., 2021)."""
 
     def __init__(self, size: int = 48, length: int = 12) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Clip(nn.Module):
             z = block(z, self.mask)
         end = words.argmax(-1)[:, None, None].expand(
             -1, 1, z.shape[-1]
-        )  # the end has the largest number
+        )  # the end token has the largest number
         read = self.project[1](self.norms[2](z).gather(1, end).squeeze(1))
         return self.scale.exp() * F.normalize(seen, dim=-1) @ F.normalize(read, dim=-1).T
 
@@ -103,7 +103,7 @@ class _TwoWays(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Masks of what a user points at, from a picture's features (Kirillov et al., 2023)."""
+    """Masks of the objects that a user points at, from a picture's features (Kirillov et al., 2023)."""
 
     def __init__(self, size: int = 32, num_masks: int = 3) -> None:
         super().__init__()
@@ -142,7 +142,7 @@ class MaskDecoder(nn.Module):
 
 
 class MaskFormer(nn.Module):
-    """Queries that look where their last masks were, and masks as products (Cheng et al., 2022)."""
+    """Queries that attend within their last masks, and masks as products (Cheng et al., 2022)."""
 
     def __init__(self, size: int = 32, num_queries: int = 8) -> None:
         super().__init__()
@@ -174,9 +174,9 @@ class MaskFormer(nn.Module):
 
 
 class SpeechDecoder(nn.Module):
-    """The next word of a spoken text: a step with what was said, and with the sound (Radford et al., 2023).
+    """One step of a speech decoder: the next word from earlier words and the sound (Radford et al., 2023).
 
-    Keys and values of the words so far are given and returned; those of the sound are made here.
+    Keys and values of earlier words are inputs and outputs; those of the sound are computed here.
     """
 
     def __init__(self, size: int = 48, num_heads: int = 4) -> None:

@@ -64,7 +64,7 @@ def _turned(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tens
 
 
 class Decoder(nn.Module):
-    """One step of a language model as Llama has it: a token, its position, and the keys and values so far."""
+    """One step of a language model like Llama: a token, its position, and the keys and values so far."""
 
     def __init__(self, size: int = 64, num_heads: int = 4) -> None:
         super().__init__()
@@ -234,7 +234,7 @@ class Vocoder(nn.Module):
 
 
 class WaveNet(nn.Module):
-    """Gated convolutions that look back, and what skips them (van den Oord et al., 2016)."""
+    """Gated causal convolutions with skip connections (van den Oord et al., 2016)."""
 
     def __init__(self, size: int = 16) -> None:
         super().__init__()
@@ -253,7 +253,7 @@ class WaveNet(nn.Module):
 
 
 class PointNet(nn.Module):
-    """Clouds of points: turned by a computed matrix, and the largest of each feature (Qi et al., 2017)."""
+    """Point clouds: rotated by a computed matrix, then the maximum of each feature (Qi et al., 2017)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -293,7 +293,7 @@ class Dlrm(nn.Module):
 
 
 class _Scan(nn.Module):
-    """A state that each position changes as its own values say, position by position (Gu and Dao, 2023)."""
+    """A state updated position by position, by each position's own values (Gu and Dao, 2023)."""
 
     def __init__(self, size: int, inner: int, num_states: int = 8) -> None:
         super().__init__()
@@ -319,7 +319,7 @@ class _Scan(nn.Module):
 
 
 class Mamba(nn.Module):
-    """A language model of selective states, without attention."""
+    """A language model of selective state spaces, without attention."""
 
     def __init__(self, size: int = 32) -> None:
         super().__init__()

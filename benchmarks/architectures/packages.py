@@ -1,4 +1,4 @@
-"""Networks that torchvision, timm and transformers define, by random weights; those installed are taken."""
+"""Networks of torchvision, timm and transformers, where installed, with random weights."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _WITHOUT_MORE = {
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is made otherwise than the rest of transformers.
+    """A kind of network that differs from the rest of transformers.
 
     Attributes:
-        inputs: name -> dtype and dims; those of integers hold ones.
-        settings: of the configuration, besides the usual small ones.
-        loader: the class of transformers that makes it.
+        inputs: name -> dtype and dims; integer inputs hold ones.
+        settings: of the configuration, besides the common small sizes.
+        loader: the class of transformers that creates it.
     """
 
     inputs: Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
@@ -99,7 +99,7 @@ OTHERS = {
     ),
 }  # fmt: skip
 
-# What configurations of transformers call the sizes; what one lacks is passed over.
+# Names of sizes in the configurations of transformers; a configuration without one is left unchanged.
 _SMALL = {
     "hidden_size": 64, "n_embd": 64, "dim": 64, "embedding_size": 64, "word_embed_proj_dim": 64,
     "intermediate_size": 128, "hidden_dim": 128, "ffn_dim": 128,
@@ -110,13 +110,13 @@ _SMALL = {
 
 
 def missing_packages() -> list[str]:
-    """Return the packages of networks that are not installed."""
+    """Return the packages with networks that are not installed."""
     names = ("torchvision", "timm", "transformers")
     return [name for name in names if importlib.util.find_spec(name) is None]
 
 
 def of_packages() -> Mapping[str, Callable[[], Example]]:
-    """Return name -> what makes the network, of the packages that are installed."""
+    """Return name -> function that makes the network, for the installed packages."""
     found: dict[str, Callable[[], Example]] = {}
     kinds = {
         "torchvision": (TORCHVISION, _torchvision),
@@ -161,7 +161,7 @@ def _transformers(name: str) -> Example:
     sizes = dict(_SMALL)
     if name in PICTURES:
         sizes["image_size"] = 64
-    if name == "segformer":  # its own differ by stage
+    if name == "segformer":  # its sizes differ by stage
         sizes = {"image_size": 64}
     kind = OTHERS.get(name)
     sizes |= kind.settings if kind else {}

@@ -1,4 +1,4 @@
-"""What several of the networks are made of."""
+"""Parts that several of the networks share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def conv_norm(
 
 
 def stack(num: int, make: Callable[[], nn.Module]) -> nn.Sequential:
-    """Return so many of a module, one behind the other."""
+    """Return a sequence of several modules of one kind."""
     return nn.Sequential(*(make() for _ in range(num)))
 
 
@@ -53,7 +53,7 @@ class MLP(nn.Sequential):
 
 
 class SelfAttention(nn.Module):
-    """Attention of one projection for Q, K and V, written out or by PyTorch's fused function."""
+    """Attention with one projection for Q, K and V, written out or by PyTorch's fused function."""
 
     def __init__(self, size: int, num_heads: int, *, fused: bool = False) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks that classify pictures: small, with the parts that make each kind what it is."""
+"""Small networks that classify pictures, with the typical parts of each kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _LayerNorm2d(nn.LayerNorm):
 
 
 class _ConvNeXtBlock(nn.Module):
-    """Of ConvNeXt V2: depthwise 7x7, LayerNorm, a wide MLP with global response normalization."""
+    """A block of ConvNeXt V2: depthwise 7x7, LayerNorm, a wide MLP with global response normalization."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class EfficientNet(nn.Sequential):
 
 
 class _WindowAttention(nn.Module):
-    """Attention in windows, moved by half of one every second time, with a bias by relative position."""
+    """Attention in windows, shifted by half a window in every second layer, with a relative position bias."""
 
     def __init__(self, size: int, extent: int, window: int, shift: int) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class _WindowAttention(nn.Module):
         self.register_buffer("mask", self._mask())
 
     def _mask(self) -> torch.Tensor:
-        """-100 between positions of one window that are neighbours only because the picture was rolled."""
+        """-100 between positions that share a window only because the picture was rolled."""
         part = torch.zeros(1, self.extent, self.extent, 1)
         edges = (0, self.extent - self.window, self.extent - self.shift, self.extent)
         for row in range(3):
@@ -159,7 +159,7 @@ class _Residual(nn.Module):
 
 
 class Swin(nn.Module):
-    """Shifted windows, and patches merged between two stages (Liu et al., 2021)."""
+    """Shifted windows, with patches merged between two stages (Liu et al., 2021)."""
 
     def __init__(self, size: int = 32, extent: int = 16, window: int = 4) -> None:
         super().__init__()
@@ -212,7 +212,7 @@ class Mixer(nn.Module):
 
 
 class _MobileViTBlock(nn.Module):
-    """Attention among the pixels that have one place in their patches of 2x2."""
+    """Attention among the pixels with the same place in their patches of 2x2."""
 
     def __init__(self, size: int, width: int) -> None:
         super().__init__()
@@ -300,7 +300,7 @@ class VideoNet(nn.Sequential):
 
 
 class _Scales(nn.Module):
-    """Streams that see more and more, weighed by one gate for all (Zhou et al., 2019)."""
+    """Streams with growing receptive fields, weighted by one shared gate (Zhou et al., 2019)."""
 
     def __init__(self, num_in: int, num_out: int, num_streams: int = 3) -> None:
         super().__init__()
@@ -334,7 +334,7 @@ class _Scales(nn.Module):
 
 
 class ReIdentifier(nn.Module):
-    """Who somebody is, as a vector of length one: trackers compare it (OSNet with a normalized neck)."""
+    """The identity of a person as a vector of length one, for trackers (OSNet with a normalized neck)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Networks whose answers lie in the picture: detectors, segmenters, and those that make pictures."""
+"""Networks with answers in pixels: detectors, segmenters, and networks that make pictures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _backbone(*sizes: int) -> nn.Sequential:
 
 
 class Detr(nn.Module):
-    """Object queries against all places of a picture (Carion et al., 2020), of PyTorch's own layers."""
+    """Object queries attend to all places of a picture (Carion et al., 2020), by PyTorch's own layers."""
 
     def __init__(self, size: int = 32, num_queries: int = 10) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _DeformableAttention(nn.Module):
 
 
 class RtDetr(nn.Module):
-    """The best places become queries, which read by deformable attention (Zhao et al., 2024)."""
+    """The best places become queries of deformable attention (Zhao et al., 2024)."""
 
     def __init__(self, size: int = 32, num_queries: int = 12) -> None:
         super().__init__()
@@ -138,7 +138,7 @@ class CenterNet(nn.Module):
 
 
 class Yolo(nn.Module):
-    """CSP blocks, pooling in a chain, and boxes as distributions over distances, as YOLOv8 has them."""
+    """CSP blocks, chained pooling, and boxes as distributions over distances, as in YOLOv8."""
 
     def __init__(self, num_bins: int = 8) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Yolo(nn.Module):
 
 
 class _AreaAttention(nn.Module):
-    """Attention within each of a few strips of a picture, and what a depthwise convolution adds to it."""
+    """Attention within each of a few strips of a picture, plus a depthwise convolution."""
 
     def __init__(self, size: int, num_heads: int = 2, areas: int = 4) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class _AreaAttention(nn.Module):
 
 
 class YoloArea(nn.Module):
-    """Area attention in a residual branch, and a head of depthwise convolutions, as YOLOv12 has them."""
+    """Area attention in a residual branch, and a head of depthwise convolutions, as in YOLOv12."""
 
     def __init__(self, size: int = 32) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class YoloArea(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid with one head of GroupNorm for all levels, as RetinaNet and FCOS have it."""
+    """A feature pyramid with one head of GroupNorm for all levels, as in RetinaNet and FCOS."""
 
     def __init__(self, size: int = 32) -> None:
         super().__init__()
@@ -306,7 +306,7 @@ class SegFormer(nn.Module):
 
 
 class UNet(nn.Module):
-    """Down by MaxPool, up by ConvTranspose or Resize, with what was on the way (Ronneberger et al., 2015)."""
+    """Down by MaxPool, up by ConvTranspose or Resize, with skip connections (Ronneberger et al., 2015)."""
 
     def __init__(self, *, transposed: bool = True) -> None:
         super().__init__()
@@ -357,7 +357,7 @@ class _Scaled(nn.Module):
 
 
 class SuperResolution(nn.Module):
-    """A picture twice as large, by channels that become pixels (Shi et al., 2016; Lim et al., 2017)."""
+    """A picture of twice the size, by pixel shuffle (Shi et al., 2016; Lim et al., 2017)."""
 
     def __init__(self, size: int = 32) -> None:
         super().__init__()
@@ -372,7 +372,7 @@ class SuperResolution(nn.Module):
 
 
 class _Gated(nn.Module):
-    """A block without activations: two halves are multiplied, channels weighed (Chen et al., 2022)."""
+    """A block without activations: it multiplies two halves and weights channels (Chen et al., 2022)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -392,7 +392,7 @@ class _Gated(nn.Module):
 
 
 class Restorer(nn.Module):
-    """A picture without its noise: gated blocks in a U, as NAFNet has them."""
+    """A denoiser: gated blocks in a U, as in NAFNet."""
 
     def __init__(self, size: int = 16) -> None:
         super().__init__()
@@ -422,7 +422,7 @@ class _TimedBlock(nn.Module):
 
 
 class Denoiser(nn.Module):
-    """Of a diffusion model: a U of timed blocks with attention at its bottom (Ho et al., 2020)."""
+    """The U-Net of a diffusion model: timed blocks, with attention at the bottom (Ho et al., 2020)."""
 
     def __init__(self, size: int = 32) -> None:
         super().__init__()
@@ -445,7 +445,7 @@ class Denoiser(nn.Module):
 
 
 class Siamese(nn.Module):
-    """A tracker, which looks for one picture in another by a computed weight (Li et al., 2019)."""
+    """A tracker that searches for one picture in another with a computed weight (Li et al., 2019)."""
 
     def __init__(self, size: int = 24) -> None:
         super().__init__()

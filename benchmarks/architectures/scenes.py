@@ -1,4 +1,4 @@
-"""Networks of scenes: how far things are, where they move, and what a laser saw of them."""
+"""Networks of scenes: depth, optical flow, and laser points."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Depth", "Flow", "PointPillars"]
 
 
 class PointPillars(nn.Module):
-    """Columns of points become features, which are scattered to where they stand (Lang et al., 2019).
+    """Columns of points become features, which are scattered to their places (Lang et al., 2019).
 
-    Points are [batch, pillars, points, values], places [batch, pillars] of a square of `extent` squared.
+    Points are [batch, pillars, points, values]; places are [batch, pillars], in a square of `extent` squared.
     """
 
     def __init__(self, size: int = 32, extent: int = 32) -> None:
@@ -41,7 +41,7 @@ class PointPillars(nn.Module):
 
 
 class _ViTBlock(nn.Module):
-    """Attention and an MLP, each scaled by a weight a channel, as DINOv2 has them."""
+    """Attention and an MLP, each scaled by a weight per channel, as in DINOv2."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class _ViTBlock(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """Two residual units in front of their activations, and twice the extent."""
+    """Two residual units with activations first, then twice the extent."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class _Fusion(nn.Module):
 
 
 class Depth(nn.Module):
-    """A vision transformer whose layers become pictures of several extents again (Ranftl et al., 2021)."""
+    """A vision transformer with layers reassembled as pictures of several extents (Ranftl et al., 2021)."""
 
     def __init__(self, size: int = 64, narrow: int = 24, patch: int = 8) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class _ConvGRU(nn.Module):
 
 
 class Flow(nn.Module):
-    """Every place of one picture against all of another, looked up again and again (Teed and Deng, 2020)."""
+    """Correlation of all places of two pictures, looked up in each iteration (Teed and Deng, 2020)."""
 
     def __init__(self, size: int = 32, radius: int = 2, steps: int = 2) -> None:
         super().__init__()
