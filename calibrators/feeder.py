@@ -184,7 +184,7 @@ class BatchFeeder:
         return ready
 
     def _stage(self, batches: Iterable[Mapping[str, np.ndarray]]) -> None:
-        """Read and stage until the data ends; runs in the thread."""
+        """Copy batches into pinned memory until the data ends; runs in the reading thread."""
         try:
             for batch in self._cut(batches):
                 index = self._take_empty()

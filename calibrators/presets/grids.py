@@ -89,7 +89,7 @@ def spread(counts: np.ndarray, filled: np.ndarray, starts: np.ndarray) -> np.nda
 def smoothed(counts: np.ndarray, amount: float = 1e-4) -> np.ndarray | None:
     """Fill every empty bin with `amount`, subtracted in equal parts from the filled bins, in float32.
 
-    Subtracting so little from a large count has no effect in float32; the tools that do this share that.
+    In float32, subtracting so little from a large count has no effect, as in the tools that do this.
 
     Returns:
         The new counts; None if no bin is filled, or if each would lose a whole count or more.

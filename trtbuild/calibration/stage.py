@@ -55,7 +55,7 @@ def calibrate(
         options: how ranges are chosen, and where the samples run.
         progress: told of finished samples or parts.
         listener: gets the network's outputs for samples of a known class; not used if samples run in
-            other processes or on a device.
+            other processes or on a device, or with the rule `AS_TENSORRT`.
         earlier: a calibration of the same source, from before the search changed the network.
         session: the result of `open_ahead` for this network, these tensors and `options`.
 
@@ -97,7 +97,7 @@ def calibrate(
 def open_ahead(
     model: ir.Model, tensors: Sequence[str], options: CalibrateOptions
 ) -> OnnxRuntimeSession | None:
-    """Open the session that `calibrate` will use, before the samples are known; None if it uses another.
+    """Open the session that `calibrate` will use, before the samples are known; None if it opens its own.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.

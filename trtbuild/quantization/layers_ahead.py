@@ -39,7 +39,7 @@ def layers_ahead(
     found: dict[ir.Value, Ahead] = {}
 
     def ahead_of(value: ir.Value) -> Ahead:
-        """Combine its readers: a layer counts itself, any other node what follows its outputs."""
+        """Return what follows a tensor: its readers that are layers; else what follows their outputs."""
         float_layer, output = False, value.is_graph_output()
         for use in value.uses():
             name = use.node.name

@@ -80,7 +80,7 @@ def _around_add(
     for value, own, other in zip(node.inputs, inputs, (second, first)):
         if own is not None or value is None or other is None:
             continue
-        # if the Add alone reads the branch, values that its activation clips away need no range
+        # if only the Add reads the branch, values that the activation after it clips away need no range
         alone = len(value.uses()) == 1 and not value.is_graph_output()
         total = known.get((activated if alone else summed).name or "")
         if total is not None:

@@ -94,7 +94,7 @@ def find_culprits(
 
 
 def affordable(ranked: Sequence[str], costs: Mapping[str, float], share: float) -> list[str]:
-    """Return the first of `ranked` that cost at most `share` together; too costly ones are skipped."""
+    """Return the first groups of `ranked` that cost at most `share` together, skipping too costly ones."""
     kept, spent = [], 0.0
     for name in ranked:
         if spent + costs[name] <= share:
