@@ -82,9 +82,15 @@ def refuse_unfinished(module: nn.Module) -> None:
     """Refuse modules that cannot be analysed or have no weights yet.
 
     Raises:
-        ModelError: a part of `module` is TorchScript or lazy, is an observer of torchao, or has integers that
-            torch.ao packed; the text names it.
+        ModelError: a part of `module` is TorchScript or lazy, is an observer of torchao, has integers that
+            torch.ao packed, or weights on the device ``meta``; the text names it.
     """
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise ModelError(
+                f"'{name}' has a shape and no values (device 'meta'): construct the module on the CPU, or "
+                "load its weights with assign=True."
+            )
     for path, child in module.named_modules():
         where = f"'{path}'" if path else "the module"
         if isinstance(child, torch.jit.ScriptModule):

@@ -299,6 +299,15 @@ def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> 
         export_onnx(make(), inputs)
 
 
+@pytest.mark.parametrize("first", ["meta", "cpu"])
+def test_a_module_without_values_is_refused(first: str) -> None:
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, affine=False))
+    module[0].to_empty(device=first)
+    with pytest.raises(ModelError, match=r"'[01]\.\w+' has a shape and no values"):
+        load_module(ModuleSource(lambda: module))
+
+
 def test_a_lazy_module_is_refused_when_it_is_loaded() -> None:
     with pytest.raises(ModelError, match="'0' is lazy"):
         load_module(ModuleSource(lambda: nn.Sequential(nn.LazyLinear(3))))
