@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,22 +100,42 @@ def check_repeatable(module: nn.Module, inputs: BoundInputs) -> None:
     )
 
 
-def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> list[tuple[str, torch.Tensor]]:
-    """Path of each called module and a summary of its output, in the order in which the calls end."""
-    seen: list[tuple[str, torch.Tensor]] = []
+@dataclass(frozen=True)
+class _Trace:
+    """One run: summaries of values in order, with the path of the module that computed each; outputs."""
 
-    def note(path: str, output: Any) -> None:
-        for one in tensors_in(output):
+    steps: list[tuple[str, torch.Tensor]]
+    outputs: list[torch.Tensor]
+
+
+def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> _Trace:
+    """Run `module`, and note what each module in it gives, and what its caller made for it to read."""
+    steps: list[tuple[str, torch.Tensor]] = []
+    running = [""]
+
+    def note(path: str, values: Any) -> None:
+        for one in tensors_in(values):
             if one.numel():
                 sizes = one.abs().double() if one.dtype is not torch.bool else one.double()
-                seen.append(
+                steps.append(
                     (path, torch.stack((one.cdouble().sum().real, sizes.sum(), sizes.max())))
                 )
 
-    handles = [
-        child.register_forward_hook(lambda _m, _i, output, path=path: note(path, output))
-        for path, child in module.named_modules()
-    ]
+    def enter(path: str, read: Any) -> None:
+        note(running[-1], read)
+        running.append(path)
+
+    def leave(output: Any) -> None:
+        note(running.pop(), output)
+
+    handles = []
+    for path, child in module.named_modules():
+        handles += [
+            child.register_forward_pre_hook(
+                lambda _m, *read, path=path: enter(path, read), with_kwargs=True
+            ),
+            child.register_forward_hook(lambda _m, _i, output: leave(output)),
+        ]
     arguments, keywords = sample(inputs, seed=0)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -123,19 +144,15 @@ def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> list[tuple[str,
     finally:
         for handle in handles:
             handle.remove()
-    seen = [(path, value) for path, value in seen if path]
-    return seen + [("", one) for one in tensors_in(output)]
+    return _Trace(steps, list(tensors_in(output)))
 
 
-def _first_difference(
-    first: list[tuple[str, torch.Tensor]], second: list[tuple[str, torch.Tensor]]
-) -> str | None:
-    """The first module whose output differs in the second run; None if the network's outputs are equal."""
-    outputs = [[value for path, value in trace if not path] for trace in (first, second)]
-    same = len(outputs[0]) == len(outputs[1]) and all(map(_same, *outputs))
-    if same:
+def _first_difference(first: _Trace, second: _Trace) -> str | None:
+    """What gives something else the second time; None where the network's outputs are the same."""
+    same = len(first.outputs) == len(second.outputs)
+    if same and all(map(_same, first.outputs, second.outputs)):
         return None
-    for (path, one), (_, other) in zip(first, second):
+    for (path, one), (_, other) in zip(first.steps, second.steps):
         if not _same(one, other):
             return f"'{path}'" if path else "the module's forward"
     return "the module's forward"

@@ -363,6 +363,8 @@ class Dice(nn.Module):
         self.register_buffer("calls", torch.zeros(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.when == "early":
+            return self.linear(F.dropout(x, 0.5, training=True))
         x = self.linear(x)
         if self.when == "random":
             return F.dropout(x, 0.5, training=True)
@@ -377,6 +379,7 @@ class Dice(nn.Module):
     ("when", "told"),
     [
         ("random", "the module's forward is random in eval mode"),
+        ("early", "the module's forward is random in eval mode"),
         ("buffer", "forward writes the buffer 'calls'"),
         ("attribute", "the module's forward keeps something between two runs"),
     ],
@@ -384,6 +387,11 @@ class Dice(nn.Module):
 def test_state_and_dice_are_refused(when: str, told: str) -> None:
     with pytest.raises(ModelError, match=told):
         export_onnx(Dice(when).eval(), [InputSpec((2, 4))])
+
+
+def test_the_module_that_draws_is_named_and_not_the_first_that_reads_it() -> None:
+    with pytest.raises(ModelError, match="'1' is random in eval mode"):
+        export_onnx(nn.Sequential(nn.Linear(4, 4), Dice("early")).eval(), [InputSpec((2, 4))])
 
 
 def test_nan_weights_are_refused() -> None:
