@@ -38,7 +38,7 @@ from trtbuild.model.outside_weights import (
     state_of,
     watch_large_weights,
 )
-from trtbuild.model.repair import repair, switch_to_evaluation
+from trtbuild.model.repair import drop_absent_inputs, narrow_float64, repair, switch_to_evaluation
 from trtbuild.model.stored_weights import note_inside
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes, proto_tensors
 from trtbuild.model.validity import check_sizes, check_valid, check_weights
@@ -104,10 +104,11 @@ def read_model(path: Path) -> ir.Model:
 
 def _read_model(path: Path) -> ir.Model:
     proto, path, repairs = _checked(path)
-    if switched := switch_to_evaluation(proto, path):
-        _log.warning("'%s': %s.", path, switched)
-        repairs = (*repairs, switched)
+    switched = switch_to_evaluation(proto, path)
     proto = with_functions_written_out(proto)
+    for sentence in filter(None, (switched, narrow_float64(proto, path))):
+        _log.warning("'%s': %s.", path, sentence)
+        repairs = (*repairs, sentence)
     needed = MIN_QDQ_OPSET_HALF if _has_half_weights(proto) else MIN_QDQ_OPSET
     if _opset(proto) < needed:
         proto = raise_proto_opset(proto, needed, path)
@@ -213,6 +214,7 @@ def _put_back_unknown(model: ir.Model) -> None:
 
 
 def _as_ir(proto: onnx.ModelProto, path: Path, repairs: tuple[str, ...]) -> ir.Model:
+    drop_absent_inputs(proto)
     outside = outside_weights(proto)
     small = are_small(outside)
     if outside and small:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["repair", "switch_to_evaluation"]
+__all__ = ["drop_absent_inputs", "narrow_float64", "repair", "switch_to_evaluation"]
 
-_BFLOAT16 = onnx.TensorProto.BFLOAT16
+_BFLOAT16, _FLOAT64 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
 # Attributes of ONNX operators that name a type.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision")
 
@@ -291,28 +291,74 @@ def _first_opset(op_type: str, opset: int) -> int:
 
 
 def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
-    """Replace bfloat16 by float32: values stay exact, and sums are rounded less."""
-    changed = sum(_widened_values(graph) for graph in proto_graphs(proto.graph))
+    """Put float32 in the place of bfloat16: every value is kept, sums are rounded less."""
+    changed = _put_float32(proto, path, _BFLOAT16)
+    return "bfloat16 became float32, its inputs and outputs included" if changed else ""
+
+
+def narrow_float64(proto: onnx.ModelProto, path: Path) -> str:
+    """Put float32 in the place of float64, in place, where an input or an output is of float64.
+
+    TensorRT has no float64, and no layer of it runs in INT8. A network that computes some part in float64
+    and takes and gives other types stays as it is.
+
+    Args:
+        proto: as parsed; weights may be in another file.
+        path: of the file, to find those weights.
+
+    Returns:
+        A sentence without a full stop; empty if nothing was changed.
+    """
+    if not any(
+        value.type.tensor_type.elem_type == _FLOAT64
+        for value in (*proto.graph.input, *proto.graph.output)
+    ):
+        return ""
+    _put_float32(proto, path, _FLOAT64)
+    return "float64, which TensorRT lacks, became float32, its inputs and outputs included"
+
+
+def drop_absent_inputs(proto: onnx.ModelProto) -> None:
+    """Drop absent optional inputs (empty names) at the end of ONNX's operators.
+
+    Absent and not listed is the same to ONNX, but NVIDIA's parser refuses a Conv with an empty bias.
+    """
+    for node in proto_nodes(proto.graph):
+        while node.input and not node.input[-1] and node.domain in ONNX_DOMAINS:
+            del node.input[-1]
+
+
+def _put_float32(proto: onnx.ModelProto, path: Path, kind: int) -> int:
+    """Make float32 of the type `kind` in place; return in how many places."""
+    changed = sum(_retyped_values(graph, kind) for graph in proto_graphs(proto.graph))
     for tensor in proto_tensors(proto):
-        if tensor.data_type == _BFLOAT16:
+        if tensor.data_type == kind:
             if onnx.external_data_helper.uses_external_data(tensor):
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-            values = numpy_helper.to_array(tensor).astype(np.float32)
+            values = _as_float32(numpy_helper.to_array(tensor))
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
             changed += 1
     for node in proto_nodes(proto.graph):
         for attribute in node.attribute if node.attribute else ():
-            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == _BFLOAT16:
+            if attribute.name in _TYPE_ATTRIBUTES and attribute.i == kind:
                 attribute.i = onnx.TensorProto.FLOAT
                 changed += 1
-    return "bfloat16 became float32, its inputs and outputs included" if changed else ""
+    return changed
 
 
-def _widened_values(graph: onnx.GraphProto) -> int:
+def _as_float32(values: np.ndarray) -> np.ndarray:
+    """The values in float32; what is finite stays finite, such as -1e300 of a mask."""
+    if values.dtype == np.float64:
+        most = np.finfo(np.float32).max
+        values = np.where(np.isfinite(values), np.clip(values, -most, most), values)
+    return values.astype(np.float32)
+
+
+def _retyped_values(graph: onnx.GraphProto, kind: int) -> int:
     found = [
         value
         for value in (*graph.input, *graph.output, *graph.value_info)
-        if value.type.tensor_type.elem_type == _BFLOAT16
+        if value.type.tensor_type.elem_type == kind
     ]
     for value in found:
         value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
@@ -245,6 +246,64 @@ def test_bfloat16_becomes_float32(tmp_path):
     wanted = x.astype(np.float64) @ values.astype(np.float64)
     # a sum of 8 products in float32
     np.testing.assert_allclose(run(model_bytes(found), {"x": x})[0], wanted, rtol=1e-5, atol=1e-5)
+
+
+def in_float64(inputs=TensorProto.DOUBLE):
+    """A product and a mask in float64, behind a Cast where the input is not."""
+    ends = [
+        helper.make_tensor_value_info("x", inputs, ["n", 8]),
+        helper.make_tensor_value_info("y", inputs, ["n", 4]),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["d"], to=TensorProto.DOUBLE),
+        helper.make_node("MatMul", ["d", "w"], ["m"]),
+        helper.make_node("Max", ["m", "least"], ["c"]),
+        helper.make_node("Cast", ["c"], ["y"], to=inputs),
+    ]
+    weight = RNG.standard_normal((8, 4))
+    least = numpy_helper.from_array(np.float64(-1e300), "least")
+    made = model(
+        nodes, [numpy_helper.from_array(weight, "w"), least], inputs=ends[:1], outputs=ends[1:]
+    )
+    return made, weight
+
+
+def test_a_network_in_float64_becomes_one_in_float32(tmp_path):
+    made, weight = in_float64()
+    onnx.save(made, tmp_path / "net.onnx")
+    found = read_model(tmp_path / "net.onnx")
+    assert "float64" in repairs_of(found)[0]
+    assert {tensor.dtype for tensor in found.graph.initializers.values()} == {ir.DataType.FLOAT}
+    assert all(
+        np.isfinite(tensor.const_value.numpy()).all()
+        for tensor in found.graph.initializers.values()
+    )
+    x = RNG.standard_normal((3, 8))
+    (got,) = run(model_bytes(found), {"x": x.astype(np.float32)})
+    # a sum of 8 products in float32
+    np.testing.assert_allclose(got, x @ weight, rtol=1e-5, atol=1e-5)
+
+
+def test_float64_inside_stays(tmp_path):
+    made, _ = in_float64(TensorProto.FLOAT)
+    onnx.save(made, tmp_path / "net.onnx")
+    found = read_model(tmp_path / "net.onnx")
+    assert repairs_of(found) == ()
+    assert {tensor.dtype for tensor in found.graph.initializers.values()} == {ir.DataType.DOUBLE}
+
+
+@pytest.mark.parametrize("read", [read_model, read_unchanged])
+def test_absent_inputs_at_the_end_are_dropped(read, tmp_path):
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", ""], ["c"], name="conv1"),
+        helper.make_node("Clip", ["c", "", "most"], ["r"], name="clip"),
+        helper.make_node("Conv", ["r", "w2"], ["y"], name="conv2"),
+    ]
+    most = numpy_helper.from_array(np.float32(6), "most")
+    onnx.save(model(nodes, [W1, W2, most]), tmp_path / "net.onnx")
+    found = read(tmp_path / "net.onnx")
+    names = [[value and value.name for value in node.inputs] for node in found.graph]
+    assert names == [["x", "w1"], ["c", None, "most"], ["r", "w2"]]
 
 
 @pytest.mark.parametrize(
