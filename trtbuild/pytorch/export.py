@@ -326,7 +326,12 @@ def _check(path: Path) -> None:
     try:
         onnx.checker.check_model(path, full_check=True)
     except Exception as error:
-        raise ModelError(f"the exported model is not valid ONNX: {error}") from error
+        remedy = (
+            ". This opset has no bfloat16 for it: make the weights float32 (module.float())"
+            if "bfloat16" in str(error)
+            else ""
+        )
+        raise ModelError(f"the exported model is not valid ONNX: {error}{remedy}.") from error
 
 
 def export_from_spec(

@@ -402,6 +402,12 @@ def test_nan_weights_are_refused() -> None:
         export_onnx(module, [IMAGE])
 
 
+def test_bfloat16_that_the_opset_lacks_is_refused_with_a_remedy() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3)).eval().bfloat16()
+    with pytest.raises(ModelError, match=r"make the weights float32 \(module\.float\(\)\)"):
+        export_onnx(module, [InputSpec((1, 3, 8, 8), dtype="bfloat16")])
+
+
 class Recurrent(nn.Module):
     def __init__(self, kind: type[nn.Module], ways: int) -> None:
         super().__init__()
