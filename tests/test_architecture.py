@@ -18,6 +18,7 @@ LAYERS = (
     *(
         "enums",
         "errors",
+        "exponential",
         "machine",
         "files",
         "progress",

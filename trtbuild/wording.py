@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["counted", "dims_text"]
 
 
 def counted(number: int, thing: str) -> str:
     """Return a number with its noun, whose plural takes an s: ``1 sample``, ``0 samples``."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def dims_text(dims: Iterable[int | str | None]) -> str:
+    """Return dims for a message, a question mark for one without size and name: ``[N, 3, ?]``."""
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"

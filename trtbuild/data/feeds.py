@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import DataError, decoding
+from trtbuild.wording import dims_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,8 +111,8 @@ def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
     )
     if not fits:
         raise DataError(
-            f"the sample '{name}' has the shape {_dims(sample.shape)} for the input '{spec.name}', and "
-            f"the network takes {_dims(spec.sample_dims)} {_besides(axis)}; "
+            f"the sample '{name}' has the shape {dims_text(sample.shape)} for the input '{spec.name}', and "
+            f"the network takes {dims_text(spec.sample_dims)} {_besides(axis)}; "
             f"{_advice(feed.shape, wanted)}"
         )
     return feed
@@ -168,7 +169,3 @@ def _as_dtype(feed: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
 def _is_float(dtype: np.dtype[np.generic]) -> bool:
     # ml_dtypes' bfloat16 has the kind 'V'
     return dtype.kind == "f" or dtype.name == "bfloat16"
-
-
-def _dims(dims: tuple[int | str | None, ...]) -> str:
-    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"

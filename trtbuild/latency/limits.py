@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.exponential import exp
 from trtbuild.latency.regress import PLACEMENT, drift
 from trtbuild.latency.stats import median_interval
 from trtbuild.verification.gate import Finding
@@ -56,7 +57,7 @@ def latency_finding(samples: Samples, limit_ms: float) -> SpeedFinding:
     logs = [math.log(float(np.median(turn))) for turn in samples.turns]
     found = median_interval(logs, samples.confidence)
     noise = max(PLACEMENT, drift(logs))
-    ends = Estimate(math.exp(found.value), math.exp(found.low - noise), _exp(found.high + noise))
+    ends = Estimate(math.exp(found.value), math.exp(found.low - noise), exp(found.high + noise))
     return _held(f"median latency, batch {samples.batch_size}", "ms", limit_ms, ends, at_most=True)
 
 
@@ -85,7 +86,3 @@ def _held(what: str, unit: str, limit: float, found: Estimate, *, at_most: bool)
         settled=settled,
         between=(found.low, found.high),
     )
-
-
-def _exp(power: float) -> float:
-    return math.exp(power) if power < 700.0 else math.inf

@@ -30,6 +30,7 @@ import numpy as np
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import OptionError
+from trtbuild.exponential import exp
 from trtbuild.latency.measure import CONFIDENCE
 from trtbuild.latency.stats import median_interval, ratio
 from trtbuild.options.measure import DEFAULT_MARGIN_PERCENT
@@ -157,8 +158,8 @@ def against_baseline(
     )
     found = Estimate(
         math.exp(now.value - earlier.value),
-        _exp(now.low - earlier.high),
-        _exp(now.high - earlier.low),
+        exp(now.low - earlier.high),
+        exp(now.high - earlier.low),
     )
     noise = max(PLACEMENT, *(drift(values) for values in logs))
     return decide(base.name, candidate.name, found, noise, margin_percent, base.batch_size)
@@ -224,7 +225,3 @@ def drift(logs: Sequence[float]) -> float:
 def _holding(found: Estimate, value: float) -> Estimate:
     """Return `found` with its interval extended so that it holds `value`."""
     return Estimate(found.value, min(found.low, value), max(found.high, value))
-
-
-def _exp(power: float) -> float:
-    return math.exp(power) if power < 700.0 else math.inf

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import OptionError
+from trtbuild.exponential import exp
 from trtbuild.verification.intervals import CONFIDENCE, Estimate, Moments
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def ratio(base: Samples, other: Samples, confidence: float = CONFIDENCE) -> Esti
         )
     logs = [math.log(b / a) for a, b in zip(before, after)]
     found = median_interval(logs, confidence)
-    return Estimate(math.exp(found.value), _exp(found.low), _exp(found.high))
+    return Estimate(math.exp(found.value), exp(found.low), exp(found.high))
 
 
 def _turn_medians(samples: Samples) -> list[float]:
@@ -146,7 +147,3 @@ def _turn_medians(samples: Samples) -> list[float]:
     whole = len(values) - len(values) % size
     medians: list[float] = np.median(values[:whole].reshape(-1, size), axis=1).tolist()
     return medians + [float(np.median(rest)) for rest in [values[whole:]] if len(rest)]
-
-
-def _exp(power: float) -> float:
-    return math.exp(power) if power < 700.0 else math.inf

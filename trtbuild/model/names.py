@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["Names", "defined_values", "rename_clashes"]
+__all__ = ["Names", "defined_values", "rename_clashes", "value_name"]
+
+
+def value_name(value: ir.Value | None) -> str:
+    """Return the name of a tensor; empty for an input that is left out, and for a tensor without a name."""
+    return "" if value is None else value.name or ""
 
 
 def defined_values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -31,6 +31,7 @@ import numpy as np
 
 from trtbuild.model.constants import constant_tensor, is_constant
 from trtbuild.model.graph_library import ir
+from trtbuild.model.names import value_name
 from trtbuild.model.operators import AVERAGING, CLIPPING, ONNX_DOMAINS, moves_values, weight_axis
 from trtbuild.model.qdq import behind_activation
 from trtbuild.model.traversal import values_of
@@ -76,9 +77,9 @@ def place_portable(
     consumers = _consumers(model, placement, tensors)
     roots: dict[str, frozenset[str]] = {}
     for node in model.graph:
-        origin = _name(node.inputs[0]) if node.inputs and moves_values(node) else None
+        origin = value_name(node.inputs[0]) if node.inputs and moves_values(node) else None
         for output in node.outputs:
-            name = _name(output)
+            name = value_name(output)
             if name in quantized:
                 roots[name] = roots[origin] if origin in roots else frozenset({name})
     roots.update({name: frozenset({name}) for name in quantized if name not in roots})
@@ -119,8 +120,8 @@ def portable_groups(
                 Group(name, node.op_type, GroupKind.KERNEL, readers, name not in floats, reason)
             )
     for value in model.graph.outputs:
-        name = output_group_name(_name(value))
-        if _name(value) in tensors.quantized and not value.is_graph_input():
+        name = output_group_name(value_name(value))
+        if value_name(value) in tensors.quantized and not value.is_graph_input():
             reason = floats.get(name, "ONNX Runtime: the kernel in front of it gives integers")
             readers = frozenset({Consumer(GRAPH_OUTPUT, 0)})
             found.append(
@@ -148,7 +149,7 @@ def _consumers(
     in_int8 = {c for readers in placement.consumers.values() for c in readers}
     found = {}
     for value in values_of(model.graph):
-        name, readers = _name(value), _readers(value)
+        name, readers = value_name(value), _readers(value)
         left = readers - in_float
         if name not in tensors.made_by_kernels:
             left = frozenset(c for c in left if c in in_int8 or c.node in tensors.kernels)
@@ -169,12 +170,12 @@ def _parts_of_concats(
     """
     found: dict[str, frozenset[str]] = {}
     for node in reversed(model.graph):
-        joined = _name(node.outputs[0])
+        joined = value_name(node.outputs[0])
         if node.op_type != "Concat" or joined not in roots:
             continue
         kinds = {_is_activation(value) for value in node.inputs}
         for value in node.inputs:
-            name = _name(value)
+            name = value_name(value)
             alone = value is not None and len(value.uses()) == 1 and not value.is_graph_output()
             if (
                 alone
@@ -257,13 +258,13 @@ def _differences(
     for node in model.graph:
         for index in (0, 1) if node.op_type == "Add" and not node.domain else ():
             skip = skips.get(Consumer(node.name or "", index))
-            main, total = node.inputs[1 - index], _name(behind_activation(node.outputs[0]))
+            main, total = node.inputs[1 - index], value_name(behind_activation(node.outputs[0]))
             producer = main.producer() if main is not None else None
             by_layer = (
                 producer is not None and producer.op_type == "Conv" and producer.name in selected
             )
             if by_layer and skip in quantized and total in quantized:
-                found[_name(main)] = (total, skip)
+                found[value_name(main)] = (total, skip)
     return found
 
 
@@ -292,30 +293,32 @@ def _quantized_tensors(
 ) -> _Tensors:
     selected = {point.node for point in placement.weights}
     layers_in_float = {g.name for g in placement.groups if g.kind is GroupKind.LAYER and not g.int8}
-    ahead = {_name(v): one for v, one in layers_ahead(model, selected, layers_in_float).items()}
+    ahead = {
+        value_name(v): one for v, one in layers_ahead(model, selected, layers_in_float).items()
+    }
     possible, possible_kernels = _possible(model, selected, floats, without)
-    quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
+    quantized = {value_name(node.inputs[0]) for node in model.graph if node.name in selected}
     kernels: set[str] = set()
     made: set[str] = set()
     for node in reversed(model.graph):
         if node.name not in possible_kernels:
             continue
-        results = {_name(output) for output in node.outputs}
-        results.add(_name(behind_activation(node.outputs[0])))
+        results = {value_name(output) for output in node.outputs}
+        results.add(value_name(behind_activation(node.outputs[0])))
         if results & quantized:
             kernels.add(node.name or "")
             if node.name not in floats:
-                quantized.update(_name(value) for value in node.inputs[: _num_read(node)])
+                quantized.update(value_name(value) for value in node.inputs[: _num_read(node)])
                 made |= results
     for node in model.graph:
         if node.name in selected and node.op_type == "Conv":
-            given = _name(behind_activation(node.outputs[0]))
+            given = value_name(behind_activation(node.outputs[0]))
             fragile = fragile_reader(behind_activation(node.outputs[0]))
             if given in quantized or not (ahead[given].float_layer or fragile):
                 quantized.add(given)
                 made.add(given)
         elif node.name in selected:
-            made.add(_name(behind_activation(node.outputs[0])))
+            made.add(value_name(behind_activation(node.outputs[0])))
     quantized &= possible
     return _Tensors(quantized, made & quantized, {n for n in quantized if ahead[n].output}, kernels)
 
@@ -324,11 +327,11 @@ def _possible(
     model: ir.Model, selected: set[str], floats: Collection[str], without: Collection[str]
 ) -> tuple[set[str], set[str]]:
     """Names of the tensors that could get a Q/DQ pair, and of the nodes that could run in integers."""
-    quantized = {_name(node.inputs[0]) for node in model.graph if node.name in selected}
+    quantized = {value_name(node.inputs[0]) for node in model.graph if node.name in selected}
     kernels: set[str] = set()
     for node in model.graph:
         if node.name in selected and node.op_type == "Conv":
-            quantized.add(_name(behind_activation(node.outputs[0])))
+            quantized.add(value_name(behind_activation(node.outputs[0])))
     known = [node for node in model.graph if node.name not in without and _has_integer_kernel(node)]
     grew = True
     while grew:
@@ -338,8 +341,8 @@ def _possible(
                 continue
             kernels.add(node.name or "")
             if node.name not in floats:
-                quantized.add(_name(behind_activation(node.outputs[0])))
-                quantized.update(_name(value) for value in node.inputs[: _num_read(node)])
+                quantized.add(value_name(behind_activation(node.outputs[0])))
+                quantized.update(value_name(value) for value in node.inputs[: _num_read(node)])
         grew = len(quantized) > before
     return quantized, kernels
 
@@ -353,11 +356,11 @@ def _has_integer_kernel(node: ir.Node) -> bool:
 def _runs_in_integers(node: ir.Node, quantized: set[str], selected: set[str]) -> bool:
     """Whether all data inputs of a node with an integer kernel are, or can be, quantized."""
     if moves_values(node):
-        return _name(node.inputs[0]) in quantized
+        return value_name(node.inputs[0]) in quantized
     return all(
         value is not None
         and not is_constant(value)
-        and (_name(value) in quantized or _can_be_quantized(value, selected))
+        and (value_name(value) in quantized or _can_be_quantized(value, selected))
         for value in node.inputs
     )
 
@@ -377,7 +380,3 @@ def _readers(value: ir.Value) -> frozenset[Consumer]:
     if value.is_graph_output() and not value.is_graph_input():
         readers.add(Consumer(GRAPH_OUTPUT, 0))
     return frozenset(readers)
-
-
-def _name(value: ir.Value | None) -> str:
-    return "" if value is None else value.name or ""

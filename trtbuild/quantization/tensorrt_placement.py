@@ -32,6 +32,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import is_constant
+from trtbuild.model.names import value_name
 from trtbuild.model.operators import (
     AVERAGING,
     CONVOLUTIONS,
@@ -136,7 +137,7 @@ class _Choice:
         )
         if why_float is None:
             for index, value in inputs.items():
-                self.consumers[_name(value)].add(readers[index])
+                self.consumers[value_name(value)].add(readers[index])
         return why_float is None
 
     def read_along(self, node: ir.Node, name: str, readers: Collection[Consumer]) -> None:
@@ -162,10 +163,6 @@ class _Choice:
 
 def _is_layer(node: ir.Node) -> bool:
     return node.op_type in WEIGHTED | RECURRENT and node.domain in ONNX_DOMAINS
-
-
-def _name(value: ir.Value | None) -> str:
-    return "" if value is None else value.name or ""
 
 
 def _weight_point(node: ir.Node) -> WeightPoint:
@@ -245,12 +242,12 @@ def _add_attention(model: ir.Model, choice: _Choice, target: Target) -> frozense
         for node in both:
             reason = attention_reason(block, target)
             choice.make(node, GroupKind.ATTENTION, dict(enumerate(node.inputs)), reason, why_float)
-        found.add(_name(block.mixed.inputs[0]))
+        found.add(value_name(block.mixed.inputs[0]))
     return frozenset(found)
 
 
 def _reaches_quantized(value: ir.Value, consumers: Mapping[str, set[Consumer]]) -> bool:
-    if consumers.get(_name(value)):
+    if consumers.get(value_name(value)):
         return True
     return any(
         _reaches_quantized(user.outputs[0], consumers)
@@ -262,7 +259,7 @@ def _reaches_quantized(value: ir.Value, consumers: Mapping[str, set[Consumer]]) 
 def _comes_from_quantized(value: ir.Value | None, choice: _Choice) -> bool:
     """Whether `value` is quantized for another reader, or comes from a quantized layer or its activation."""
     while value is not None:
-        if choice.consumers.get(_name(value)):
+        if choice.consumers.get(value_name(value)):
             return True
         producer = value.producer()
         if producer is None:
@@ -296,12 +293,14 @@ def _follow_values(
     consumers = choice.consumers
     moved: set[str] = set()
     for node in reversed(model.graph):
-        quantized = [_name(output) for output in node.outputs if consumers.get(_name(output))]
+        quantized = [
+            value_name(output) for output in node.outputs if consumers.get(value_name(output))
+        ]
         sources = _passed_on(node, quantized, choice, target) if quantized else {}
         for index, source in sources.items():
             joins = Consumer(node.name or "", index) not in apart
             for output in quantized if joins else ():
-                group[find(output)] = find(_name(source))
+                group[find(output)] = find(value_name(source))
         moved.update(quantized if sources else ())
     members: dict[str, set[str]] = defaultdict(set)
     for name in consumers:
@@ -332,7 +331,7 @@ def _float_readers(node: ir.Node, consumers: Mapping[str, set[Consumer]]) -> tup
     """The readers of `node`'s outputs in float; an output of the network, or a reader in a body, is one."""
     found = []
     for output in node.outputs:
-        readers = consumers.get(_name(output), set())
+        readers = consumers.get(value_name(output), set())
         if output.is_graph_output():
             found.append(Consumer(GRAPH_OUTPUT, 0))
         for user, index in output.uses():

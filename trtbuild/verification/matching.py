@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import DataError, ModelError
+from trtbuild.wording import dims_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,17 +67,13 @@ def _check_side(
     for tensor, spec in ours.items():
         if not _compatible(spec.dims, theirs[tensor].dims):
             raise ModelError(
-                f"{side} '{tensor}' of '{name}' has the shape {_dims(theirs[tensor].dims)}, that of"
-                f" {of} is {_dims(spec.dims)}; they cannot be compared."
+                f"{side} '{tensor}' of '{name}' has the shape {dims_text(theirs[tensor].dims)}, that of"
+                f" {of} is {dims_text(spec.dims)}; they cannot be compared."
             )
 
 
 def _listed(specs: Mapping[str, TensorSpec]) -> str:
     return ", ".join(f"'{name}'" for name in sorted(specs)) or "(none)"
-
-
-def _dims(dims: Sequence[int | str | None]) -> str:
-    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
 
 
 def _compatible(a: Sequence[int | str | None], b: Sequence[int | str | None]) -> bool:
@@ -101,8 +98,8 @@ def check_feeds(session: Session, feeds: Mapping[str, np.ndarray], name: str) ->
         spec = specs[key]
         if spec.dims and not (array.ndim == len(spec.dims) and _compatible(array.shape, spec.dims)):
             raise DataError(
-                f"the data for input '{key}' has the shape {_dims(array.shape)},"
-                f" '{name}' wants {_dims(spec.dims)}. Check preprocessing and batch size."
+                f"the data for input '{key}' has the shape {dims_text(array.shape)},"
+                f" '{name}' wants {dims_text(spec.dims)}. Check preprocessing and batch size."
             )
         if array.dtype != spec.dtype:
             raise DataError(

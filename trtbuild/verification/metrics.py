@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from trtbuild.exponential import exp
 from trtbuild.json_codec import NOT_IN_JSON
 from trtbuild.verification.intervals import (
     DECIBELS_PER_NEPER,
@@ -378,11 +379,5 @@ def _mapped(estimate: Estimate, factor: float) -> Estimate:
 
 def _amplitude(log_ratio: Estimate) -> Estimate:
     """Relative L2 from ``ln(signal / noise)``: ``exp(-l / 2)``, which swaps the interval's ends."""
-    value, high, low = (
-        _exp(-end / 2.0) for end in (log_ratio.value, log_ratio.low, log_ratio.high)
-    )
+    value, high, low = (exp(-end / 2.0) for end in (log_ratio.value, log_ratio.low, log_ratio.high))
     return Estimate(value, low, high)
-
-
-def _exp(power: float) -> float:
-    return math.exp(power) if power < 700.0 else math.inf

@@ -40,6 +40,7 @@ __all__ = [
     "Member",
     "PruneGroup",
     "build_graph",
+    "cuts_outputs",
     "describe",
     "find_attention",
     "is_mixer",
@@ -330,3 +331,13 @@ def update_attention(
                 setattr(block, name, value)
                 changed.setdefault(attention.path, {})[name] = value
     return changed
+
+
+def cuts_outputs(graph: Any, item: Any) -> bool:
+    """Return whether a member of one of Torch-Pruning's groups loses output channels, not input channels.
+
+    Args:
+        graph: Torch-Pruning's dependency graph.
+        item: a member of one of its groups.
+    """
+    return bool(graph.is_out_channel_pruning_fn(item.dep.handler))

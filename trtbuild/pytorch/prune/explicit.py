@@ -22,6 +22,7 @@ from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.cutting import Cut, DenseReference, history_in
 from trtbuild.pytorch.prune.dependency import (
     build_graph,
+    cuts_outputs,
     find_attention,
     is_mixer,
     output_layers,
@@ -208,7 +209,7 @@ def _group(
     own = {
         int(i)
         for item in group
-        if item.dep.target.module is layer and _gives(graph, item)
+        if item.dep.target.module is layer and cuts_outputs(graph, item)
         for i in item.idxs
     }
     if own != set(wanted):
@@ -228,15 +229,11 @@ def _numbers(path: str, indices: Any) -> list[int]:
     raise OptionError(f"what goes of '{path}' are numbers of channels, such as [0, 5].")
 
 
-def _gives(graph: Any, item: Any) -> bool:
-    return bool(graph.is_out_channel_pruning_fn(item.dep.handler))
-
-
 def _note(graph: Any, group: Any, left: dict[str, list[int]]) -> None:
     """Record which of its original channels each layer still has after the cut of `group`."""
     for item in group:
         layer = item.dep.target.module
-        if isinstance(layer, LAYERS) and _gives(graph, item):
+        if isinstance(layer, LAYERS) and cuts_outputs(graph, item):
             path = str(graph._module2name[layer])
             now = left.get(path, list(range(graph.get_out_channels(layer))))
             gone = set(item.idxs)

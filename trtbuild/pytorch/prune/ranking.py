@@ -12,7 +12,7 @@ from torch import nn
 
 from trtbuild.errors import OptionError
 from trtbuild.pytorch.layers import LAYERS
-from trtbuild.pytorch.prune.dependency import forward_arguments
+from trtbuild.pytorch.prune.dependency import cuts_outputs, forward_arguments
 from trtbuild.pytorch.prune.slices import following_slices, sliced_alike
 from trtbuild.pytorch.prune.widths import Span, kept_channels, width_of
 
@@ -144,7 +144,7 @@ def shares(
     spans: list[Span] = []
     owners: list[list[str]] = []
     for group, units in _groups_of(pruner):
-        outs = [item.dep.target.module for item in group if _gives(pruner.DG, item)]
+        outs = [item.dep.target.module for item in group if cuts_outputs(pruner.DG, item)]
         paths = layers_given(pruner.DG, group)
         heads = [m.num_heads for m in outs if isinstance(m, nn.MultiheadAttention)]
         if not paths or (spec.head_ratio > 0 and any(one in pruner.num_heads for one in outs)):
@@ -195,7 +195,7 @@ def _as_tied(
 
 def layers_given(graph: Any, group: Any) -> list[str]:
     """Return the paths of the layers that make the channels of a group."""
-    given = [item.dep.target.module for item in group if _gives(graph, item)]
+    given = [item.dep.target.module for item in group if cuts_outputs(graph, item)]
     names = graph._module2name
     return list(dict.fromkeys(str(names[one]) for one in given if isinstance(one, LAYERS)))
 
@@ -213,15 +213,11 @@ def _groups_of(pruner: Any) -> Iterator[tuple[Any, int]]:
             yield group, pruner._get_channel_groups(group)
 
 
-def _gives(graph: Any, item: Any) -> bool:
-    return bool(graph.is_out_channel_pruning_fn(item.dep.handler))
-
-
 def _ranked(pruner: Any) -> dict[str, float]:
     """Layer -> unrounded number of channels that a ranking over several groups leaves."""
     wishes: dict[str, float] = {}
     for group in pruner.step(interactive=True):
-        layers = [item.dep.target.module for item in group if _gives(pruner.DG, item)]
+        layers = [item.dep.target.module for item in group if cuts_outputs(pruner.DG, item)]
         root = group[0]
         reads = pruner.DG.is_in_channel_pruning_fn(root.dep.handler)
         width = pruner.DG.get_in_channels if reads else pruner.DG.get_out_channels

@@ -30,7 +30,7 @@ import numpy as np
 from trtbuild.model.attributes import attribute, constant_of
 from trtbuild.model.edits import GraphWriter
 from trtbuild.model.traversal import nodes_by_name, values_by_name
-from trtbuild.search.channels.sites import added_behind
+from trtbuild.search.channels.sites import added_behind, is_transposed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -174,16 +174,12 @@ def _typed(content: np.ndarray, like: ir.Value) -> np.ndarray:
 def _scale_outputs(writer: GraphWriter, node: ir.Node, factors: Channels, shift: Channels) -> None:
     weight, bias = constant_of(node, 1), constant_of(node, 2)
     assert weight is not None
-    by_row = node.op_type == "Conv" or _is_transposed(node)
+    by_row = node.op_type == "Conv" or is_transposed(node)
     shape = [-1 if i == (0 if by_row else 1) else 1 for i in range(weight.ndim)]
     writer.set_constant(node, 1, weight * factors.reshape(shape), "rescaled")
     if bias is not None or shift.any():
         bias = np.zeros(len(factors)) if bias is None else bias
         writer.set_constant(node, 2, (bias - shift) * factors, "rescaled")
-
-
-def _is_transposed(node: ir.Node) -> bool:
-    return node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
 
 
 def _take_back(writer: GraphWriter, node: ir.Node, change: Rescaling) -> None:
@@ -202,7 +198,7 @@ def _take_back(writer: GraphWriter, node: ir.Node, change: Rescaling) -> None:
 def _along_inputs(node: ir.Node, weight: np.ndarray, channels: Channels) -> np.ndarray:
     """A value for each input channel in a shape that broadcasts over the weight."""
     if node.op_type != "Conv":
-        return channels[None, :] if _is_transposed(node) else channels[:, None]
+        return channels[None, :] if is_transposed(node) else channels[:, None]
     # weight [out, in / groups, ...]: output channel o reads input channels of its own group
     groups = int(attribute(node, "group", 1))
     outputs, inputs = weight.shape[:2]
@@ -213,7 +209,7 @@ def _along_inputs(node: ir.Node, weight: np.ndarray, channels: Channels) -> np.n
 def _input_axes(node: ir.Node, weight: np.ndarray) -> tuple[int, ...]:
     if node.op_type == "Conv":
         return tuple(range(1, weight.ndim))
-    return (1,) if _is_transposed(node) else (0,)
+    return (1,) if is_transposed(node) else (0,)
 
 
 def _add_to_bias(writer: GraphWriter, node: ir.Node, added: np.ndarray) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-__all__ = ["Absorber", "Site", "find_sites", "input_channels"]
+__all__ = ["Absorber", "Site", "find_sites", "input_channels", "is_transposed"]
 
 _HOMOGENEOUS = frozenset(
     {"AveragePool", "Dropout", "GlobalAveragePool", "Identity", "LeakyRelu", "MaxPool", "Relu"}
@@ -177,17 +177,18 @@ def input_channels(node: ir.Node) -> int:
     assert weight is not None
     if node.op_type == "Conv":
         return int(weight.shape[1]) * int(attribute(node, "group", 1))
-    return int(weight.shape[1 if _is_transposed(node) else 0])
+    return int(weight.shape[1 if is_transposed(node) else 0])
 
 
 def output_channels(node: ir.Node) -> int:
     """Return how many channels the output of a Conv, Gemm or MatMul with a constant weight has."""
     weight = array(node.inputs[1])
     assert weight is not None
-    return int(weight.shape[0 if node.op_type == "Conv" or _is_transposed(node) else 1])
+    return int(weight.shape[0 if node.op_type == "Conv" or is_transposed(node) else 1])
 
 
-def _is_transposed(node: ir.Node) -> bool:
+def is_transposed(node: ir.Node) -> bool:
+    """Return whether a Gemm takes the transpose of its weight, so that each row is an output channel."""
     return node.op_type == "Gemm" and bool(attribute(node, "transB", 0))
 
 
