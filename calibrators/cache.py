@@ -115,7 +115,7 @@ class CalibrationCache:
         try:
             lines = content.decode("utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
-            raise CacheError(f"not a calibration cache: byte {error.start} is no text.") from None
+            raise CacheError(f"not a calibration cache: byte {error.start} is not text.") from None
         header = lines[0].rstrip()
         if not (_HEADER.fullmatch(header) or _LEGACY_HEADER.fullmatch(header)):
             raise CacheError(
@@ -133,7 +133,7 @@ class CalibrationCache:
             scale = _scale(word, f"calibration cache, line {number}: the scale of '{name}'", turned)
             if scales.setdefault(name, scale) != scale:
                 raise CacheError(
-                    f"calibration cache, line {number}: '{name}' is there twice, with the scales "
+                    f"calibration cache, line {number}: '{name}' occurs twice, with the scales "
                     f"{scales[name]} and {scale}."
                 )
         _check_not_cut(lines)
@@ -163,7 +163,7 @@ def version_digits(version: str) -> str:
     """
     match = re.match(r"(\d+)\.(\d+)\.(\d+)(\.|$)", version)
     if not match:
-        raise CacheError(f"'{version}' is no TensorRT version; write it like 10.3.0.")
+        raise CacheError(f"'{version}' is not a TensorRT version; write it like 10.3.0.")
     major, minor, patch = (int(part) for part in match.groups()[:3])
     return str(major * (10_000 if major >= 10 else 1000) + minor * 100 + patch)
 
@@ -186,14 +186,14 @@ def _entry(line: str, number: int) -> tuple[str, int]:
 def _scale(word: int, what: str, turned: bool) -> np.float32:
     scale: np.float32 = np.uint32(word).view(np.float32)
     if not scale >= 0 or np.signbit(scale):
-        why = f"the scales {_TURN}" if turned else "a scale is not negative and a number."
+        why = f"the scales {_TURN}" if turned else "a scale must be a number of at least 0."
         raise CacheError(f"{what} is {scale}; {why}")
     return scale
 
 
 _TURN = (
-    "make no sense, and with the bytes of each word turned round they do: the words must be big-endian. "
-    "Write the cache again, with struct.pack('>f', scale).hex()."
+    "make no sense, but do with the bytes of each word swapped: the words must be big-endian. Write the "
+    "cache again, with struct.pack('>f', scale).hex()."
 )
 
 

@@ -143,7 +143,7 @@ def merge_calibrations(
         MergeError: the parts do not belong together, or one has no histograms.
     """
     if not parts:
-        raise MergeError("there is no part to merge.")
+        raise MergeError("there are no parts to merge.")
     first = parts[0]
     merged = dict(first._kept_histograms())
     for number, part in enumerate(parts[1:], 2):
@@ -163,7 +163,7 @@ def _check_same_kind(
 ) -> None:
     odd = sorted(first.ranges.keys() ^ part.ranges.keys())
     if odd:
-        raise MergeError(f"part {number} is of other tensors than part 1, for example '{odd[0]}'.")
+        raise MergeError(f"part {number} has other tensors than part 1, for example '{odd[0]}'.")
     if (first.method, first.options) != (part.method, part.options):
         raise MergeError(
             f"part {number} was made with {part.method} {dict(part.options) or ''} and part 1 with "
@@ -210,7 +210,7 @@ def _end_of_chain(name: str, inputs: Mapping[str, str], calibration: Calibration
     while end in inputs:
         end = inputs[end]
         if end in passed:
-            raise MergeError(f"tensor '{name}' would take its own range; break the circle.")
+            raise MergeError(f"tensor '{name}' would take its own range; break the cycle.")
         passed.add(end)
     if end not in calibration.ranges:
         raise MergeError(f"tensor '{name}' is to take the range of '{end}', which has none.")

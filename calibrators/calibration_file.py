@@ -114,7 +114,7 @@ def _parse(content: bytes) -> dict[str, Any]:
 
 
 def _refuse_constant(word: str) -> None:
-    raise ValueError(f"{word} is no JSON number")
+    raise ValueError(f"{word} is not a JSON number")
 
 
 def _member(document: dict[str, Any], key: str, kind: type) -> Any:
@@ -131,7 +131,7 @@ def _members(document: dict[str, Any], key: str, kind: type) -> dict[str, Any]:
         number = kind is float and isinstance(value, int) and not isinstance(value, bool)
         if not (number or isinstance(value, kind)):
             raise CalibrationFileError(
-                f"damaged calibration file: '{name}' in '{key}' is no {kind.__name__}."
+                f"damaged calibration file: '{name}' in '{key}' is not of type {kind.__name__}."
             )
     return found
 
@@ -147,7 +147,7 @@ def _range_to_json(entry: TensorRange) -> dict[str, Any]:
 
 def _range_from_json(name: str, entry: Any) -> TensorRange:
     if not isinstance(entry, dict):
-        raise CalibrationFileError(f"damaged calibration file: tensor '{name}' is no object.")
+        raise CalibrationFileError(f"damaged calibration file: tensor '{name}' is not an object.")
     values: dict[str, Any] = {}
     for field in dataclasses.fields(TensorRange):
         value = entry.get(field.name)
@@ -172,7 +172,7 @@ def _number(tensor: str, field: str, value: Any) -> Any:
     if isinstance(value, int) and field in ("num_values", "num_zeros"):
         if not 0 <= value <= _LARGEST_COUNT:
             raise CalibrationFileError(
-                f"damaged calibration file: '{field}' of tensor '{tensor}' is {value:.3g}, no count."
+                f"damaged calibration file: '{field}' of tensor '{tensor}' is {value:.3g}, not a count."
             )
         return value
     return float(value) if isinstance(value, int) else value

@@ -227,14 +227,16 @@ class BatchFeeder:
         if len(sizes) > 1 or () in sizes:
             shapes = ", ".join(f"'{name}' {form.shape}" for name, form in self._forms.items())
             raise ObservationError(
-                f"calibration batches cannot be cut to the network's: its inputs {shapes} share no "
-                "batch axis. Give batches of exactly these shapes."
+                f"calibration batches cannot be cut to the network's batch size: its inputs {shapes} "
+                "share no batch axis. Give batches of exactly these shapes."
             )
         return int(next(iter(sizes))[0])
 
     def _checked(self, name: str, batch: Mapping[str, np.ndarray], number: int) -> np.ndarray:
         if name not in batch:
-            raise ObservationError(f"calibration batch {number} holds nothing for input '{name}'.")
+            raise ObservationError(
+                f"calibration batch {number} has no array for the input '{name}'."
+            )
         form = self._forms[name]
         array = np.asarray(batch[name])
         if array.shape != form.shape and (not form.shape or array.shape[1:] != form.shape[1:]):

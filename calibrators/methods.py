@@ -49,7 +49,7 @@ def add_method(name: str, rule: Callable[..., Any]) -> None:
         MethodError: the name is taken, or `rule` cannot be called.
     """
     if name in METHODS or name in PRESETS or name == "entropy-tensorrt":
-        raise MethodError(f"'{name}' is a method of ours; call yours something else.")
+        raise MethodError(f"'{name}' is a built-in method; give yours another name.")
     if not callable(rule):
         raise MethodError(f"the method '{name}' is a {type(rule).__name__}, not a function.")
 
@@ -76,7 +76,8 @@ def _answer_of(
         found = math.nan
     if not 0 < found < math.inf:
         raise MethodError(
-            f"the method '{name}' gave {answer!r}; a rule gives an amax above 0, or amax and a note."
+            f"the method '{name}' returned {answer!r}; a rule must return an amax above 0, or an amax "
+            "and a note."
         )
     return found, str(note)
 
@@ -163,7 +164,7 @@ def _rule(method: str, options: Mapping[str, float]) -> Callable[..., tuple[floa
     for option in options:
         if option not in known:
             has = f"its options are {', '.join(known)}" if known else "it has no options"
-            raise MethodError(f"method '{method}' does not know the option '{option}': {has}.")
+            raise MethodError(f"the method '{method}' has no option '{option}': {has}.")
     return rule
 
 
@@ -214,7 +215,7 @@ def stability(
     """
     odd = sorted((amaxes.keys() ^ first.keys()) | (first.keys() ^ second.keys()))
     if odd:
-        raise MergeError(f"the halves are of different tensors: '{odd[0]}' is not in all of them.")
+        raise MergeError(f"the halves have different tensors: '{odd[0]}' is not in all of them.")
     found = {}
     for name, amax in amaxes.items():
         halves = [amax_of(half[name], method, **options) for half in (first, second)]

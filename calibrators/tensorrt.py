@@ -77,7 +77,7 @@ class CalibrationRun:
             return self.cache
         if self.feeder is None:
             raise CacheError(
-                "TensorRT did not take the calibration cache and asked for data. The first line of the "
+                "TensorRT rejected the calibration cache and asked for data. The first line of the "
                 "cache must name this TensorRT version and the calibrator."
             )
         if self.feeder.num_batches == 0:
@@ -112,8 +112,8 @@ def make_calibrator(tensorrt: Any, name: str, run: CalibrationRun) -> Any:
     base = getattr(tensorrt, CALIBRATORS[name][0], None)
     if base is None:
         raise MethodError(
-            f"TensorRT {tensorrt.__version__} has no {CALIBRATORS[name][0]}: calibrators ended with "
-            "TensorRT 10. Quantize the network explicitly (Q/DQ) instead."
+            f"TensorRT {tensorrt.__version__} has no {CALIBRATORS[name][0]}: TensorRT 10 is the last "
+            "version with calibrators. Quantize the network explicitly (Q/DQ) instead."
         )
 
     class Calibrator(base):  # type: ignore[misc, valid-type]

@@ -75,14 +75,14 @@ def test_other_line_ends_empty_lines_and_upper_case_are_read() -> None:
     [
         (b"", "it begins with ''"),
         (b"input: 3c010a14\n", "it begins with 'input: 3c010a14'"),
-        (b"\x80\x04", "byte 0 is no text"),
+        (b"\x80\x04", "byte 0 is not text"),
         (f"{HEADER}\na: 3c010a14\nb 3c010a14".encode(), "line 3: 'b 3c010a14' is not 'name: "),
         (f"{HEADER}\n: 3c010a14".encode(), "line 2: ': 3c010a14' is not"),
         (f"{HEADER}\na: 3c010a145".encode(), "line 2: the scale of 'a' is '3c010a145'"),
         (f"{HEADER}\na: 0.5".encode(), "line 2: the scale of 'a' is '0.5'"),
         (f"{HEADER}\na: bc010a14".encode(), "line 2: the scale of 'a' is -0.0078"),
         (f"{HEADER}\na: 7fc00000".encode(), "line 2: the scale of 'a' is nan"),
-        (f"{HEADER}\na: 1\na: 2\n".encode(), "line 3: 'a' is there twice"),
+        (f"{HEADER}\na: 1\na: 2\n".encode(), "line 3: 'a' occurs twice"),
         (f"{HEADER}\na: 3f800000\nb: 3f80".encode(), "inside line 3"),
         (f"{HEADER}\na: ".encode(), "line 2"),
         (f"{HEADER}\na: \n".encode(), "line 2"),
@@ -106,7 +106,7 @@ def test_version_digits() -> None:
     assert version_digits("10.3.0.26") == "100300"
     assert version_digits("8.6.1") == "8601"
     for text in ("10", "10.3", "ten"):
-        with pytest.raises(CacheError, match="no TensorRT version"):
+        with pytest.raises(CacheError, match="not a TensorRT version"):
             version_digits(text)
 
 
@@ -148,7 +148,7 @@ def test_words_in_the_other_byte_order_are_told_from_right_ones(count: int) -> N
     right = CalibrationCache.from_bytes(cache(">f4"))
     right.check_scales()
     assert not right.doubtful
-    with pytest.raises(CacheError, match=r"bytes of each word turned round.*big-endian"):
+    with pytest.raises(CacheError, match=r"bytes of each word swapped.*big-endian"):
         CalibrationCache.from_bytes(cache("<f4")).check_scales()
 
 

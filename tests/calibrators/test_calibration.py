@@ -233,7 +233,7 @@ def test_damaged_files_are_refused_with_the_place() -> None:
         (damaged("other", "format"), "does not begin with"),
         (damaged(2, "version"), "version 2, and this program reads up to 1"),
         (damaged([], "tensors"), "no dict 'tensors'"),
-        (damaged(3, "tensors", "input"), "tensor 'input' is no object"),
+        (damaged(3, "tensors", "input"), "tensor 'input' is not an object"),
         (damaged("1", "tensors", "input", "amax"), "'amax' of tensor 'input'"),
         (damaged(-1.0, "tensors", "input", "amax"), "amax -1.0 of tensor 'input'"),
         (damaged(0.1, "tensors", "input", "amax"), "is not a float32 value"),
@@ -245,7 +245,7 @@ def test_damaged_files_are_refused_with_the_place() -> None:
         (damaged("////fwE=", "tensors", "input", "histogram", "bins"), "not on the grid"),
         (damaged(None, "tensors", "input", "histogram"), "histogram of tensor 'input'"),
         (damaged(1e-3, "tensors", "input", "maximum"), "do not fit the minimum and maximum"),
-        (damaged(float("nan"), "tensors", "input", "maximum"), "NaN is no JSON number"),
+        (damaged(float("nan"), "tensors", "input", "maximum"), "NaN is not a JSON number"),
     ]:
         with pytest.raises(CalibrationFileError, match=message):
             Calibration.from_bytes(content)

@@ -180,7 +180,7 @@ def test_a_run_with_a_cache_alone() -> None:
     assert taken.finish() == taken.cache
     ignored = CalibrationRun(cache=b"TRT-8601-EntropyCalibration2\n")
     assert ignored.next_batch(["x"]) is None
-    with pytest.raises(CalibratorError, match="did not take the calibration cache"):
+    with pytest.raises(CalibratorError, match="rejected the calibration cache"):
         ignored.finish()
 
 

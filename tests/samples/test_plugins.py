@@ -136,13 +136,16 @@ def test_doctor_lists_them_and_finds_the_broken_one(installed, capsys) -> None:
     [
         ({"calibrator": "six-sigmas"}, "cannot be 'six-sigmas'"),
         ({"calibrator": "my_plugins.calibrator:gone"}, "'my_plugins.calibrator' has no 'gone'"),
-        ({"calibrator": lambda histogram: -1}, "gave -1; a rule gives an amax above 0"),
+        ({"calibrator": lambda histogram: -1}, "returned -1; a rule must return an amax above 0"),
         ({"calibrator": lambda histogram: 1 / 0}, "raised ZeroDivisionError"),
         ({"judge": "sure-clas"}, "no judge 'sure-clas'; did you mean 'sure-class'"),
         ({"backend": "archiv"}, "no backend 'archiv'.* did you mean 'archive'"),
         ({"backend": "my_plugins.judge:sure_class"}, "cannot be made"),
-        ({"backend": 8}, "'int'.* is no backend: it has no 'name'"),
-        ({"backend": "my_plugins.graph_pass:WriteSubAsAdd"}, "is no backend: it has no 'suffix'"),
+        ({"backend": 8}, "'int'.* is not a backend: it has no 'name'"),
+        (
+            {"backend": "my_plugins.graph_pass:WriteSubAsAdd"},
+            "is not a backend: it has no 'suffix'",
+        ),
         ({"enable": ["my_plugins.judge:sure_class"]}, "is no trtbuild.passes.Pass"),
     ],
 )

@@ -99,7 +99,7 @@ def _made(found: Any, name: str) -> Backend:
     lacking = [one for one in _ASKED if not hasattr(made, one)]
     if lacking:
         raise OptionError(
-            f"'{name}' gives a {type(made).__name__}, which is no backend: it has no '{lacking[0]}'; see "
+            f"'{name}' gives a {type(made).__name__}, which is not a backend: it has no '{lacking[0]}'; see "
             "trtbuild.backends.base.Backend."
         )
     backend: Backend = made

@@ -107,7 +107,7 @@ class _InBatches(Observer):
             DataError: there was no sample, or the last batch holds NaN.
         """
         if not self._num_samples:
-            raise DataError("there is no calibration sample.")
+            raise DataError("there are no calibration samples.")
         if self._batch:
             self._count()
         return self._collector

@@ -144,7 +144,7 @@ def merge_files(paths: Sequence[Path], *, partial: bool = False) -> Calibration:
     """
     parts = [_read(path) for path in paths]
     if not parts:
-        raise InputError("there is no part to merge.")
+        raise InputError("there are no parts to merge.")
     _check_alike(paths, parts)
     first = {k: v for k, v in parts[0].provenance.items() if k not in (*_ADDED, *_OF_SHARDS)}
     data = functools.reduce(DataDigest.merge, map(_data_of, paths, parts))
@@ -161,7 +161,7 @@ def merge_files(paths: Sequence[Path], *, partial: bool = False) -> Calibration:
     if missing:
         raise InputError(
             f"part {_listed(missing)} of {count} is missing; calibrate it (--shard {missing[0]}/{count}) and "
-            "merge all parts, or keep the result a part with --partial."
+            "merge all parts, or merge these alone into a larger part with --partial."
         )
     return merged
 
@@ -192,7 +192,7 @@ def _numbers_together(paths: Sequence[Path], parts: Sequence[Calibration]) -> tu
         if of != count:
             raise InputError(
                 f"'{path}' is one of {of} parts, and '{paths[0]}' one of {count}; "
-                "merge parts of one division."
+                "merge parts of the same division."
             )
         for number in numbers:
             if number in found:
@@ -212,7 +212,7 @@ def _numbers_of(path: Path, part: Calibration) -> tuple[list[int], int]:
     except ValueError:
         found, of = [], 0
     if not found or of > _MOST_PARTS or not all(1 <= number <= of for number in found):
-        raise InputError(f"'{path}' is damaged: it says to be part '{text}'.")
+        raise InputError(f"'{path}' is damaged: it says that it is part '{text}'.")
     return found, of
 
 
@@ -240,7 +240,7 @@ def _data_of(path: Path, part: Calibration) -> DataDigest:
 def _read(path: Path) -> Calibration:
     with decoding(DataError, f"cannot read the calibration '{path}'"):
         content = content_of(path)
-    with in_one_tree(f"'{path}' is no calibration file: "):
+    with in_one_tree(f"'{path}' is not a calibration file: "):
         return Calibration.from_bytes(content)
 
 

@@ -75,8 +75,8 @@ def collect_in_processes(
                 return functools.reduce(Histograms.merge, found.values())
     raise DataError(
         f"{len(shards) - len(found)} of {len(shards)} parts of the calibration were lost {_ATTEMPTS} "
-        "times: their processes ended without a word, often for want of memory. Use fewer --workers; "
-        "with --workers 1 you are told what ended the process."
+        "times: their processes ended without a message, often because memory ran out. Use fewer "
+        "--workers; with --workers 1 you see what ended the process."
     )
 
 

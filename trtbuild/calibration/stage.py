@@ -85,7 +85,7 @@ def calibrate(
         beside.submit(provenance_of, artifact.source, earlier)
         statistics, early_stop = _collected(collector, source, options)
     if not statistics.num_samples:
-        raise DataError("there is no calibration sample.")
+        raise DataError("there are no calibration samples.")
     with in_one_tree():
         provenance = _provenance(artifact, statistics.data, options, earlier)
         calibration, unseen = _ranges(statistics, options, provenance)
@@ -224,7 +224,7 @@ def check_method(options: CalibrateOptions) -> None:
     """
     if options.rule == AS_TENSORRT:
         for name in options.method_options:
-            raise OptionError(f"{AS_TENSORRT} takes no option '{name}'; leave it out.")
+            raise OptionError(f"{AS_TENSORRT} has no option '{name}'; leave it out.")
         return
     know_rule(options.rule)
     probe = Histogram.from_bins(

@@ -56,7 +56,7 @@ def read_thresholds(path: Path) -> Thresholds:
     """
     with decoding(InputError, f"cannot read '{path}'"):
         content = content_of(path)
-    with in_one_tree(f"'{path}' is no calibration file, TensorRT cache or ONNX Runtime table: "):
+    with in_one_tree(f"'{path}' is not a calibration file, TensorRT cache or ONNX Runtime table: "):
         if content.lstrip().startswith(b"{"):
             calibration = Calibration.from_bytes(content)
             amaxes = {name: found.amax for name, found in calibration.ranges.items()}
@@ -78,8 +78,8 @@ def cache_from(content: bytes, path: Path) -> CalibrationCache:
     if cache.doubtful:
         first = cache.doubtful[0]
         _log.warning(
-            "'%s': of %d scales, %d are such as hardly any network has, the first %.3g of '%s'. That may be "
-            "a mask, or a constant next to nothing; else the cache is damaged.",
+            "'%s': of %d scales, %d are implausible, the first %.3g of '%s'. That may be a mask, or a "
+            "constant near zero; otherwise the cache is damaged.",
             *(path, len(cache.scales), len(cache.doubtful), cache.scales[first], first),
         )
     return cache

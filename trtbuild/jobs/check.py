@@ -196,7 +196,7 @@ def _parser(backend: str) -> TensorRT:
             continue
         if found.is_rtx or not cuda_driver().problem:
             return found
-        absent.append(f"{found} is here, and {cuda_driver().problem}.")
+        absent.append(f"{found} is installed, but {cuda_driver().problem}.")
     raise MissingError(
         f"no parser of NVIDIA's is at hand. {' '.join(absent)} TensorRT for RTX parses without a GPU."
     )

@@ -123,5 +123,5 @@ def test_a_damaged_file_is_an_error_of_the_user(made, tmp_path, capsys) -> None:
     options = (*data, "--calibration", damaged, "-o", tmp_path / "out")
     assert engine(DIGITS / "digits.onnx", *options) == 2
     error = capsys.readouterr().err
-    assert "damaged.json' is no calibration file" in error
+    assert "damaged.json' is not a calibration file" in error
     assert "Traceback" not in error

@@ -206,7 +206,7 @@ def test_what_cannot_be_checked_is_an_error(tmp_path: Path, capsys) -> None:
         ("QLinearConv", "this parser has no importer for the operator", "engine --quantized"),
         ("Strange", "Plugin not found, are the plugin name correct?", "--plugin LIB"),
         ("Cast", "Unsupported data type for the Cast operator", "FP32, FP16, INT32 or INT64"),
-        ("MatMul", "IMatrixMultiplyLayer must have same input types. `A` is Float", "by a Cast"),
+        ("MatMul", "IMatrixMultiplyLayer must have same input types. `A` is Float", "with a Cast"),
         ("Strange", "something new", "with other operators"),
     ],
 )

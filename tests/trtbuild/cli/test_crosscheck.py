@@ -99,7 +99,7 @@ def test_strict_fails_on_a_far_threshold(capsys, folder) -> None:
     [
         ("absent.json", "minmax", "cannot read"),
         ("bare.json", "minmax", "keeps no histograms"),
-        ("noise", "trt.cache", "no calibration file"),
+        ("noise", "trt.cache", "not a calibration file"),
         ("ours.json", "nothing", "cannot read 'nothing'"),
     ],
 )

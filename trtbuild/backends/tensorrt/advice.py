@@ -39,8 +39,8 @@ class _Advice:
 # The first entry that fits is used.
 _TABLE = (
     _Advice(
-        "TensorRT takes no INT32 behind a DequantizeLinear; `trtbuild engine --quantized` makes such biases "
-        "float",
+        "TensorRT accepts no INT32 in a DequantizeLinear; `trtbuild engine --quantized` makes such "
+        "biases float",
         ("DequantizeLinear",),
         reason="INT32",
     ),
@@ -61,11 +61,12 @@ _TABLE = (
          "QLinearSigmoid", "QLinearLeakyRelu", "QLinearAveragePool", "QLinearGlobalAveragePool"),
     ),
     _Advice(
-        "quantize the float network with Q/DQ; TensorRT has no integers whose scales are computed on the way",
+        "quantize the float network with Q/DQ; in TensorRT the scales of integers are constants, not "
+        "computed at run time",
         ("ConvInteger", "MatMulInteger", "DynamicQuantizeLinear"),
     ),
     _Advice(
-        "write it out as x * Sigmoid(1.702 x), by the options of the export",
+        "export it as x * Sigmoid(1.702 x), with an option of the exporter",
         ("QuickGelu",),
     ),
     _Advice(
@@ -76,22 +77,22 @@ _TABLE = (
         reason="plugin|importer",
     ),
     _Advice(
-        "cut the network in front of it, or export with EfficientNMS_TRT, which TensorRT has and "
-        "its RTX edition lacks",
+        "cut the network before it, or export with EfficientNMS_TRT, which TensorRT has, but TensorRT "
+        "for RTX does not",
         ("NonMaxSuppression",),
     ),
     _Advice(
-        "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, or "
-        "multiply by a mask where positions are read",
+        "TensorRT has it as a built-in plugin, TensorRT for RTX does not: build with TensorRT, or "
+        "multiply by a mask where the positions are used",
         ("NonZero",),
     ),
     _Advice(
-        "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, or cut the "
+        "TensorRT has it as a built-in plugin, TensorRT for RTX does not: build with TensorRT, or cut the "
         "network in front of it",
         ("RoiAlign",),
     ),
     _Advice(
-        "TensorRT has it as a plugin of its own, its RTX edition lacks it: build with TensorRT, load a "
+        "TensorRT has it as a built-in plugin, TensorRT for RTX does not: build with TensorRT, load a "
         "plugin with --plugin LIB, or cut the network in front of it",
         ("BatchedNMSDynamic_TRT", "BatchedNMS_TRT", "EfficientNMS_TRT", "InstanceNormalization_TRT",
          "MultiscaleDeformableAttnPlugin_TRT", "NMS_TRT", "PyramidROIAlign_TRT", "ROIAlign_TRT"),
@@ -149,7 +150,7 @@ _TABLE = (
         reason="dilation",
     ),
     _Advice(
-        "leave its further outputs unread, so that the export drops them",
+        "do not use its other outputs, so that the export drops them",
         ("LayerNormalization", "BatchNormalization", "MaxPool", "Dropout", "Attention"),
         reason="output",
     ),
@@ -175,7 +176,8 @@ _TABLE = (
         reason="to TensorRT dimensions|MAX_DIMS|exceeds the maximum",
     ),
     _Advice(
-        "its inputs have different types, which ONNX does not allow either: export both in one, by a Cast",
+        "its inputs have different types, which ONNX does not allow either: export both in one type, "
+        "with a Cast",
         reason="must have (the )?same (input )?types?",
     ),
     _Advice(
@@ -244,14 +246,17 @@ def advice_on_build(reason: str, *, fp16: bool) -> str:
         half = (
             ""
             if fp16
-            else ", and try `trtbuild engine --fp16`: some forms have kernels in FP16 alone"
+            else ", and try `trtbuild engine --fp16`: some forms have kernels in FP16 only"
         )
         return (
-            " `trtbuild optimize` writes an Attention as products and a Softmax, as `trtbuild engine` does "
+            " `trtbuild optimize` rewrites Attention as MatMul and Softmax, which `trtbuild engine` does "
             f"by itself{half}."
         )
     if "K exceeds the maximum" in reason:
-        return " Let TopK take fewer, in a second step of parts of its axis too, or sort behind the engine."
+        return (
+            " Let TopK select fewer, or in two steps (from parts of its axis, then from the results), or "
+            "sort after the engine."
+        )
     return ""
 
 
@@ -263,9 +268,9 @@ def advice_on_death(how: str, *, fp16: bool = True) -> str:
         fp16: whether layers that are not INT8 were to run in FP16.
     """
     if "SIGKILL" in how:
-        return "The system ends processes like that when memory is short: free some, or build elsewhere."
+        return "The system kills processes this way when memory runs out: free some, or build elsewhere."
     if "exit code" in how:
-        return "Its Python did not run to its end: `trtbuild doctor` says what is missing or does not fit."
+        return "Its Python process did not finish: `trtbuild doctor` says what is missing or does not fit."
     half = "" if fp16 else "`trtbuild engine --fp16`, "
     return (
         f"That is a fault in NVIDIA's library. Try {half}another opset or exporter (an Attention written as "

@@ -193,7 +193,7 @@ class _Worker:
             found = self.answer(("find_refusals", path, tuple(plugins)), _Messages())
         except _DiedError as error:
             reason, advice = (
-                f"the parser died of the network ({error})",
+                f"the parser crashed on the network ({error})",
                 advice_on_death(str(error)),
             )
             return Refusals((Refusal("", "", reason, advice.rstrip("."), needs_plugin=False),))

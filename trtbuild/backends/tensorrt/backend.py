@@ -50,8 +50,8 @@ __all__ = ["TensorRTBackend"]
 _log = logging.getLogger(__name__)
 
 _HALF_FIGURES = (
-    "the figures of TensorRT's form are of what was built: the result of each layer that is not INT8 is "
-    "rounded to FP16"
+    "the figures of TensorRT's form describe what was built: the result of each layer that is not INT8 "
+    "is rounded to FP16"
 )
 
 
@@ -84,7 +84,8 @@ class TensorRTBackend:
         if native is not None and native != tensorrt.number:
             return Availability(
                 False,
-                f"{tensorrt.product.name}'s Python package is {tensorrt.number} and its library {native}",
+                f"{tensorrt.product.name}'s Python package has version {tensorrt.number}, but its "
+                f"library {native}",
                 "Install both from one version.",
             )
         driver = cuda_driver()
@@ -92,7 +93,7 @@ class TensorRTBackend:
             return Availability(True, f"{tensorrt} on {driver.gpus[0].name}")
         if tensorrt.is_rtx:
             return Availability(True, f"{tensorrt}, which builds without a GPU")
-        return Availability(False, f"{tensorrt} is here, and {driver.problem}", driver.remedy)
+        return Availability(False, f"{tensorrt} is installed, but {driver.problem}", driver.remedy)
 
     def check(self, options: TensorRTOptions, *, int8: bool, fp16: bool) -> None:
         """Refuse what the installed version cannot build, as far as the options show it.
@@ -108,7 +109,8 @@ class TensorRTBackend:
             check_rtx(tensorrt, options, fp16=fp16)
         elif options.compute_capabilities or options.runtime_cache:
             raise OptionError(
-                f"--compute-capability and --runtime-cache belong to {RTX.name}, and this is {tensorrt}. "
+                f"--compute-capability and --runtime-cache are options of {RTX.name}, but this is "
+                f"{tensorrt}. "
                 f"Leave them out, or build with --backend {RTX.backend}."
             )
 

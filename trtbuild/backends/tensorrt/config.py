@@ -135,7 +135,7 @@ def _set_targets(builder: OpenBuilder, options: TensorRTOptions) -> None:
         _set_and_read_back(builder, "tiling_optimization_level", level)
     if options.build_route is not None:
         if not hasattr(builder.config, "build_route"):
-            raise OptionError(f"{tensorrt} has no build routes; 11 has.")
+            raise OptionError(f"{tensorrt} has no build routes; TensorRT 11 has.")
         _set_and_read_back(builder, "build_route", options.build_route)
     if options.dla is not None:
         num_cores = builder.native.num_DLA_cores

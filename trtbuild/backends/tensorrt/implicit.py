@@ -160,8 +160,8 @@ def _checked_cache(
     wanted = f"TRT-{tensorrt.number}-{CALIBRATORS[name][1]}"
     if cache.header != wanted and not options.accept_foreign_cache:
         raise InputError(
-            f"the calibration cache '{path}' begins with '{cache.header}', and this TensorRT reads "
-            f"'{wanted}': it would pass the cache over and calibrate again. Calibrate anew, or take its "
+            f"the calibration cache '{path}' begins with '{cache.header}', but this TensorRT reads "
+            f"'{wanted}': it would ignore the cache and calibrate. Make a new cache, or take its "
             "scales as they are: --accept-foreign-cache."
         )
     return CalibrationCache(wanted, cache.scales).to_bytes()
@@ -200,13 +200,13 @@ def _feeder(
 
 def _form(tensorrt: TensorRT, tensor: Any, first: Feeds) -> InputForm:
     if tensor.name not in first:
-        raise DataError(f"the calibration data holds nothing for the input '{tensor.name}'.")
+        raise DataError(f"the calibration data has no array for the input '{tensor.name}'.")
     given = first[tensor.name].shape
     shape = tuple(int(dim) for dim in tensor.shape)
     if -1 in shape:
         if len(shape) != len(given):
             raise DataError(
-                f"the calibration data for '{tensor.name}' has the shape {given}; the network says {shape}."
+                f"the calibration data for '{tensor.name}' has the shape {given}; the network needs {shape}."
             )
         shape = tuple(found if dim == -1 else dim for dim, found in zip(shape, given))
     dtype = tensorrt.numpy_dtype(tensor.dtype, tensor.name)

@@ -112,7 +112,7 @@ def is_implicit(tensorrt: TensorRT, options: TensorRTOptions) -> bool:
         return tensorrt.has_implicit
     if options.quantization is Quantization.IMPLICIT and not tensorrt.has_implicit:
         raise OptionError(
-            f"{tensorrt} has no implicit quantization (calibrators ended with 10). Use "
+            f"{tensorrt} has no implicit quantization (10 is the last version with calibrators). Use "
             "--quantization explicit; `trtbuild cache convert` turns an old cache into a Q/DQ network."
         )
     return options.quantization is Quantization.IMPLICIT
@@ -128,16 +128,16 @@ def check_precision(layers: EngineLayers, precision: Precision, *, fp16: bool) -
         GateError: INT8 or FP16 was asked for and no layer runs in it.
     """
     if not layers.detailed:
-        return "not checked: the plan tells no precisions (verbosity is not detailed)"
+        return "not checked: the plan records no precisions (profiling verbosity is not detailed)"
     counts = layers.precision_counts()
     if precision.int8 and not counts.get("INT8"):
         raise GateError(
-            f"INT8 was asked for, and no layer of the engine runs in it ({_text(counts)}). Layers without a "
+            f"INT8 was requested, but no layer of the engine runs in it ({_text(counts)}). Layers without a "
             "range stay in float: calibrate with more data, or build with --quantization explicit."
         )
     if fp16 and not counts.get("FP16") and counts.get("FP32"):
         raise GateError(
-            f"FP16 was asked for, and no layer of the engine runs in it ({_text(counts)})."
+            f"FP16 was requested, but no layer of the engine runs in it ({_text(counts)})."
         )
     return _text(counts)
 

@@ -90,11 +90,11 @@ def _check_order(name: str, given: ShapeRange, form: _Form) -> None:
     same_rank = len(given.min) == len(given.opt) == len(given.max)
     if not same_rank or not given.holds(given.opt):
         low, usual, high = map(form.text, (given.min, given.opt, given.max))
-        what = "rank and min <= opt <= max in every dimension"
+        what = "the same rank, and min <= opt <= max in every dimension"
         if form is _VALUES:
-            what = "length and min <= opt <= max in every value"
+            what = "the same length, and min <= opt <= max in every value"
         raise OptionError(
-            f"{form.flag} of input '{name}': min {low}, opt {usual} and max {high} must have one {what}."
+            f"{form.flag} of input '{name}': min {low}, opt {usual} and max {high} must have {what}."
         )
 
 
@@ -162,8 +162,8 @@ def _check_agreement(
             if usual != known[1] or low > known[2] or known[0] > high:
                 raise OptionError(
                     f"--shape: the dimension '{dim}' is {':'.join(map(str, known))} in the input "
-                    f"'{known_name}' and {low}:{usual}:{high} in '{name}' (profile {index}), and the network "
-                    "says that they are one; give both the same."
+                    f"'{known_name}' and {low}:{usual}:{high} in '{name}' (profile {index}), but in the "
+                    "network they are the same dimension; give both the same sizes."
                 )
 
 
@@ -188,7 +188,7 @@ def _check_holds(spec: TensorSpec, count: int) -> None:
     fits = spec.dims in ((), (count,)) and (spec.dims or count == 1)
     if spec.dtype.kind != "i" or not fits:
         raise OptionError(
-            f"--shape-values of input '{spec.name}' are {count} whole numbers, and the network says "
+            f"--shape-values of input '{spec.name}' are {count} whole numbers, but in the network it is "
             f"{spec.dtype} of shape {_dims_text(spec) or 'scalar'}."
         )
 
@@ -252,8 +252,8 @@ def _check_fits(spec: TensorSpec, shapes: ShapeRange) -> None:
         )
         if not fits:
             raise OptionError(
-                f"--shape of input '{spec.name}': {which} is {_SHAPES.text(shape)}, and the network says "
-                f"{_dims_text(spec)}."
+                f"--shape of input '{spec.name}': {which} is {_SHAPES.text(shape)}, but in the network "
+                f"it is {_dims_text(spec)}."
             )
 
 

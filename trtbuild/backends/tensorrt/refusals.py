@@ -147,7 +147,7 @@ def _without_kernel(tensorrt: TensorRT, path: Path, proto: onnx.ModelProto) -> t
         nodes = tuple(all_nodes(read_model(path).graph))
     except ModelError:  # an opset older than we read, which the parser accepts
         return ()
-    reason = "the parser takes it, and the builder has no kernel for it"
+    reason = "the parser accepts it, but the builder has no kernel for it"
     return tuple(
         Refusal(node.name or "", node.op_type, reason, advice_on(node.op_type, reason), False)
         for node in nodes

@@ -29,7 +29,7 @@ _MEMBER = re.compile(r"SM(\d+)(\d)")
 
 _EXPLICIT_ALONE = "it has no calibrators; INT8 comes from Q/DQ in the network"
 _TIMES_NOTHING = (
-    "it times no kernels; those that it compiles when a plan is opened are kept by --runtime-cache"
+    "it times no kernels; --runtime-cache keeps those that it compiles when a plan is opened"
 )
 _LACKING = {
     "accept_foreign_cache": _EXPLICIT_ALONE,
@@ -69,7 +69,7 @@ def check_rtx(tensorrt: TensorRT, options: TensorRTOptions, *, fp16: bool) -> No
             )
         if name in _WITH_A_GPU and cuda_driver().problem:
             raise OptionError(
-                f"{tensorrt} takes {flags[name]} only on a machine with a GPU, and {cuda_driver().problem}."
+                f"{tensorrt} takes {flags[name]} only on a machine with a GPU, but {cuda_driver().problem}."
             )
     if TURING in capabilities(tensorrt, options) and not fp16:
         raise OptionError(
@@ -153,19 +153,19 @@ def notes(
         return tuple(found)
     if not fp16:
         found.append(
-            "what is not INT8 stays FP32 in the plan; --fp16 is the usual company on RTX GPUs"
+            "what is not INT8 stays FP32 in the plan; on RTX GPUs INT8 is usually combined with --fp16"
         )
     convolutions = sum(one.int8 and one.op_type == "Conv" for one in artifact.decisions)
     if TURING in capabilities(tensorrt, options) and convolutions:
         found.append(
-            f"on compute capability {TURING} (Turing) its {convolutions} convolutions in INT8 run in FP16, "
-            "behind rounding that takes kernels of its own; --target rtx-turing leaves them in float, as a "
-            f"plan for {TURING} alone does by default"
+            f"on compute capability {TURING} (Turing) its {convolutions} INT8 convolutions run in FP16, "
+            "after rounding in separate kernels; --target rtx-turing keeps them in float, as a plan for "
+            f"{TURING} alone does by default"
         )
     if alone := layers_alone(artifact.model, artifact.decisions):
         found.append(
-            f"layers in INT8 that stand between layers in float: {len(alone)}; each takes three kernels "
-            "(round, compute, rescale) for one in float. On a machine with such a GPU, time the plan "
-            "against one of --fp16 alone by `trtbuild bench --against`"
+            f"INT8 layers between float layers: {len(alone)}; each takes three kernels (round, compute, "
+            "rescale) instead of one. On a machine with such a GPU, compare the plan with one of --fp16 "
+            "alone: `trtbuild bench --against`"
         )
     return tuple(found)

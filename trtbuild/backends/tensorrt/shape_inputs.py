@@ -69,7 +69,7 @@ def bounded_values(
     for name in given[0] if given else ():
         if name not in holding:
             raise OptionError(
-                f"--shape-values names the input '{name}', whose values are no shape; leave it out."
+                f"--shape-values names the input '{name}', whose values are not a shape; leave it out."
             )
     missing = [name for name in holding if not given or name not in given[0]]
     if not missing:
@@ -80,15 +80,15 @@ def bounded_values(
             numbers = holding[name]
             each = "a whole number each" if numbers == 1 else f"{numbers} whole numbers each"
             raise OptionError(
-                f"the input '{name}' holds a shape, and TensorRT needs bounds of its values, which no sample "
-                f"has. Give them: --shape-values '{name}=MIN:OPT:MAX', {each}, such as "
+                f"the input '{name}' holds a shape. TensorRT needs bounds of its values, but no sample "
+                f"has values for it. Give them: --shape-values '{name}=MIN:OPT:MAX', {each}, such as "
                 "size=1,8,8,8:1,8,32,32:1,8,64,64."
             )
     found = {name: _range(seen[name]) for name in missing}
     for name, values in found.items():
         _log.warning(
-            "the values of the input '%s' are bounded by those in the samples, %s to %s, usually %s; "
-            "--shape-values gives others.",
+            "the values of the input '%s' are bounded by those in the samples, %s to %s, usually %s; set "
+            "others with --shape-values.",
             name,
             list(values.min),
             list(values.max),

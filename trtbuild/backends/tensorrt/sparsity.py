@@ -69,7 +69,7 @@ class PlanSparsity:
             ", ..." if len(self.picked) > _MOST_NAMED else ""
         )
         if not self.picked:
-            return f"{text}, and dense kernels were faster for all: the zeros gain no time"
+            return f"{text}, but dense kernels were faster for all: the zeros gain no time"
         return f"{text}, and sparse kernels were chosen for {len(self.picked)}: {named}"
 
 

@@ -80,7 +80,7 @@ def save_timing_cache(config: Any, options: TensorRTOptions, log: Log) -> dict[s
     if options.lock is None:
         if path.is_file() and not _merge(config, cache, path.read_bytes(), log):
             _log.warning(
-                "'%s' is not written: what stands there now is no timing cache of this TensorRT and GPU.",
+                "'%s' is not written: the file there is not a timing cache of this TensorRT and GPU.",
                 path,
             )
             return {}
@@ -101,11 +101,11 @@ def _merge(config: Any, cache: Any, content: bytes, log: Log) -> bool:
 
 def _check_digest(path: Path, wanted: str) -> None:
     if not path.is_file():
-        raise InputError(f"--lock pins the timing cache '{path}', which is not there.")
+        raise InputError(f"--lock pins the timing cache '{path}', which does not exist.")
     with decoding(InputError, f"the timing cache '{path}' cannot be read"):
         found = file_digest(path)
     if found != wanted:
         raise InputError(
-            f"the timing cache '{path}' has the digest {found}, and --lock wants {wanted}. Take the pinned "
-            "file, or build without --lock."
+            f"the timing cache '{path}' has the digest {found}, but --lock requires {wanted}. Take the "
+            "pinned file, or build without --lock."
         )

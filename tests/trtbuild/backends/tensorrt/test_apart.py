@@ -104,7 +104,7 @@ def test_a_parser_started_ahead_finds_a_network_of_the_folder_left_since(
 
 def test_short_memory_is_told_as_such(rtx: TensorRT, worker: Path) -> None:
     worker.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    with pytest.raises(ModelError, match="memory is short"):
+    with pytest.raises(ModelError, match="memory runs out"):
         TensorRTBackend(product=RTX).build(networks.request(networks.calibrated(), None))
 
 

@@ -78,7 +78,7 @@ def gives_a_bad_batch(world: World, bad: str) -> list[str]:
     ("bad", "text"),
     [
         ("shape", "batch 1, input 'images': shape (1, 3, 9, 8) does not fit (1, 3, 8, 8)"),
-        ("name", "calibration batch 1 holds nothing for input 'images'"),
+        ("name", "calibration batch 1 has no array for the input 'images'"),
         ("rank", "shape (3, 8, 8) does not fit (1, 3, 8, 8)"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_cache_replaces_calibration(tensorrt10: Server) -> None:
 def test_a_foreign_cache_is_noticed_before_the_build(tensorrt10: Server, header: str) -> None:
     answer = tensorrt10.run(uses_a_cache, text=f"{header}\nimages: 3c010a14\n")
     error = _error(answer)
-    assert f"begins with '{header}', and this TensorRT reads 'TRT-101601-" in error["message"]
+    assert f"begins with '{header}', but this TensorRT reads 'TRT-101601-" in error["message"]
     assert "--accept-foreign-cache" in error["message"]
     assert not answer.called("Builder.build_serialized_network_to_stream")
 
@@ -173,7 +173,7 @@ def is_passed_over(world: World) -> list[str]:
 
 def test_a_cache_that_tensorrt_passes_over_is_noticed(tensorrt10: Server) -> None:
     error = _error(tensorrt10.run(is_passed_over))
-    assert "TensorRT did not take the calibration cache and asked for data" in error["message"]
+    assert "TensorRT rejected the calibration cache and asked for data" in error["message"]
     assert "left: []" in error["message"]
 
 

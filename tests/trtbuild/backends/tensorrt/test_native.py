@@ -277,7 +277,7 @@ def sets_beyond_enumerations(world: World, value: int) -> dict[str, Any]:
     found["errors"] = len(builder.log.errors) >= len(SETTINGS) + 6
     parser = module.OnnxParser(builder.native.create_network(0), builder.logger)
     parser.set_flag(module.OnnxParserFlag(value))
-    found["parser takes it"] = parser.flags == 1 | 1 << value % 32
+    found["parser accepts it"] = parser.flags == 1 | 1 << value % 32
     found["network"] = builder.native.create_network(1 << 20) is None
     return found
 

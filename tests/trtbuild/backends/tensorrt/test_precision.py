@@ -97,14 +97,14 @@ def test_an_engine_without_int8_is_an_error(tensorrt: Server) -> None:
     error = tensorrt.run(loses_its_precision, lost="int8").error
     assert error is not None
     assert error["exit_code"] == 1
-    assert "INT8 was asked for, and no layer of the engine runs in it" in error["message"]
+    assert "INT8 was requested, but no layer of the engine runs in it" in error["message"]
 
 
 def test_an_engine_without_fp16_is_an_error(tensorrt: Server) -> None:
     error = tensorrt.run(loses_its_precision, lost="fp16", int8=False, fp16=True).error
     assert error is not None
     assert error["exit_code"] == 1
-    assert "FP16 was asked for" in error["message"]
+    assert "FP16 was requested" in error["message"]
 
 
 def test_a_plan_that_tells_nothing_is_said_to_be_unchecked(tensorrt: Server) -> None:

@@ -57,9 +57,9 @@ def test_every_profile_has_every_input() -> None:
     ("texts", "message"),
     [
         (["imgs=1x3x8x8"], "the network's inputs are images, mask"),
-        (["images=1x4x8x8"], "min is 1x4x8x8, and the network says Nx3x"),
+        (["images=1x4x8x8"], "min is 1x4x8x8, but in the network it is Nx3x"),
         (["images=1x3x8"], "min is 1x3x8"),
-        (["mask=5"], "min is 5, and the network says 4"),
+        (["mask=5"], "min is 5, but in the network it is 4"),
         ([], "--shape 'images=1x3x224x8:8x3x224x8:32x3x224x8'"),
         (["mask=4"], "the input 'images' has the dynamic shape"),
     ],
@@ -101,7 +101,7 @@ def test_one_dimension_has_one_extent(texts: list[str], told: str) -> None:
 
 def test_within_one_input_too() -> None:
     square = TensorSpec("x", FLOAT, ("S", "S"))
-    with pytest.raises(OptionError, match="the network says that they are one"):
+    with pytest.raises(OptionError, match="they are the same dimension"):
         profiles_for(["x=4x5"], [square])
     assert profiles_for(["x=4x4"], [square])
 

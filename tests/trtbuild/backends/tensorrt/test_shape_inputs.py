@@ -100,7 +100,7 @@ def asks_for_others(world: World) -> None:
 
 
 def test_values_of_an_input_that_holds_no_shape(tensorrt: Server) -> None:
-    assert "whose values are no shape" in _error(tensorrt.run(asks_for_others))["message"]
+    assert "whose values are not a shape" in _error(tensorrt.run(asks_for_others))["message"]
 
 
 def test_texts_become_ranges() -> None:
@@ -118,7 +118,7 @@ def test_texts_become_ranges() -> None:
     [
         ("size=1x2x3x4", "--shape-values 'size=1x2x3x4' cannot be read"),
         ("size=1,2,2,2:1,2,1,4:1,2,8,8", "min <= opt <= max in every value"),
-        ("size=1,2", "are 2 whole numbers, and the network says int64 of shape 4"),
+        ("size=1,2", "are 2 whole numbers, but in the network it is int64 of shape 4"),
         ("sizes=1,2,3,4", "the network's inputs are size"),
     ],
 )
