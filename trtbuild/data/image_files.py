@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -83,7 +84,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
-    """Return the lines of a text file and the files that they name, relative to it or to the current folder.
+    """Return the names in the lines of a text file, and their files, relative to it or to the current folder.
+
+    A number behind a name, as in lists that give the classes too (``a.png 3``), is not part of the name.
 
     Raises:
         DataError: the file cannot be read, names nothing, or names a missing file.
@@ -93,18 +96,19 @@ def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
     except OSError as error:
         raise DataError(f"cannot read the list '{visible(path)}': {error.strerror}.") from error
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
-        name = line.strip()
-        if not name or name.startswith("#"):
+    for number, whole in enumerate(text.splitlines(), 1):
+        line = whole.strip()
+        if not line or line.startswith("#"):
             continue
-        places = (path.parent / name, Path(name))
-        file = next((place for place in places if _is_file(place)), None)
-        if file is None:
+        names = (line, re.sub(r"[\s,;]+\d+$", "", line))
+        places = ((name, place) for name in names for place in (path.parent / name, Path(name)))
+        entry = next(((name, place) for name, place in places if _is_file(place)), None)
+        if entry is None:
             raise DataError(
-                f"line {number} of the list '{visible(path)}' names '{visible(name)}', which does not exist; "
+                f"line {number} of the list '{visible(path)}' names '{visible(line)}', which does not exist; "
                 "a list has the path of one image in every line."
             )
-        found.append((name, file))
+        found.append(entry)
     if not found:
         raise DataError(f"the list '{visible(path)}' names no image.")
     return tuple(found)

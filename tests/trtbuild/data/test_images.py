@@ -249,6 +249,17 @@ def test_one_broken_image_is_named_or_passed_over(tmp_path):
     assert len(source.index) == 2
 
 
+@pytest.mark.parametrize("between", [" ", "\t", ","])
+def test_lists_with_classes_name_the_images_and_label_them(between, tmp_path):
+    place = folder(tmp_path, a_png=COLOURS, b_png=COLOURS[::-1].copy())
+    (place / "b.png").rename(place / "b 2")  # a name that ends in a number
+    path = tmp_path / "images.txt"
+    path.write_text(f"set/a.png{between}3\nset/b 2\n", encoding="utf-8")
+    assert [sample.name for sample in opened(path)] == ["set/a.png", "set/b 2"]
+    path.write_text(f"set/a.png{between}3\nset/b 2{between}1\n", encoding="utf-8")
+    assert [sample.name for sample in opened(path)] == ["set/a.png", "set/b 2"]
+
+
 def test_lists_of_images(tmp_path):
     place = folder(tmp_path, a_png=COLOURS, b_png=COLOURS[::-1].copy())
     path = tmp_path / "images.txt"
