@@ -5,7 +5,7 @@ from __future__ import annotations
 from trtbuild.calibration.histograms import collect, load_ahead
 from trtbuild.calibration.network import float_tensors, observed_network
 from trtbuild.calibration.reuse import changes_since, load_calibration, merge_files, spot_check
-from trtbuild.calibration.stage import calibrate, check_method, open_ahead
+from trtbuild.calibration.stage import calibrate, check_method, opener
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 
 __all__ = [
@@ -20,6 +20,6 @@ __all__ = [
     "load_calibration",
     "merge_files",
     "observed_network",
-    "open_ahead",
+    "opener",
     "spot_check",
 ]

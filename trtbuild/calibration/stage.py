@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from trtbuild.data import DataDigest, Sample, Source
     from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 
-__all__ = ["calibrate", "check_method", "open_ahead"]
+__all__ = ["calibrate", "check_method", "opener"]
 
 
 def calibrate(
@@ -57,7 +58,7 @@ def calibrate(
         listener: gets the network's outputs for samples of a known class; not used if samples run in
             other processes or on a device, or with the rule `AS_TENSORRT`.
         earlier: a calibration of the same source, from before the search changed the network.
-        session: the result of `open_ahead` for this network, these tensors and `options`.
+        session: the result of `opener` for this network, these tensors and `options`.
 
     Raises:
         DataError: there is no sample, one does not load, or a tensor holds NaN or infinity.
@@ -94,18 +95,18 @@ def calibrate(
         return _with(artifact, calibration, found, early_stop)
 
 
-def open_ahead(
+def opener(
     model: ir.Model, tensors: Sequence[str], options: CalibrateOptions
-) -> OnnxRuntimeSession | None:
-    """Open the session that `calibrate` will use, before the samples are known; None if it opens its own.
+) -> Callable[[], OnnxRuntimeSession | None]:
+    """Return what opens the session that `calibrate` will use, before the samples are known.
 
-    Raises:
-        ModelError: ONNX Runtime cannot load it.
-        OutputError: the temporary folder has no room for a large network's weights.
+    It returns None if `calibrate` opens its own, and raises a ModelError if ONNX Runtime cannot load the
+    network, an OutputError if the temporary folder has no room for a large network's weights. The network is
+    copied here: another thread that did so could not be interrupted.
     """
     if _is_elsewhere(options) or options.rule == AS_TENSORRT:
-        return None
-    return open_observed(observed_network(model, tensors))
+        return lambda: None
+    return functools.partial(open_observed, observed_network(model, tensors))
 
 
 def _is_elsewhere(options: CalibrateOptions) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
-from trtbuild.calibration import calibrate, float_tensors, load_ahead, merge_files, open_ahead
+from trtbuild.calibration import calibrate, float_tensors, load_ahead, merge_files, opener
 from trtbuild.calibration.reuse import part_of
 from trtbuild.data import account_for, calibration_source, shard_of
 from trtbuild.errors import in_one_tree
@@ -79,10 +79,10 @@ def calibrate_file(
     with opening_beside() as beside:
         with all_made_stays():
             artifact, tensors = _observed(load(recipe.model, recipe.data.batch_axes), recipe)
+        load_ahead()
         # ONNX Runtime opens a network without holding the interpreter's lock; this thread does the rest
         # meanwhile
-        opened = beside.submit(open_ahead, artifact.model, tensors, options)
-        load_ahead()
+        opened = beside.submit(opener(artifact.model, tensors, options))
         # in this thread, on which a user's functions may depend, and outside `all_made_stays`
         whole = calibration_source(recipe.data, input_specs(artifact.source))
         source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
