@@ -30,12 +30,12 @@ EXTRAS = {
     "lowest": "[dev]",
 }
 TOOLS = {"package": ["build>=1.2", "twine>=6", "check-wheel-contents>=0.6"]}  # in place of trtbuild
-OPTIONAL = {"demo": "[rtx]"}  # what the demonstration can do without
+OPTIONAL = {"demo": "[rtx]"}  # the demonstration also runs without it
 TESTED_TORCH = (
-    "torch==2.13.0"  # the range is wider; a plain torch would bring gigabytes of the newest CUDA
+    "torch==2.13.0"  # pyproject.toml allows more versions; the newest would bring gigabytes of CUDA
 )
 DEMO = ["-m", "trtbuild", "demo", "-o", "out"]
-# halves, not handfuls: what a module sets up is set up once
+# worksteal keeps most tests of a module in one process, so that its fixtures are set up once
 TESTS = ["-m", "pytest", "-q", "-n", "2", "--dist", "worksteal"]
 CHECKS = (
     ["-m", "ruff", "check", "."],
@@ -50,7 +50,7 @@ COVERAGE = [
     "--cov=trtbuild",
     "--cov=calibrators",
     "--cov-fail-under=88",
-]  # a floor: 90 % of the lines, less two points
+]  # two points below the 90 % of the lines that are covered
 COMMANDS = {
     "demo": (DEMO,),
     "test": CHECKS,
@@ -118,7 +118,7 @@ def run(command: list[str]) -> None:
 
 
 class Beside:
-    """A command that runs while others do; what it says is shown when it is waited for."""
+    """A command that runs beside others; `finish` shows its output."""
 
     def __init__(self, command: list[str]) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this process
@@ -127,7 +127,7 @@ class Beside:
         )
 
     def finish(self) -> None:
-        """Wait for it and show what it said; end with its exit code when it fails."""
+        """Wait for it and show its output; end with its exit code when it fails."""
         code = self._process.wait()
         self._said.seek(0)
         shutil.copyfileobj(self._said, sys.stdout.buffer)
@@ -136,13 +136,13 @@ class Beside:
             sys.exit(code)
 
     def end(self) -> None:
-        """End it, where it is still at work."""
+        """Kill it if it is still running."""
         self._process.kill()
         self._process.wait()
 
 
 def run_all(commands: list[list[str]], beside: list[list[str]]) -> None:
-    """Run `commands` in turn, and `beside` meanwhile; end with the exit code of the first that fails."""
+    """Run `commands` in turn, with `beside` at the same time; end with the exit code of the first failure."""
     running = [Beside(command) for command in beside]
     try:
         for command in commands:
@@ -157,13 +157,13 @@ def run_all(commands: list[list[str]], beside: list[list[str]]) -> None:
 
 
 def main() -> None:
-    """Do what the command line names."""
+    """Run the task named on the command line."""
     task = sys.argv[1] if len(sys.argv) > 1 else ""
     if task not in EXTRAS and task not in TOOLS:
         sys.exit(__doc__)
     if sys.version_info < (3, 10):  # noqa: UP036 - an older Python gets a sentence, not a traceback
         sys.exit(f"trtbuild needs Python 3.10 or newer; this is {sys.version.split()[0]}")
-    # tests start Python some hundred times, and without bytecode each compiles all modules again
+    # tests start Python some hundred times; without bytecode, each start compiles all modules again
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     python = environment(task)
     if task == "package":

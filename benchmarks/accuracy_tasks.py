@@ -228,7 +228,7 @@ def main() -> None:
     work = Work(**given, **paths)
     logging.disable(logging.WARNING)
     out = os.dup(1)
-    os.dup2(2, 1)  # tools that print must not get into the figures
+    os.dup2(2, 1)  # a tool's own output must not mix with the figures
     with tempfile.TemporaryDirectory() as folder:
         started, cpu = time.perf_counter(), cpu_seconds()
         made = TOOLS[work.tool](work, Path(folder))

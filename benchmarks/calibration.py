@@ -1,14 +1,14 @@
-"""What calibrating costs, side by side in one run: trtbuild, ONNX Runtime and, if installed, ModelOpt.
+"""The cost of calibration, side by side in one run: trtbuild, ONNX Runtime and, if installed, ModelOpt.
 
     python benchmarks/calibration.py resnet50 --images 64 --batch 8
     python benchmarks/calibration.py resnet20 --images 4096 --batch 64 --cifar10 FOLDER
 
 Every figure comes from a process of its own. CPU seconds are divided by those of plain float inference on
 one thread over the same images (more threads spend CPU seconds waiting for each other), measured right before
-and right after: other machines on the same processor slow both down. Of several rounds the median counts.
-Memory is what the process takes beyond that of plain inference, in brackets without what it has before the
-work begins (libraries, the network, images). In every round each tool runs twice, the
-second time on half of the images, so that growth shows; not with --once. FOLDER holds resnet20.onnx,
+and right after: other machines on the same processor slow both down. The tables show the median of several
+rounds. Memory is the memory of the process beyond that of plain inference; the number in brackets excludes
+memory in use before the work begins (libraries, the network, images). In every round each tool runs twice,
+the second time on half of the images, to show growth; --once omits this. FOLDER holds resnet20.onnx,
 calib_exact_1024.npz, calib_jpeg_1024.npz and test_exact_300.npz; beyond 2,048, images are mirrored.
 
 Results go to benchmarks/results/calibration-NETWORK.json, and the table in docs/calibration-benchmark.md
@@ -48,12 +48,12 @@ TOOLS = [
     "ONNX Runtime Percentile",
 ]
 MODELOPT = ["ModelOpt entropy", "ModelOpt max"]
-# How ResNet20's checkpoint wants its pixels.
+# The preprocessing of ResNet20's checkpoint.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def measured(task: dict[str, Any]) -> dict[str, Any]:
-    """Do one task in a process of its own; what it says is shown when it fails."""
+    """Run one task in its own process; show its output when it fails."""
     script = Path(__file__).with_name("calibration_tasks.py")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
@@ -66,7 +66,7 @@ def measured(task: dict[str, Any]) -> dict[str, Any]:
 
 
 def prepare_files(network: str, cifar10: Path | None, folder: Path, count: int) -> dict[str, Any]:
-    """Write images (and test images) as the network takes them; answer the fixed part of a task."""
+    """Write images (and test images) as network inputs; return the fixed part of a task."""
     if network == "resnet50":
         images = np.random.default_rng(0).standard_normal((count, 3, 224, 224), np.float32)
         np.save(folder / "images.npy", images)
@@ -88,7 +88,7 @@ def prepare_files(network: str, cifar10: Path | None, folder: Path, count: int) 
 
 
 def cifar10_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images as ResNet20 takes them, and labels."""
+    """Images as inputs of ResNet20, and their labels."""
     with np.load(path) as stored:
         x, y = (stored["x"].astype(np.float32) / 255 - MEAN) / STD, stored["y"]
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2), np.float32), y
@@ -103,7 +103,7 @@ def run(
     rounds: int,
     growth: bool,
 ) -> dict[str, Any]:
-    """Measure `tools` on `network` so many times, on half of the images as well if `growth`."""
+    """Measure `tools` on `network` in `rounds` rounds, with `growth` on half of the images, too."""
     sizes = {"all": count, "half": count // 2} if growth else {"all": count}
     found: dict[str, dict[str, list[dict[str, Any]]]] = {
         tool: {part: [] for part in sizes} for tool in [BASE, *tools]
@@ -145,7 +145,7 @@ def run(
 def times_float(
     figures: dict[str, Any], before: dict[str, Any], after: dict[str, Any]
 ) -> dict[str, Any]:
-    """CPU seconds in relation to plain inference just before and just after."""
+    """CPU seconds relative to plain inference just before and just after."""
     if "error" in figures:
         return {}
     return {"times_float": 2 * figures["cpu_s"] / (before["cpu_s"] + after["cpu_s"])}
@@ -201,7 +201,7 @@ def table(result: dict[str, Any]) -> str:
 
 
 def against_default(tools: dict[str, Any], sizes: dict[str, str]) -> list[str]:
-    """What trtbuild costs in relation to float inference as ONNX Runtime does it without being asked."""
+    """The cost of trtbuild relative to float inference with ONNX Runtime's default threads."""
     default, ours = (
         tools.get(name, {}) for name in ("float, a thread per core", "trtbuild entropy")
     )
@@ -219,12 +219,12 @@ def against_default(tools: dict[str, Any], sizes: dict[str, str]) -> list[str]:
 
 
 def median(rounds: list[dict[str, Any]], key: str) -> float:
-    """The middle one of a figure."""
+    """The median of one figure."""
     return statistics.median(figures[key] for figures in rounds)
 
 
 def cpu_cell(rounds: list[dict[str, Any]]) -> str:
-    """CPU seconds in relation to plain float inference."""
+    """CPU seconds relative to plain float inference."""
     if any("error" in figures for figures in rounds):
         return "failed"
     found = [figures["times_float"] for figures in rounds]
@@ -232,7 +232,7 @@ def cpu_cell(rounds: list[dict[str, Any]]) -> str:
 
 
 def memory_cell(rounds: list[dict[str, Any]], base: list[dict[str, Any]]) -> str:
-    """Peak memory beyond that of plain float inference; in brackets that of the work alone."""
+    """Peak memory beyond that of plain float inference; in brackets, memory of the work alone."""
     if any("error" in figures for figures in rounds):
         return "failed"
     whole, work = (median(rounds, key) - median(base, key) for key in ("peak_mib", "work_mib"))

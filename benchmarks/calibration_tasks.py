@@ -1,9 +1,9 @@
-"""What `benchmarks/calibration.py` measures, one task a process: ``calibration_tasks.py`` JSON.
+"""The measurements of `benchmarks/calibration.py`, one task per process: ``calibration_tasks.py`` JSON.
 
-The task comes as JSON in the first argument, the figures go as JSON to standard output. CPU seconds are
-those of the work alone, with opening the session that it needs: preparing the graph, loading compiled code
-and quantizing afterwards are outside, and so are the sessions of ONNX Runtime's calibrators. Peak memory is
-that of the whole process; memory of the work, what it has then beyond what it had when the work began.
+The task comes as JSON in the first argument, the figures go as JSON to standard output. CPU seconds cover the
+calibration and opening its session. They exclude preparing the graph, loading compiled code, quantizing
+afterwards, and the sessions of ONNX Runtime's calibrators. Peak memory is that of the whole process; memory
+of the work is the peak less the memory when the work began.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Task:
         tool: a key of `TOOLS`.
         model: the float network.
         images: ``.npy`` of float32 inputs.
-        count: how many of them.
-        batch: images a batch, where the tool takes batches.
-        test: ``.npz`` with ``x`` and ``y``, on which the quantized network is judged; or None.
+        count: number of images.
+        batch: images per batch, if the tool takes batches.
+        test: ``.npz`` with ``x`` and ``y`` to judge the quantized network, or None.
     """
 
     tool: str
@@ -55,9 +55,9 @@ class Task:
 
 
 class Meter:
-    """Adds up the CPU seconds of all threads while a block runs; blocks within it count once.
+    """Adds up the CPU seconds of all threads while a block runs; a nested block is not counted again.
 
-    And notes how much memory the process had when the first one began.
+    Also records the memory of the process when the first block began.
     """
 
     def __init__(self) -> None:
@@ -86,13 +86,13 @@ def cpu_seconds() -> float:
 
 
 def memory_mib(kind: str) -> float:
-    """VmRSS: memory now; VmHWM: the most so far, unlike getrusage's without that of the parent."""
+    """VmRSS: memory now; VmHWM: its peak, which unlike getrusage's does not include the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 def session_of(model: str, threads: int = 0, *, as_written: bool = False) -> ort.InferenceSession:
-    """A session; `as_written` computes Q/DQ in float as they stand."""
+    """A session; `as_written` computes Q/DQ in float as written."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -102,7 +102,7 @@ def session_of(model: str, threads: int = 0, *, as_written: bool = False) -> ort
 
 
 def plain(task: Task, meter: Meter, threads: int) -> None:
-    """Float inference over the images, nothing observed; opens its session, as calibration does."""
+    """Float inference over the images; observes no tensors, and opens its session, as calibration does."""
     feeds = task.batches()
     with meter:
         session = session_of(task.model, threads)
@@ -135,7 +135,7 @@ def ours(task: Task, meter: Meter, method: str, folder: Path) -> Path | None:
 
 
 def onnxruntime(task: Task, meter: Meter, method: str, folder: Path) -> Path:
-    """``quantize_static`` in the form that its documentation advises for TensorRT; its calibrator timed."""
+    """``quantize_static`` as its documentation advises for TensorRT; only its calibrator is timed."""
     from onnxruntime import quantization as q
 
     def timed(*args: Any, **kwargs: Any) -> Any:
@@ -144,7 +144,7 @@ def onnxruntime(task: Task, meter: Meter, method: str, folder: Path) -> Path:
             setattr(calibrator, name, metered(getattr(calibrator, name), meter))
         return calibrator
 
-    # the name of this module is hidden by the function of the same name
+    # a function of the same name hides this module
     module: Any = importlib.import_module("onnxruntime.quantization.quantize")
     create, module.create_calibrator = module.create_calibrator, timed
     path = folder / "int8.onnx"
@@ -179,7 +179,7 @@ def modelopt(task: Task, meter: Meter, method: str, folder: Path) -> Path:
 
 
 def metered(function: Callable[..., Any], meter: Meter) -> Callable[..., Any]:
-    """`function`, its calls added to `meter`."""
+    """`function` with its calls measured by `meter`."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         with meter:
@@ -216,7 +216,7 @@ def main() -> None:
     task, meter = Task(**json.loads(sys.argv[1])), Meter()
     logging.disable(logging.WARNING)
     out = os.dup(1)
-    os.dup2(2, 1)  # tools that print must not get into the figures
+    os.dup2(2, 1)  # a tool's own output must not mix with the figures
     with tempfile.TemporaryDirectory() as folder:
         quantized = TOOLS[task.tool](task, meter, Path(folder))
         peak = memory_mib("VmHWM")

@@ -1,10 +1,10 @@
-"""ResNet-20 for CIFAR-10 to half of its multiply-accumulates and INT8, one call a seed.
+"""Compress ResNet-20 for CIFAR-10 to half of its multiply-accumulates and INT8, one call per seed.
 
     python benchmarks/compress_resnet20.py DATA OUTPUT.json [--seeds 3] [--epochs 5]
 
 DATA holds ``resnet20.npz`` (the state dict), ``calib_exact_1024.npz`` and ``calib_jpeg_1024.npz`` (training
 images, the same in both, lossless and through JPEG), and ``test_jpeg_2000.npz``; each has ``x`` (uint8, NHWC)
-and ``y``. With so few images the teacher, the dense network itself, says more than the labels.
+and ``y``. With so few images, the teacher (the dense network itself) is a better target than the labels.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def images(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class Task:
-    """The data, and the two functions that the compression calls."""
+    """The data, and the two functions called by the compression."""
 
     def __init__(self, folder: Path) -> None:
         parts = [images(folder / f"calib_{kind}_1024.npz") for kind in ("exact", "jpeg")]
@@ -76,7 +76,7 @@ class Task:
 
 
 def shifted(batch: torch.Tensor) -> torch.Tensor:
-    """Return the batch moved by up to four pixels and mirrored, each image on its own."""
+    """Return the batch with each image shifted by up to four pixels and perhaps mirrored."""
     padded = F.pad(batch, (4, 4, 4, 4))
     moved = []
     for image in padded:
@@ -87,7 +87,7 @@ def shifted(batch: torch.Tensor) -> torch.Tensor:
 
 
 def one_seed(task: Task, seed: int, epochs: int, output: Path) -> dict[str, object]:
-    """Compress once; return what came of it."""
+    """Compress once; return the results."""
     found = trtbuild.compress(
         task.dense(),
         task.train,

@@ -1,8 +1,8 @@
-"""What choosing a threshold costs a tensor: the search, its specification, and the whole rule.
+"""The cost of choosing one tensor's threshold: the search, its specification, and the whole rule.
 
     python benchmarks/entropy_search.py
 
-Milliseconds of CPU a tensor (median of the rounds), for histograms of 2048 bins and 128 levels.
+Milliseconds of CPU per tensor (median of the rounds), for histograms of 2048 bins and 128 levels.
 """
 
 from __future__ import annotations

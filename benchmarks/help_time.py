@@ -1,4 +1,4 @@
-"""CPU seconds of ``trtbuild --help`` and of every ``trtbuild COMMAND --help``, the least of five runs.
+"""CPU seconds of ``trtbuild --help`` and of every ``trtbuild COMMAND --help``, the minimum of five runs.
 
 python benchmarks/help_time.py
 """
@@ -28,7 +28,7 @@ def cpu_seconds(*arguments: str) -> float:
 
 
 def main() -> None:
-    """Print one line a command."""
+    """Print one line per command."""
     for command in ([], *([name] for name in _COMMANDS)):
         least = min(cpu_seconds(*command) for _ in range(RUNS))
         print(f"{' '.join(['trtbuild', *command, '--help']):32} {least:.3f} s")

@@ -1,10 +1,10 @@
-"""How much faster the INT8 engine of ONNX Runtime is than the float network on this machine's CPU.
+"""The speedup of ONNX Runtime's INT8 engine over the float network on this machine's CPU.
 
     python benchmarks/int8_speed.py                      ResNet-50, random weights, batch 1
     python benchmarks/int8_speed.py squeezenet11.onnx    any network with one float input
 
 Both networks take turns in one process. Ranges come from random images: speed does not depend on them,
-and accuracy is not looked at. The result is JSON on standard output.
+and accuracy is not measured. The result is JSON on standard output.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ FLOAT = ("Conv", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul")
 
 
 def kernels(path: Path, folder: Path) -> dict[str, int]:
-    """Operators of the graph that ONNX Runtime makes of `path`."""
+    """Operators of the optimized graph of `path` in ONNX Runtime."""
     options = ort.SessionOptions()
     options.optimized_model_filepath = str(folder / "optimized.onnx")
     options.log_severity_level = 4
@@ -69,7 +69,7 @@ def compare(model: Path, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Time the networks that the command line names."""
+    """Time the networks named on the command line."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = [Path(given) for given in sys.argv[1:]] or [

@@ -60,7 +60,7 @@ def resnet50() -> nn.Module:
 
 
 def _warm_up() -> None:
-    """Import and compile what every process pays for once."""
+    """Do the imports and compilations that every process needs once."""
     small = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3)
     ).eval()
@@ -70,7 +70,7 @@ def _warm_up() -> None:
 
 
 def main() -> None:
-    """Print both times with what was done, wall and CPU."""
+    """Print wall and CPU time of both operations, with their results."""
     module = resnet50()
     for name, work in (
         ("first use of torch.export and Torch-Pruning", _warm_up),

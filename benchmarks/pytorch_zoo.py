@@ -2,9 +2,9 @@
 
     python benchmarks/pytorch_zoo.py --count 60 --results zoo.jsonl --write zoo.md
 
-Draws names and sizes from torchvision, timm, transformers and ultralytics, where those are installed,
-with random weights. Each definition runs in a process of its own with a limit of time; of a step that is
-refused the page has the sentence that was said. ``--only FAMILY:NAME`` runs one definition again.
+Draws names and sizes from torchvision, timm, transformers and ultralytics, where these are installed,
+with random weights. Each definition runs in a process of its own with a time limit; the page quotes the
+error of each refused step. ``--only FAMILY:NAME`` runs one definition again.
 """
 
 from __future__ import annotations
@@ -58,17 +58,17 @@ PACKAGES = (
     "timm",
     "transformers.models.auto.modeling_auto",
 )
-"""Imported once; what is not installed is passed over."""
+"""Imported once; packages that are not installed are skipped."""
 MOST_LAYERS = 300
-"""Modules with weights of one definition, so that each takes less than a minute."""
+"""Most modules with weights in one definition, so that each takes less than a minute."""
 _MADE = {"made": "and run once"}
-"""Sent before the first step, so that what dies earlier is not counted as a fault of one."""
+"""Sent before the first step, so that an earlier death is not counted as a fault of a step."""
 WRONG = 1e-3
-"""Relative difference in float32 above which two networks do not compute the same."""
+"""Relative difference in float32 above which two networks count as different."""
 
 
 def main() -> int:
-    """Run what the command line asks for; 1 where something is wrong."""
+    """Run the definitions named on the command line; return 1 if any has a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=8, help="definitions of each package")
     parser.add_argument("--seed", type=int, default=0)
@@ -107,7 +107,7 @@ def main() -> int:
 
 
 def _drawn(families: list[str], seed: int) -> dict[str, list[str]]:
-    """Family -> names of definitions in a random order; those that are not installed are told."""
+    """Family -> names of definitions in a random order; prints the packages that are not installed."""
     names = {}
     for family in families:
         try:
@@ -122,7 +122,7 @@ def _faults(row: dict[str, str]) -> list[str]:
 
 
 def _read(results: Path | None) -> dict[str, dict[str, str]]:
-    """Label -> row, of a file of results."""
+    """Label -> row of a results file."""
     if results is None or not results.exists():
         return {}
     rows = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
@@ -130,9 +130,9 @@ def _read(results: Path | None) -> dict[str, dict[str, str]]:
 
 
 def apart(label: str, seed: int, seconds: int, *, builds: bool) -> dict[str, str]:
-    """Run one definition in a process of its own; step -> ``ok`` or what was said.
+    """Run one definition in its own process; return step -> ``ok`` or the error.
 
-    The process is a fork of one that has imported the packages and computed nothing.
+    The process is forked from one that has imported the packages and computed nothing.
     """
     start = time.monotonic()
     context = multiprocessing.get_context("forkserver")
@@ -157,7 +157,7 @@ def apart(label: str, seed: int, seconds: int, *, builds: bool) -> dict[str, str
 
 
 def _answer(pipe: Connection, label: str, seed: int, builds: bool) -> None:
-    """Send what became of one definition; where it cannot be made, why."""
+    """Send the results of one definition, or why it cannot be made."""
     family, _, name = label.partition(":")
     torch.set_num_threads(1)
     try:
@@ -178,7 +178,7 @@ def _answer(pipe: Connection, label: str, seed: int, builds: bool) -> None:
 
 
 def tried(made: tuple[Any, list[Any]], *, builds: bool) -> dict[str, str]:
-    """Do the steps with one module, an engine's build too if asked for; step -> ``ok`` or what was said."""
+    """Do the steps with one module, with `builds` also an engine; return step -> ``ok`` or the error."""
     module, inputs = made
     module.eval()
     found: dict[str, str] = {}
@@ -210,7 +210,7 @@ def tried(made: tuple[Any, list[Any]], *, builds: bool) -> dict[str, str]:
 def _what_was_cut(
     result: PruneResult, module: nn.Module, inputs: list[Any], folder: Path
 ) -> dict[str, str]:
-    """How much went, and whether the same comes out of what is stored."""
+    """The share of parameters removed, and whether the saved module computes the same."""
     report = result.report
     found = {"gone": f"{1 - report.after.parameters / report.before.parameters:.2f}", "prune": "ok"}
     again = copy.deepcopy(module)
@@ -225,7 +225,7 @@ def _what_was_cut(
 
 
 def same(expected: nn.Module, found: nn.Module, inputs: list[Any]) -> str:
-    """``ok`` where two modules compute the same, from the same random numbers if they draw some."""
+    """``ok`` where two modules compute the same, with the same random seed."""
     arguments, keywords = sample(bind_inputs(expected, inputs), 7)
     outputs = []
     for module in (expected, found):
@@ -240,7 +240,7 @@ def same(expected: nn.Module, found: nn.Module, inputs: list[Any]) -> str:
 def _as_in_torch(
     path: Path, module: nn.Module, data: Mapping[str, np.ndarray], given: Sample
 ) -> str:
-    """``ok`` where ONNX Runtime computes what the module does."""
+    """``ok`` where ONNX Runtime computes the same as the module."""
     arguments, keywords = given
     with torch.no_grad():
         wanted = tensors_in(module(*arguments, **keywords))
@@ -266,7 +266,7 @@ def _quantized(path: Path, data: Mapping[str, np.ndarray]) -> str:
 
 
 def _built(path: Path, bound: BoundInputs) -> str:
-    """``ok`` where an engine for ONNX Runtime was built and compared, else how the command ended."""
+    """``ok`` where an engine for ONNX Runtime was built and compared, else the exit code."""
     draws = [sample(bound, seed) for seed in range(4)]
     batches = [(*arguments, *keywords.values()) for arguments, keywords in draws]
     data = {name: np.concatenate(parts) for name, parts in zip(bound.names, zip(*batches))}
@@ -286,7 +286,7 @@ def _built(path: Path, bound: BoundInputs) -> str:
 
 
 def _run(path: Path, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """What ONNX Runtime makes of one batch, without optimizations."""
+    """Outputs of one batch in ONNX Runtime, without optimizations."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -296,7 +296,7 @@ def _run(path: Path, values: Mapping[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def said_of(step: Callable[[], Any]) -> str:
-    """``ok``, what the step itself says, or the sentence of its error; one that is not ours is a fault."""
+    """``ok``, the step's own answer, or its error; an error that is no `TrtbuildError` is a fault."""
     try:
         said = step()
     except TrtbuildError as error:
@@ -307,7 +307,7 @@ def said_of(step: Callable[[], Any]) -> str:
 
 
 def page(rows: dict[str, list[dict[str, str]]], seed: int) -> str:
-    """The page with the counts, and what was said where a step was refused."""
+    """The page with the counts, and the error of each refused step."""
     text = [
         "# Definitions of other packages",
         "",

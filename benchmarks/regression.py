@@ -1,16 +1,16 @@
-"""Whether this version is faster than another, or slower: the same commands as whole processes, in turns.
+"""Compare the speed of two versions: the same commands as whole processes, in turns.
 
     python benchmarks/regression.py BASE CANDIDATE
     git worktree add ../former COMMIT && python benchmarks/regression.py ../former .
 
 BASE and CANDIDATE are checkouts, or interpreters of environments where trtbuild is installed
 (``venv/bin/python``). Every round runs each command with the base, the candidate and the base again, in an
-order that turns from round to round. Wall time and CPU seconds are judged as `trtbuild bench` judges
-engines (`trtbuild.latency`): by the ratio of paired turns with an interval of 99.5 %, widened by what the
-base differs from itself. Nine rounds are the fewest that say anything. The inputs are made here, from seeds,
-or those of the quickstart.
+order that changes from round to round. Wall time and CPU seconds are judged as `trtbuild bench` judges
+engines (`trtbuild.latency`): by the ratio of paired turns with an interval of 99.5 %, widened by the
+difference between the two runs of the base. Fewer than nine rounds decide nothing. The inputs are made here,
+from seeds, or come from the quickstart.
 
-Prints a line a command, writes benchmarks/results/regression.json, exits with 1 where something is slower.
+Prints one line per command, writes benchmarks/results/regression.json, exits with 1 if a command is slower.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ MARGIN_PERCENT = 5.0
 FEWEST_ROUNDS = 9
 BASE, CANDIDATE, CONTROL = "base", "candidate", "base again"
 
-# Runs the command behind it; prints seconds on the clock and of processors, the largest process, and the
-# exit code. A process of its own, since Linux counts what starts a process to that one's largest memory.
+# Runs the command in its arguments; prints wall and CPU seconds, the peak memory of the largest process, and
+# the exit code. It is a separate process because Linux counts the memory of the process that starts another
+# as part of the other's peak.
 _CLOCK = """
 import json, os, subprocess, sys, time
 start = time.perf_counter()
@@ -55,7 +56,7 @@ code = os.waitstatus_to_exitcode(status)
 print(json.dumps([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, code]))
 """
 
-# Name -> arguments behind ``trtbuild``, run in a folder that holds the inputs; {out} is a new folder.
+# Name -> arguments of ``trtbuild``, run in the folder of the inputs; {out} is a new folder.
 COMMANDS = {
     "help": ["engine", "--help"],
     "optimize ResNet-50": ["optimize", "resnet50.onnx", "{out}/o.onnx"],
@@ -81,7 +82,7 @@ COMMANDS = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process with its children: seconds on the clock and of processors, MiB of the largest."""
+    """Wall and CPU seconds of a process with its children, and the peak MiB of the largest one."""
 
     wall_s: float
     cpu_s: float
@@ -99,7 +100,7 @@ class Judged:
 
 
 def order_of(round_number: int) -> tuple[str, ...]:
-    """Return who runs first, second and third: each comes first in every third round, and last."""
+    """Return the order of the three runs: each is first in every third round, and last as often."""
     names = (BASE, CANDIDATE, CONTROL)
     start = round_number % len(names)
     turned = names[start:] + names[:start]
@@ -107,7 +108,7 @@ def order_of(round_number: int) -> tuple[str, ...]:
 
 
 def judge(command: str, costs: Mapping[str, Sequence[Cost]]) -> Judged:
-    """Return the verdicts on `command` from the cost of every turn of `BASE`, `CANDIDATE` and `CONTROL`."""
+    """Return the verdicts on `command` from the costs of all turns of `BASE`, `CANDIDATE` and `CONTROL`."""
 
     def verdict(clock: str, seconds: Callable[[Cost], float]) -> LatencyVerdict:
         base, candidate, control = (
@@ -137,14 +138,14 @@ def _cell(verdict: LatencyVerdict) -> str:
 
 
 def is_slower(judged: Judged) -> bool:
-    """Return whether either clock says so."""
+    """Return whether the candidate is slower by wall time or by CPU seconds."""
     return Answer.SLOWER in (judged.wall.answer, judged.cpu.answer)
 
 
 def version_of(place: str) -> tuple[list[str], dict[str, str]]:
-    """Return how a version is called, and its environment: of a checkout, or of an interpreter.
+    """Return the command line of a checkout or an interpreter, and its environment.
 
-    A folder that is no checkout is refused: there Python would find whatever trtbuild is installed.
+    A folder that is no checkout is refused: Python would import an installed trtbuild instead.
     """
     path = Path(place)
     if (path / "trtbuild" / "__init__.py").is_file():
@@ -156,7 +157,7 @@ def version_of(place: str) -> tuple[list[str], dict[str, str]]:
 
 
 def cost_of(place: str, arguments: Sequence[str], folder: Path) -> Cost:
-    """Run a command of a version in `folder`; it must end well."""
+    """Run a command of a version in `folder`; exits if it fails."""
     command, environment = version_of(place)
     with tempfile.TemporaryDirectory(dir=folder) as out:
         filled = [argument.format(out=out) for argument in arguments]
@@ -187,7 +188,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def chain(nodes: int) -> ir.Model:
-    """Return ``nodes / 2`` additions, each behind a Relu or an Identity, that passes can shorten."""
+    """Return a chain of ``nodes / 2`` additions, each after a Relu or an Identity; passes can shorten it."""
     x = ir.val("x", ir.DataType.FLOAT, ["batch", 16])
     tape, value = ir.tape.Tape(), x
     for number in range(nodes // 2):
@@ -245,7 +246,7 @@ def measure(
 
 
 def as_json(judged: Judged) -> dict[str, Any]:
-    """Return what is kept of a command."""
+    """Return the JSON record of a command."""
     return {
         "command": judged.command,
         "peak_mib": {name: round(value, 1) for name, value in judged.peak_mib.items()},
@@ -274,7 +275,7 @@ def main() -> None:
         parser.error(f"fewer than {FEWEST_ROUNDS} rounds can tell nothing.")
     places = {BASE: given.base, CANDIDATE: given.candidate, CONTROL: given.base}
     for place in places.values():
-        version_of(place)  # what is wrong there is said at once
+        version_of(place)  # fails at once where a version is wrong
     commands = {name: COMMANDS[name] for name in given.only or COMMANDS}
     found = []
     print(f"{'candidate / base':38} {'wall':38} {'CPU':38} memory")

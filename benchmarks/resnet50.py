@@ -1,4 +1,4 @@
-"""ResNet-50 as an ONNX model with seeded random weights, for measuring cost; it recognises nothing.
+"""ResNet-50 as an ONNX model with seeded random weights, for measuring cost only.
 
 He et al., "Deep Residual Learning for Image Recognition", 2015: bottlenecks of 3, 4, 6 and 3 blocks. Batch
 norms are folded: every convolution has a bias. Weights are scaled so that activations keep their size.
@@ -98,6 +98,6 @@ def resnet50(seed: int = 0, classes: int = 1000) -> ir.Model:
 
 
 def write_resnet50(path: Path, seed: int = 0) -> Path:
-    """Write the model to `path` and answer it."""
+    """Write the model to `path` and return it."""
     ir.save(resnet50(seed), path)
     return path

@@ -1,4 +1,4 @@
-"""How long least squares after a cut take, and whether a change of the code changes their weights.
+"""How long least squares after pruning take, and whether a change of the code changes their weights.
 
     python benchmarks/restore_outputs.py
 

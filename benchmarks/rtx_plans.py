@@ -1,12 +1,12 @@
-"""What NVIDIA's compiler makes of networks in float, INT8, and INT8 with FP16: built or not, seconds, MB.
+"""Builds of networks by NVIDIA's compiler in float, INT8, and INT8 with FP16: success, seconds, MB.
 
     python benchmarks/rtx_plans.py FOLDER... [--compute-capability 8.9,12.0] [--json FILE]
 
 Every ``*.onnx`` below the folders is prepared, calibrated on a few images, quantized and built by TensorRT
 for RTX, which needs no GPU (extra ``rtx``). Data is ``NAME_calib.npz`` beside a network, else random: whether
 a network builds does not depend on the ranges. Dynamic dimensions get the data's extents. The result is a
-table on standard output. A network that fails in float too is not held against its INT8 form. Exit status 1
-when a network builds in float and not in INT8.
+table on standard output. A network that also fails in float does not count against INT8. Exit status 1 when
+a network builds in float and not in INT8.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _FEW = 4
 class Row:
     """One network; sizes in MB (10^6 bytes), seconds of the INT8 build, and why a form does not build.
 
-    `weights_mb` is what the builder itself says of each form; the rest of a plan is code and constants.
+    The builder itself reports `weights_mb` of each form; the rest of a plan is code and constants.
     """
 
     network: str
@@ -63,7 +63,7 @@ class Row:
         return self.float_mb is not None and None in (self.int8_mb, self.int8_fp16_mb)
 
     def line(self) -> str:
-        """The row of a Markdown table."""
+        """A row of a Markdown table."""
         sizes = (self.float_mb, self.int8_mb, self.int8_fp16_mb)
         weights = (self.weights_mb.get(form) for form in ("float", "INT8", "INT8 + FP16"))
         figures = (self.seconds, *sizes, *weights)
@@ -78,7 +78,7 @@ HEAD = """\
 
 
 def source_of(path: Path, artifact: Artifact) -> Source:
-    """A few samples of a network's data: of what lies beside it, else random."""
+    """A few samples for a network: from the file beside it, else random."""
     beside = path.with_name(f"{path.stem}_calib.npz")
     named = str(beside) if beside.is_file() else None
     recipe = DataRecipe(data=named, random_data=named is None, num_images=_FEW)
@@ -88,7 +88,7 @@ def source_of(path: Path, artifact: Artifact) -> Source:
 
 
 def plan_mb(artifact: Artifact, options: TensorRTOptions, row: Row, *, fp16: bool) -> float | None:
-    """Build a plan and return its size; None, with the reason in the row, where none comes out."""
+    """Build a plan and return its size; if the build fails, None, with the reason in the row."""
     with tempfile.TemporaryDirectory() as folder:
         request = BuildRequest(artifact, Path(folder), fp16=fp16, options=options)
         started = time.monotonic()
@@ -131,7 +131,7 @@ def measure(path: Path, capabilities: tuple[str, ...]) -> Row:
 
 
 def main() -> int:
-    """Measure the networks of the folders that the command line names."""
+    """Measure the networks in the folders named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--compute-capability", default="8.9,12.0")

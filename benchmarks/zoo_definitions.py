@@ -77,7 +77,7 @@ def _torchvision(name: str, seed: int) -> tuple[Any, list[Any]]:
 
 
 def _timm_names(draw: random.Random) -> Iterator[str]:
-    """One of each file of timm, the files in a random order; then one more of each, and so on."""
+    """One model from each file of timm, the files in a random order; then a second from each, and so on."""
     import timm
 
     files = draw.sample(timm.list_modules(), len(timm.list_modules()))
@@ -90,7 +90,7 @@ def _timm_names(draw: random.Random) -> Iterator[str]:
 
 
 def _timm(name: str, seed: int) -> tuple[Any, list[Any]]:
-    """A module of timm, and its input: 64 x 64 where it takes that, else the size that it was made for."""
+    """A module of timm, and its input: 64 x 64 if it accepts that, else its fixed size, or 96 x 96."""
     import timm
 
     torch.manual_seed(seed)
@@ -105,7 +105,7 @@ def _timm(name: str, seed: int) -> tuple[Any, list[Any]]:
 
 
 def _transformers_names(draw: random.Random) -> Iterator[str]:
-    """Configurations in a random order: those whose sizes are known here, then all others that there are."""
+    """Configurations in a random order: first those with sizes known here, then all kinds of transformers."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     names = [*LANGUAGE, "ViT", "Segformer", "ConvNext"]
@@ -140,7 +140,7 @@ def _transformers(name: str, seed: int) -> tuple[Any, list[Any]]:
 
 
 def _by_kind(kind: str) -> tuple[Any, list[Any]]:
-    """A module by the name of its kind, made small by what its configuration calls its sizes."""
+    """A module by the name of its kind, made small through the size fields of its configuration."""
     import transformers
 
     config = transformers.AutoConfig.for_model(kind)
@@ -178,7 +178,7 @@ def _ultralytics_names(draw: random.Random) -> Iterator[str]:
 
 
 def _ultralytics(name: str, seed: int) -> tuple[Any, list[Any]]:
-    """A YOLO as its own exporter sets it, and its input."""
+    """A YOLO with the settings of its own exporter, and its input."""
     from ultralytics.nn import tasks
 
     torch.manual_seed(seed)
@@ -199,7 +199,7 @@ def _ultralytics(name: str, seed: int) -> tuple[Any, list[Any]]:
 
 
 def _made(make: Callable[[], Any]) -> Any:
-    """Make a module, but first without memory: one of more parameters than the limit ends here."""
+    """Make a module; it is made on the meta device first, and a module beyond the limit is refused there."""
     try:
         with torch.device("meta"):
             shape = make()
@@ -216,7 +216,7 @@ def _made(make: Callable[[], Any]) -> Any:
 def shortened(module: nn.Module) -> nn.Module:
     """Leave out, in place, the blocks that repeat the one before them in a list; return `module`.
 
-    What can go wrong with a definition goes wrong with one block of each kind.
+    One block of each kind shows every fault of a definition.
     """
     for child in list(module.modules()):
         if not isinstance(child, (nn.Sequential, nn.ModuleList)):
@@ -239,7 +239,7 @@ def _fits(module: nn.Module) -> bool:
 
 
 def _image(size: int, *, dynamic: bool = True) -> list[Any]:
-    """A batch of pictures, of any number of them or of two."""
+    """A batch of two pictures, with a dynamic or a fixed batch axis."""
     from trtbuild.pytorch import InputSpec
 
     return [InputSpec((2, 3, size, size), dynamic={0: "batch"} if dynamic else {})]
@@ -258,4 +258,4 @@ FAMILIES: dict[str, tuple[Callable[[random.Random], Iterator[str]], Callable[[st
     "transformers": (_transformers_names, _transformers),
     "ultralytics": (_ultralytics_names, _ultralytics),
 }
-"""Package -> what draws names, and what makes the module and its inputs of one of them."""
+"""Package -> function that draws names, and function that makes a module and its inputs by name."""

@@ -1,9 +1,9 @@
-"""A page in a real browser without a window: how it looks, how wide it is, and what it complains of.
+"""A page in a real headless browser: a picture, its width, and its console warnings.
 
 Usage: ``python tools/browser.py PAGE PICTURE.png [--width 1200] [--height 0] [--dark] [--scale 1]``
 
-Speaks Chrome's DevTools protocol through pipes, so nothing but a Chromium is needed. A height of 0 is that of
-the whole page.
+Speaks Chrome's DevTools protocol through pipes, so it needs only a Chromium. A height of 0 means the whole
+page.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-first-run")
 _PATIENCE_S = 60.0
 
-# The protocol wants the pipes as descriptors 3 and 4.
+# The protocol requires descriptors 3 and 4 for the pipes.
 _START = """import os, sys
 for given, at in zip(sys.argv[1:3], (60, 61)):
     os.dup2(int(given), at)
@@ -48,7 +48,7 @@ class Browser:
         program: path of the browser.
 
     Attributes:
-        complaints: what pages wrote on the console as warnings and errors, and uncaught exceptions.
+        complaints: warnings and errors on the console, and uncaught exceptions.
     """
 
     def __init__(self, program: str) -> None:
@@ -91,12 +91,12 @@ class Browser:
         self._folder.cleanup()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Return what the browser answers.
+        """Return the browser's answer.
 
         Raises:
-            RuntimeError: it answers with an error.
-            EOFError: it has ended.
-            TimeoutError: it does not answer for a minute.
+            RuntimeError: the answer is an error.
+            EOFError: the browser has ended.
+            TimeoutError: no answer within a minute.
         """
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
@@ -125,10 +125,10 @@ class Browser:
             self._next()
 
     def value(self, expression: str) -> Any:
-        """Return what a JavaScript expression of JSON types gives.
+        """Return the value of a JavaScript expression of JSON types.
 
         Raises:
-            RuntimeError: it raises an error.
+            RuntimeError: the expression raises an error.
         """
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
         if "exceptionDetails" in found:
@@ -136,7 +136,7 @@ class Browser:
         return found["result"].get("value")
 
     def picture(self, height: int = 0, scale: float = 1.0) -> bytes:
-        """Return a PNG of the page's head, `height` pixels; of all of it for 0."""
+        """Return a PNG of the upper `height` pixels of the page; of the whole page for 0."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
         clip = {
             "x": 0,
@@ -149,7 +149,7 @@ class Browser:
         return base64.b64decode(found["data"])
 
     def _next(self) -> dict[str, Any]:
-        """The next message; events are kept, and complaints noted."""
+        """The next message; events are kept, and complaints recorded."""
         end = time.monotonic() + _PATIENCE_S
         while b"\0" not in self._waiting:
             block = os.read(self._from, 1 << 20)
@@ -175,7 +175,7 @@ class Browser:
 
 
 def main(words: list[str]) -> int:
-    """Write a picture of a page; return 0 where it complained of nothing and is no wider than its window."""
+    """Write a picture of a page; return 0 if it has no complaints and is no wider than its window."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("page", type=Path)
     parser.add_argument("picture", type=Path)

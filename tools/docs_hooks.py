@@ -1,4 +1,4 @@
-"""What the documentation site does beyond MkDocs: links that leave ``docs/``, and the public names."""
+"""MkDocs hooks of the documentation site: links that leave ``docs/``, and the public names."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LINK = re.compile(r"\[([^\]]*)\]\((?!https?://|#)([^)#\s]+)((?:#[^)]*)?)\)")
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Return a page whose links can be followed on the site, and whose ``@names FILE@`` are docstrings.
+    """Return a page with links that work on the site, and docstrings in the place of ``@names FILE@``.
 
-    A link to a file of the project outside of ``docs/``, or to a folder, leads to the repository; one to a
-    report of the gallery that has not been made is plain text.
+    A link to a folder, or to a file of the project outside ``docs/``, leads to the repository; a link to a
+    gallery report that has not been made becomes plain text.
 
     Args:
         markdown: of the page.
@@ -27,7 +27,7 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def docstrings_of(package: Path) -> str:
-    """Return the blocks by which mkdocstrings shows the public names that a package's file imports."""
+    """Return the mkdocstrings blocks of the public names that a package's file imports."""
     tree = ast.parse(package.read_text(encoding="utf-8"))
     names = sorted(
         {
@@ -46,7 +46,7 @@ def _resolved(found: re.Match[str]) -> str:
     text, target, anchor = found.groups()
     path = (DOCS / target).resolve()
     if path.parent == DOCS / "gallery" and not path.exists():
-        return str(text)  # not made: tools/write_gallery.py
+        return str(text)  # tools/write_gallery.py has not made it
     inside = path.is_relative_to(DOCS) and not path.is_dir()
     if inside or not path.exists():
         return found[0]

@@ -1,10 +1,10 @@
-"""Change one promised constant or rule at a time, and print which changes no test notices.
+"""Change one promised constant or rule at a time, and print the changes that no test notices.
 
-Usage: ``python tools/mutate.py [WORD ...]``; with words, only the places whose file or text holds one of
-them. The exit code is 1 when a change goes unseen or a place is no longer there.
+Usage: ``python tools/mutate.py [WORD ...]``; with words, only the places with one of them in file or text.
+The exit code is 1 when a change goes unseen or a place no longer exists.
 
-Each place is a line that a docstring or a page promises something about. It is changed in a copy of the
-project, and the named tests are run there: at least one must fail.
+A docstring or a page makes a promise about the line of each place. The line is changed in a copy of the
+project, and the named tests run there: at least one must fail.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["PLACES", "Place", "copy_of_project", "is_seen", "problems_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 COPIED = ("calibrators", "docs", "samples", "tests", "tools", "trtbuild")
-LONGEST = 900  # seconds; tests that take longer hang of the change, and so see it
+LONGEST = 900  # seconds; tests that take longer hang because of the change, so they notice it
 COPIED_FILES = ("pyproject.toml", "README.md", "dev.py")
 
 
@@ -31,10 +31,9 @@ class Place:
 
     Attributes:
         file: path in the project.
-        text: what stands there, exactly once.
-        replacement: what is written instead.
-        tests: path of the test file, from ``tests/``, that must fail then; with ``::name`` or ``-k``
-            words left to pytest.
+        text: text in that file, exactly once.
+        replacement: text to write instead.
+        tests: path from ``tests/`` of the test file that must fail then, or one test of it, with ``::name``.
     """
 
     file: str
@@ -137,7 +136,7 @@ PLACES = (
           "trtbuild/model/test_digests.py"),
     Place("trtbuild/model/digests.py", "kind = (node.domain, node.op_type)", "kind = (node.op_type,)",
           "trtbuild/model/test_digests.py"),
-    # the search: its room, and what a group is worth
+    # the search: its margins, and the gain of a group
     Place("trtbuild/search/score.py", "value=(estimate.value + worse) / 2)", "value=estimate.value)",
           "trtbuild/search/test_search.py"),
     Place("trtbuild/search/sensitivity.py", "(score(without, gate) - base) / cost(group.name)",
@@ -209,7 +208,7 @@ PLACES = (
           "trtbuild/test_next_step.py::test_a_share_of_few_samples_is_no_figure_for_a_limit"),
     Place("trtbuild/search/improve.py", 'search.take("wider ranges"',
           'search.best or search.take("wider ranges"', "trtbuild/search/test_improve.py"),
-    # calibration data: what is far, enough, lost, repeated, saturated, and as good
+    # calibration data: thresholds for far, enough, lost, repeated, saturated, and equally good
     Place("calibrators/cache.py", "_TURNED = 0.9", "_TURNED = 0.3", "calibrators/test_cache.py"),
     Place("trtbuild/calibration/advice.py", "\nFAR = 1.5", "\nFAR = 3.0",
           "trtbuild/calibration/test_advice.py"),
@@ -225,7 +224,7 @@ PLACES = (
           "trtbuild/data/test_account.py"),
     Place("trtbuild/data/account.py", "_SATURATED = 0.98", "_SATURATED = 0.9",
           "trtbuild/data/test_account.py"),
-    # what an engine may lose, and what hides positions
+    # the warning about an engine far below its form, masks, FP16, the page, exported modules
     Place("trtbuild/result.py", "GAP_DB = 6.0", "GAP_DB = 5.8", "trtbuild/test_two_forms.py::"
           "test_an_engine_is_below_its_form_by_a_bit_and_where_int8_is_usually_better"),
     Place("trtbuild/result.py", "GOOD_SQNR_DB = 30.0", "GOOD_SQNR_DB = 31.0", "trtbuild/test_two_forms.py::"
@@ -238,7 +237,7 @@ PLACES = (
     Place("trtbuild/pytorch/parity.py", "_SLACK = 8.0", "_SLACK = 1e4", "trtbuild/pytorch/test_export.py"),
     Place("trtbuild/pytorch/sparsity.py", "WORTH_CHANNELS = 256", "WORTH_CHANNELS = 128",
           "trtbuild/pytorch/test_sparsity.py"),
-    # what is joined or a collection where nothing says so
+    # the batch size for Triton, parts of outputs, times of layers, moves
     Place("trtbuild/jobs/triton.py", "_LARGEST_BATCH = 8", "_LARGEST_BATCH = 16",
           "trtbuild/cli/test_export_triton.py"),
     Place("trtbuild/model/parts.py", "_MOST_PARTS = 16", "_MOST_PARTS = 32", "trtbuild/model/test_parts.py"),
@@ -271,7 +270,7 @@ PLACES = (
           "trtbuild/verification/test_task_choice.py"),
     Place("trtbuild/verification/ruling.py", "_LEAST_SQNR_DB = 3.0", "_LEAST_SQNR_DB = 2.5",
           "trtbuild/verification/test_ruling.py"),
-    # which layers of a pruned network get new weights, and how near to those that they had
+    # the layers of a pruned network that get new weights, and how near these are to the old ones
     Place(_RESTORE, "_RIDGE = 1e-3", "_RIDGE = 2e-3", _EXPLICIT),
     Place(_RESTORE, "if times[path] == 1", "if times[path] >= 1", _EXPLICIT),
     Place(_RESTORE, "and not has_hooks(layer)", "and True", _EXPLICIT),
@@ -279,11 +278,11 @@ PLACES = (
           "trtbuild/pytorch/test_replay.py"),
     Place(_RESTORE, "before is None or before == known", "True", _EXPLICIT),
 )  # fmt: skip
-"""What the tests must notice."""
+"""The changes that the tests must notice."""
 
 
 def problems_of(place: Place, root: Path = ROOT) -> list[str]:
-    """Return why `place` cannot be tried: its text is not there once, or its test file is gone."""
+    """Return why `place` cannot be tried: its text is not there exactly once, or its test file is missing."""
     path = root / place.file
     found = path.read_text(encoding="utf-8").count(place.text) if path.is_file() else 0
     problems = (
@@ -295,7 +294,7 @@ def problems_of(place: Place, root: Path = ROOT) -> list[str]:
 
 
 def copy_of_project(folder: Path) -> Path:
-    """Return a copy of what the tests need, without caches, beside a link to the shared data."""
+    """Copy the files that the tests need into `folder`, without caches; return the copy."""
     target = folder / "project"
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     for name in COPIED:
@@ -306,7 +305,7 @@ def copy_of_project(folder: Path) -> Path:
 
 
 def is_seen(place: Place, project: Path) -> bool:
-    """Return whether the tests of `place` fail in `project` once it is changed.
+    """Return whether the tests of `place` fail in `project` after the change.
 
     Raises:
         RuntimeError: pytest could not run them.
@@ -335,7 +334,7 @@ def is_seen(place: Place, project: Path) -> bool:
 
 
 def main(words: list[str]) -> int:
-    """Try all places, or those that hold a word; print a line each; return the exit code."""
+    """Try all places, or those with one of `words`; print a line for each; return the exit code."""
     places = [p for p in PLACES if not words or any(w in p.file or w in p.text for w in words)]
     failures = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Make the reports of several networks, and a page that links to them, to look at what reports look like.
+"""Make the reports of several networks and a page with links to them, to see how reports look.
 
 Usage: ``python tools/report_gallery.py FOLDER OUT [NAME ...] [-- OPTION ...]``
 
-Every ``NAME.onnx`` in FOLDER that has ``NAME_calib.npz`` and ``NAME_eval.npz`` beside it is built by
-``trtbuild engine NAME.onnx --int8``; what stands behind ``--`` goes to each build, such as
-``--min-agreement 95``.
+Builds every ``NAME.onnx`` in FOLDER with ``NAME_calib.npz`` and ``NAME_eval.npz`` beside it by
+``trtbuild engine NAME.onnx --int8``; arguments after ``--``, such as ``--min-agreement 95``, go to each
+build.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _STYLE = (
 
 
 def main(words: list[str]) -> int:
-    """Build each network; return 0 where each left a report."""
+    """Build each network; return 0 if each wrote a report."""
     own, _, options = (words, "", []) if "--" not in words else _split(words)
     folder, out, *wanted = own
     names = [

@@ -1,9 +1,9 @@
-"""Make pictures of the head of a build's report, light and dark, such as those of the README.
+"""Make pictures of the head of a build's report, light and dark, like those of the README.
 
 Usage: ``python tools/report_picture.py OUT [--height 900] [-- ENGINE ARGUMENT ...]``
 
-Runs ``trtbuild engine`` with what stands behind ``--`` (the quickstart sample where there is nothing), and
-writes ``OUT.webp`` and ``OUT-dark.webp``. Needs a Chromium.
+Runs ``trtbuild engine`` with the arguments after ``--`` (by default, the quickstart sample), and writes
+``OUT.webp`` and ``OUT-dark.webp``. Needs a Chromium.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _QUICKSTART = (
 
 
 def main(words: list[str]) -> int:
-    """Build, and write the pictures; return 0 where both stand there."""
+    """Build, and write the pictures; return 0 if both are written."""
     place = words.index("--") if "--" in words else len(words)
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
@@ -45,7 +45,7 @@ def main(words: list[str]) -> int:
         return 3
     with tempfile.TemporaryDirectory() as folder:
         page = Path(folder) / "report.html"
-        # a name that tells nothing of this machine
+        # names in the temporary folder, which `_without` removes from the page
         own = ["-o", str(Path(folder) / "out"), "--report", str(page), "--quiet"]
         build = [sys.executable, "-m", "trtbuild", "engine", *(words[place + 1 :] or _QUICKSTART)]
         done = subprocess.run([*build, *own], check=False)
@@ -60,7 +60,7 @@ def main(words: list[str]) -> int:
 
 
 def _without(text: str, folder: str) -> str:
-    """The page without the folder that it was made in."""
+    """The page without the name of its temporary folder."""
     return text.replace(f" --output {folder}/out", "").replace(f"{folder}/", "")
 
 

@@ -49,7 +49,7 @@ _GIVEN_APART = {"model", "data", "export", "source"}
 
 
 def build_options() -> str:
-    """Return the file."""
+    """Return the text of the file."""
     known = keywords_of(EngineRecipe)
     lines = [
         f'        "{name}": {_type(known[name])},'
@@ -62,7 +62,7 @@ def build_options() -> str:
 def _type(keyword: Keyword) -> str:
     field = keyword.option
     if field is None or keyword.group is not None:
-        return "Any"  # a group: its dataclass, a dict, and where it has a switch or a file, those
+        return "Any"  # a group: its dataclass or a dict, and, if it has them, its switch or file
     if field.option.takes_objects:
         return "Any"
     one = _one(field)

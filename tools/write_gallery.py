@@ -1,6 +1,6 @@
 """Make the reports of docs/gallery.md, for the documentation site: ``python tools/write_gallery.py``.
 
-They are written into ``docs/gallery/``, which git ignores, from the quickstart's network; a minute of work.
+They are made from the quickstart's network and go into ``docs/gallery/``, which git ignores; takes a minute.
 """
 
 from __future__ import annotations

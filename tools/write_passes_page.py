@@ -1,6 +1,6 @@
 """Write the page of all passes, from their docstrings and the catalogue of their other names.
 
-Usage: ``python tools/write_passes_page.py > docs/passes.md``; a test holds the page to what the code says.
+Usage: ``python tools/write_passes_page.py > docs/passes.md``; a test compares the page with the code.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ A pass of your own: see `samples/custom_pass`.
 
 
 def passes_page(passes: Sequence[Pass]) -> str:
-    """Return the page: a section for the default passes and one for those on request."""
+    """Return the page: a section for the default passes and a section for the passes on request."""
     parts = [_HEAD]
     for title, opt_in in (("Default passes", False), ("Passes on request", True)):
         parts.append(f"## {title}\n")

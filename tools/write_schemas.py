@@ -1,7 +1,6 @@
-"""Write the JSON schemas of what trtbuild writes, made of the dataclasses that it writes.
+"""Write the JSON schemas of trtbuild's JSON files, made from their dataclasses.
 
-Usage: ``python tools/write_schemas.py docs/schemas``; a test holds the published files to what the code
-says.
+Usage: ``python tools/write_schemas.py docs/schemas``; a test compares the published files with the code.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Return every schema by its name, which is the value of the field ``schema``."""
+    """Return name -> schema; the name is the value of the field ``schema``."""
     latency = {
         "ruling": _schema(Ruling | None),
         "latencies": _array(schema_of(LatencySummary)),
@@ -53,7 +52,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "data": {"type": "string"},
     }
     kept = schema_of(baseline.Baseline)
-    kept["required"].remove("inputs")  # which older files of this version lack
+    kept["required"].remove("inputs")  # older files of this version lack it
     return {
         verify.SCHEMA: _named(schema_of(verify.Verification), verify.SCHEMA, verify.VERSION),
         compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
@@ -90,7 +89,7 @@ def _rebuilt() -> dict[str, Any]:
 
 
 def schema_of(cls: type) -> dict[str, Any]:
-    """Return the schema of what `trtbuild.json_codec.encode` makes of a dataclass."""
+    """Return the schema of a dataclass as `trtbuild.json_codec.encode` writes it."""
     hints = get_type_hints(cls)
     fields = [field.name for field in json_fields(cls)]
     return _object({name: _schema(hints[name]) for name in fields}, tuple(fields))
