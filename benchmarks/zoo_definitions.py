@@ -27,7 +27,7 @@ LANGUAGE = {
     "GPT2": {}, "Llama": {}, "Mistral": {"num_key_value_heads": 2}, "Qwen2": {"num_key_value_heads": 2},
     "Roberta": {}, "OPT": {"word_embed_proj_dim": 32, "ffn_dim": 64}, "MPNet": {}, "Phi": {},
 }  # fmt: skip
-"""Transformers of language, with what the common numbers of a configuration do not say."""
+"""Language transformers, with their settings besides the common sizes of a configuration."""
 
 _WIDTH = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "emb_dim", "word_embed_proj_dim")
 _INNER = (
@@ -49,7 +49,7 @@ _SIZES = {
     "use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
     "decoder_start_token_id": 1, "layer_types": None, "decoder_hidden_size": 32,
 }  # fmt: skip
-"""What configurations of transformers call their sizes; what one lacks is passed over."""
+"""Names of sizes in the configurations of transformers; a configuration without one is left unchanged."""
 
 
 def _torchvision_names(draw: random.Random) -> Iterator[str]:

@@ -118,4 +118,4 @@ OWN: Mapping[str, Callable[[], Example]] = {
     "yolo": lambda: example_of(places.Yolo(), _picture()),
     "yolo_area": lambda: example_of(places.YoloArea(), _picture()),
 }
-"""Our own definitions: small, of random weights, with the operators that make each kind what it is."""
+"""Our own small definitions, with random weights and the typical operators of each kind."""

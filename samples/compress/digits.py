@@ -51,7 +51,7 @@ def build(width: int = 32) -> nn.Module:
 
 
 def digits() -> tuple[torch.Tensor, torch.Tensor]:
-    """Return all images and labels, shuffled; the first `NUM_TEST` are for the evaluation alone."""
+    """Return all images and labels, shuffled; the first `NUM_TEST` are for the evaluation only."""
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.images))
     images = (data.images[order] / 16).astype(np.float32)[:, None]
@@ -87,7 +87,7 @@ def evaluate(module: nn.Module) -> float:
 
 
 def main() -> None:
-    """Train the dense network, and write its checkpoint and the images that calibrate."""
+    """Train the dense network, and write its checkpoint and the calibration images."""
     torch.manual_seed(0)
     folder = Path("out/compress")
     folder.mkdir(parents=True, exist_ok=True)

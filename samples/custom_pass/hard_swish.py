@@ -16,7 +16,7 @@ class FuseHardSwish(Pass):
     """Write a hard swish as one operator.
 
     Pattern: ``x * Clip(x + 3, 0, 6) / 6``.
-    Conditions: opset 14 or newer; nobody else sees the parts.
+    Conditions: opset 14 or newer; no other node reads the parts, and none is an output.
     Effect: ``HardSwish(x)``.
     Source: Howard et al. 2019 (MobileNetV3).
     """
@@ -25,7 +25,7 @@ class FuseHardSwish(Pass):
     anchors = frozenset({"Div"})
 
     def rewrite(self, node: ir.Node, edit: Editor) -> str | None:
-        """Replace the division that `node` is, and what is in front of it."""
+        """Replace the division `node` and the operators in front of it."""
         product = matching.maker(node.inputs[0], "Mul")
         if product is None or matching.single_value(node.inputs[1]) != 6:
             return None
@@ -66,7 +66,7 @@ swish (float[n, 8] x) => (float[n, 8] y)
 
 
 def main() -> None:
-    """Optimise a small network and say what happened."""
+    """Optimise a small network and print the changes."""
     result = optimize(ir.from_onnx_text(NETWORK), OptimizeOptions(passes=[FuseHardSwish()]))
     print(dict(result.before.nodes), "->", dict(result.after.nodes))
     for name, notes in result.log.fired.items():

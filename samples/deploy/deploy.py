@@ -4,13 +4,13 @@
     python deploy.py /opt/app/engines/resnet20 --check "python infer.py {engine} probe.npz" -- ...
     python deploy.py /opt/app/engines/resnet20 --rollback
 
-What follows ``--`` goes to ``trtbuild engine``. Its gate decides: when a limit fails, or the build does,
-nothing changes. A good engine gets a folder of its own under ``releases``, with its manifest and
-calibration; the link ``current`` is then moved to it in one step, so that a program that opens
-``current/...`` finds the old engine or the new one and never a mixture. ``--check`` runs a command on the
-installed engine and moves the link back when it fails. ``--rollback`` goes back by hand. An engine that
-``infer.py`` beside this program cannot run is not installed: the portable engine, a plan for RTX, a plan
-without weights, with plugins of one's own, or with inputs that hold shapes.
+Arguments after ``--`` go to ``trtbuild engine``. If its build or one of its limits fails, nothing changes. A
+good engine gets a folder of its own under ``releases``, with its manifest and calibration. Then the link
+``current`` is moved to it in one step, so that a program that opens ``current/...`` finds the old engine or
+the new one and never a mixture. ``--check`` runs a command on the installed engine and moves the link back
+if it fails. ``--rollback`` goes back by hand. An engine that ``infer.py`` beside this program cannot run is
+not installed: the portable engine, a plan for RTX, a plan without weights, with plugins of your own, or with
+inputs that hold shapes.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ import tempfile
 import time
 from pathlib import Path
 
-CANNOT_RUN = 3  # as trtbuild says that something needed is not there
+CANNOT_RUN = 3  # trtbuild's exit code for something missing
 
 
 def build(staging: Path, options: list[str]) -> int:
-    """Build and verify into `staging`; answer the exit code of ``trtbuild engine``."""
+    """Build and verify into `staging`; return the exit code of ``trtbuild engine``."""
     command = [sys.executable, "-m", "trtbuild", "engine", *options, "-o", str(staging)]
     return subprocess.run(command, check=False).returncode
 
 
 def engine_of(release: Path) -> Path:
-    """The engine file of a release, as its manifest names it."""
+    """The engine file of a release, named in its manifest."""
     (manifest,) = release.glob("*.manifest.json")
     return release / json.loads(manifest.read_text())["engine"]["file"]
 
 
 def why_not_run(release: Path) -> str:
-    """Say why ``infer.py`` cannot run the engine of a release; nothing where it can."""
+    """Return why ``infer.py`` cannot run the engine of a release; empty where it can."""
     (path,) = release.glob("*.manifest.json")
     manifest = json.loads(path.read_text())
     engine = manifest["engine"]
@@ -71,7 +71,7 @@ def point(link: Path, release: Path) -> None:
 
 
 def install(folder: Path, staging: Path) -> Path:
-    """Make `staging` a release and the current one; the one before becomes ``previous``."""
+    """Make `staging` the current release; the one before becomes ``previous``."""
     name = time.strftime("%Y%m%d-%H%M%S")
     release = folder / "releases" / name
     number = 1
@@ -106,7 +106,7 @@ def works(folder: Path, check: str) -> bool:
 
 
 def remove_old(folder: Path, keep: int) -> None:
-    """Remove all but the newest releases; never one that a link points to."""
+    """Remove all but the newest releases; keep those that a link points to."""
     linked = {(folder / name).resolve() for name in ("current", "previous")}
     releases = [path for path in (folder / "releases").iterdir() if path.is_dir()]
     releases.sort(key=lambda path: path.stat().st_mtime_ns)
@@ -116,7 +116,7 @@ def remove_old(folder: Path, keep: int) -> None:
 
 
 def deploy(folder: Path, options: list[str], check: str | None, keep: int) -> int:
-    """Build, install, check; answer the exit code: 0 done, else what ``trtbuild engine`` said, 3, or 1."""
+    """Build, install, check; return 0, the exit code of ``trtbuild engine``, 3, or 1 for a failed check."""
     (folder / "releases").mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one deployment at a time
@@ -138,7 +138,9 @@ def deploy(folder: Path, options: list[str], check: str | None, keep: int) -> in
             if (folder / "previous").exists():
                 roll_back(folder)
             else:
-                (folder / "current").unlink()  # the first release is bad: better none
+                (
+                    folder / "current"
+                ).unlink()  # without an earlier release, none is better than a bad one
             return 1
         remove_old(folder, keep)
     print(f"installed {engine_of(folder / 'current')}")

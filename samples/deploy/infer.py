@@ -4,8 +4,8 @@
     python infer.py portable.plan images.npz --allow-host-code
 
 `images.npz` holds one array for each input, by name; a `.npy` file is the only input. Works with TensorRT 10
-and 11, with any batch that an optimization profile of the plan covers. Where only the lean runtime is there
-(`tensorrt_lean`, a tenth of the size), it runs version compatible plans and no others.
+and 11, with any batch that an optimization profile of the plan covers. Where only the lean runtime is
+installed (`tensorrt_lean`, a tenth of the size), it runs version compatible plans only.
 
 Open only plans that you trust: a plan is machine code.
 """
@@ -22,7 +22,7 @@ import numpy as np
 
 
 def find_tensorrt():
-    """Take the full runtime, else the lean one."""
+    """Return the full runtime, else the lean one."""
     for name in ("tensorrt", "tensorrt_lean"):
         try:
             return importlib.import_module(name)
@@ -44,7 +44,7 @@ class CudaPython:
         self._call("cuInit", 0)
         self.device = self._call("cuDeviceGet", 0)
         self._call("cuCtxPushCurrent", self._call("cuDevicePrimaryCtxRetain", self.device))
-        # 1: does not wait for the default stream
+        # 1: independent of the default stream
         self.stream = int(self._call("cuStreamCreate", 1))
         self.memory = []
 
@@ -81,7 +81,7 @@ class CudaPython:
 
 
 class PyCuda:
-    """The same through pycuda. ``pycuda.autoinit`` would make a second context beside TensorRT's."""
+    """The same through pycuda; ``pycuda.autoinit`` would make a second context beside TensorRT's."""
 
     def __init__(self):
         import pycuda.driver
@@ -118,7 +118,7 @@ class PyCuda:
 
 
 def open_gpu():
-    """Take the first of both packages that is installed."""
+    """Open the GPU through the first of both packages that is installed."""
     for kind in (CudaPython, PyCuda):
         try:
             return kind()
@@ -128,8 +128,8 @@ def open_gpu():
 
 
 def load_engine(path, logger, allow_host_code=False):
-    """Deserialize a plan; TensorRT answers None and logs why when it does not fit."""
-    if hasattr(trt, "init_libnvinfer_plugins"):  # the lean runtime has none
+    """Deserialize a plan; if it does not fit, TensorRT returns None and logs the reason."""
+    if hasattr(trt, "init_libnvinfer_plugins"):  # the lean runtime has no plugins
         trt.init_libnvinfer_plugins(logger, "")
     runtime = trt.Runtime(logger)
     runtime.engine_host_code_allowed = allow_host_code
@@ -149,7 +149,7 @@ def infer(engine, gpu, feeds):
         sys.exit("not enough device memory for this engine")
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [n for n in names if engine.get_tensor_mode(n) == trt.TensorIOMode.INPUT]
-    held = []  # arrays must live until the stream was waited for
+    held = []  # arrays must live until the stream is synchronized
     for name in inputs:
         array = np.ascontiguousarray(feeds[name], trt.nptype(engine.get_tensor_dtype(name)))
         if not context.set_input_shape(name, array.shape):

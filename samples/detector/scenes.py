@@ -2,8 +2,8 @@
 
     python scenes.py FOLDER
 
-writes ``FOLDER/calibration`` (96 scenes) and ``FOLDER/test`` (96 others), and ``FOLDER/test.json``, where
-everything is in the test scenes, in COCO's format.
+writes ``FOLDER/calibration`` (96 scenes), ``FOLDER/test`` (96 others), and ``FOLDER/test.json`` with the
+boxes of the test scenes, in COCO's format.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUM_IMAGES = 96
 def scene(
     random: np.random.Generator, width: int, height: int
 ) -> tuple[Image.Image, list[tuple[int, list[int]]]]:
-    """Return a scene, and the kind and the box (left, top, width, height) of everything in it."""
+    """Return a scene, and the kind and box (left, top, width, height) of each object in it."""
     ground = random.integers(40, 216, (3, 4, 3)).astype(np.uint8)
     image = Image.fromarray(ground).resize((width, height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -59,7 +59,7 @@ def _overlap(first: tuple[int, ...], second: list[int]) -> bool:
 
 
 def write(folder: Path, seed: int) -> dict[str, object]:
-    """Write scenes into `folder`, and return what is in them in COCO's format."""
+    """Write scenes into `folder`, and return their annotations in COCO's format."""
     folder.mkdir(parents=True, exist_ok=True)
     random = np.random.default_rng(seed)
     images, boxes = [], []

@@ -1,8 +1,8 @@
 """Train the detector of this folder on made scenes, and write ``shapes.onnx``.
 
-Needs the extra ``torch``; takes some minutes on two cores. One cell of 8 x 8 pixels answers for what has its
-centre there; the output has the layout of YOLOv8: ``[images, 4 + kinds, cells]``, centre and size in pixels
-of the input, then a score for each kind.
+Needs the extra ``torch``; takes some minutes on two cores. Each cell of 8 x 8 pixels finds the object whose
+centre lies in it. The output has the layout of YOLOv8: ``[images, 4 + kinds, cells]``, centre and size in
+pixels of the input, then a score for each kind.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Detector(nn.Module):
 
 
 def batch(random: np.random.Generator, count: int) -> tuple[torch.Tensor, ...]:
-    """Return images, wanted boxes, wanted scores, and which cells have a box."""
+    """Return images, target boxes, target scores, and a mask of the cells with a box."""
     cells = SIZE // STRIDE
     images = np.full((count, SIZE, SIZE, 3), PAD, np.uint8)
     boxes = np.zeros((count, 4, cells * cells), np.float32)

@@ -61,7 +61,7 @@ class Run:
 
     def train(self, module: nn.Module, epochs: int, rate: float, batch: int = 64) -> None:
         """Train in place. A pruned module has new parameters, so every call has a new optimizer."""
-        torch.manual_seed(self.seed)  # a step gives the same whatever came before it
+        torch.manual_seed(self.seed)  # the result does not depend on earlier steps
         optimizer = torch.optim.AdamW(module.parameters(), lr=rate, weight_decay=1e-2)
         steps = epochs * -(-len(self.images) // batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps)
@@ -76,7 +76,7 @@ class Run:
         module.eval()
 
     def note(self, name: str, module: nn.Module, *, fold: bool = False) -> Path:
-        """Export the module and put it into the table."""
+        """Export the module and add it to the table."""
         path = self.output / f"{name.replace(' ', '_').replace(':', '_')}.onnx"
         export_onnx(module, IMAGE, path=path, fold=fold)
         macs = count_cost(module, bind_inputs(module, IMAGE)).macs
@@ -97,7 +97,7 @@ class Run:
             step.latency_ms = summarize(taken[step.name]).median_ms
 
     def table(self) -> Table:
-        """One row a step."""
+        """One row per step."""
         table = Table("step", "top-1 %", "MACs", "of dense", "bytes", "ms, batch 64")
         for step in self.steps:
             table.add_row(
@@ -108,7 +108,7 @@ class Run:
 
 
 def compress(output: Path, epochs: int = 12, tuning_epochs: int = 3, seed: int = 0) -> list[Step]:
-    """Do all steps; give the table's lines."""
+    """Do all steps; return the table's lines."""
     torch.manual_seed(seed)
     run = Run(output, seed)
     dense = Digits()
@@ -122,7 +122,7 @@ def compress(output: Path, epochs: int = 12, tuning_epochs: int = 3, seed: int =
     save_pruned(pruned.module, pruned.history, output / "pruned")
 
     make_two_four(pruned.module)
-    run.train(pruned.module, tuning_epochs, 5e-3)  # the masks hold
+    run.train(pruned.module, tuning_epochs, 5e-3)  # the masks keep the zeros
     make_masks_permanent(pruned.module)
     run.note("2:4 and fine-tuned", pruned.module)
 

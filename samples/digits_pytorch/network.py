@@ -1,4 +1,4 @@
-"""A residual network of 112 thousand parameters for 8 x 8 digits, and the digits themselves."""
+"""A residual network of 78 thousand parameters for 8 x 8 digits, and the digits themselves."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Digits(nn.Module):
 
 
 def images_and_labels() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's 1797 digits, shuffled; the first `NUM_TEST` are for testing alone."""
+    """scikit-learn's 1797 digits, shuffled; the first `NUM_TEST` are for testing only."""
     digits = load_digits()
     order = np.random.default_rng(0).permutation(len(digits.images))
     images = (digits.images[order] / 16).astype(np.float32)[:, None]

@@ -21,7 +21,7 @@ NUM_LINES = 128
 
 
 def line(random: np.random.Generator) -> tuple[Image.Image, str]:
-    """Return a line of text, grey, and what it says."""
+    """Return the grey image of a line, and its text."""
     text = "".join(random.choice(list(ALPHABET), random.integers(4, 9)))
     font = ImageFont.load_default(int(random.integers(17, 24)))
     ground, ink = int(random.integers(150, 256)), int(random.integers(0, 90))

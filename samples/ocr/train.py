@@ -27,7 +27,7 @@ def layer(inputs: int, outputs: int, stride: tuple[int, int]) -> nn.Sequential:
 
 
 class Recogniser(nn.Module):
-    """Grey lines ``[images, 1, 32, 160]`` to shares of classes for each of 40 steps."""
+    """Grey lines ``[images, 1, 32, 160]`` to probabilities of classes for each of 40 steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Recogniser(nn.Module):
         return self.classes(self.along(self.body(images).squeeze(2)).transpose(1, 2))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return shares of classes, ``[images, steps, classes]``."""
+        """Return probabilities of classes, ``[images, steps, classes]``."""
         return torch.softmax(self.raw(images), -1)
 
 
@@ -57,7 +57,7 @@ def batch(random: np.random.Generator, count: int) -> tuple[torch.Tensor, list[s
 
 
 def main() -> None:
-    """Train, say how well, write the file."""
+    """Train, print the accuracy, write the file."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     model = Recogniser()

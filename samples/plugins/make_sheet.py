@@ -1,4 +1,4 @@
-"""Put the quickstart's images on two sheets, ``calibration.png`` and ``test.png``, for the reader.
+"""Put the quickstart's images on two sheets, ``calibration.png`` and ``test.png``, for the reader plug-in.
 
 python make_sheet.py FOLDER
 """

@@ -1,8 +1,8 @@
 """YOLOv8's C2f block, and a rewrite that gives it a form whose channels can be pruned.
 
-C2f computes one convolution, cuts its output in two with ``chunk`` and uses the second half again. Two
-halves of one tensor must stay equal, so channel pruning takes the same channels of both. Two convolutions
-with the halves of the weights compute exactly the same and are free of each other.
+C2f computes one convolution, cuts its output in two with ``chunk`` and uses the second half again. Both
+halves of one tensor must stay of one size, so pruning removes the same channels of both. Two convolutions
+with half of the weights each compute exactly the same, and are pruned independently.
 
 The definitions are those of Ultralytics' ``nn/modules`` (Conv, Bottleneck, C2f) and of its models: the
 layers carry ``f``, ``i`` and ``type``, which the model's forward reads.
@@ -67,7 +67,7 @@ class C2f(nn.Module):
 
 
 class Net(nn.Module):
-    """A small network as Ultralytics builds its models: the layers say where their input comes from."""
+    """A small network like Ultralytics' models: each layer names the layer of its input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ class SplitC2f(nn.Module):
 
 
 def split_c2f(block: nn.Module) -> nn.Module | None:
-    """Return a block that computes what `block` does when that is a C2f, by name; else None."""
+    """Return a block that computes the same as `block` if that is a C2f, by its class name; else None."""
     if type(block).__name__ != "C2f" or block.cv1.conv.out_channels % 2:
         return None
     return SplitC2f(block)

@@ -1,4 +1,4 @@
-"""A network that INT8 hurts: the default build, and training with rounding; a table of what each finds.
+"""A network that loses accuracy in INT8: the default build against training with rounding, in a table.
 
     python samples/qat/compare.py --output out --seeds 3
 
@@ -22,7 +22,7 @@ CALIBRATION_SCENES, TEST_SCENES = 200, 2000
 
 
 def compare(output: Path, seed: int, epochs: int = 40) -> dict[str, float]:
-    """Train, build in each way; what each finds of the test scenes, in percent."""
+    """Train, build in each way; return the percentage of test scenes that each finds."""
     output = output.resolve()
     output.mkdir(parents=True, exist_ok=True)
     np.savez(output / "calibration.npz", image=network.scenes(CALIBRATION_SCENES)[0])
@@ -50,19 +50,19 @@ def compare(output: Path, seed: int, epochs: int = 40) -> dict[str, float]:
 
 
 def source(weights: Path) -> list[str]:
-    """What names the module for trtbuild."""
+    """Arguments that name the module for trtbuild."""
     return [
         "network:Mobile", "--weights", str(weights), "--input", "1x1x20x20", "--dynamic", "batch"
     ]  # fmt: skip
 
 
 def data(output: Path) -> list[str]:
-    """What names the scenes that calibrate."""
+    """Arguments that name the calibration scenes."""
     return ["--data", str(output / "calibration.npz")]
 
 
 def built(weights: Path, output: Path) -> tuple[float, float]:
-    """Build in INT8 as by default; what the float network and the built one find."""
+    """Build in INT8 with the defaults; return the percentages of the float network and of the INT8 one."""
     folder = output / weights.stem
     how = ["--int8", *data(output), "--backend", "onnxruntime", "--no-latency"]
     run("engine", *source(weights), *how, "-o", str(folder))
@@ -70,14 +70,14 @@ def built(weights: Path, output: Path) -> tuple[float, float]:
 
 
 def run(*arguments: str) -> None:
-    """Run trtbuild beside `network.py`; exit code 1 says that an engine is not good enough."""
+    """Run trtbuild in the folder of `network.py`; exit code 1 (an engine is not good enough) is accepted."""
     command = [sys.executable, "-m", "trtbuild", *arguments, "-q"]
     if subprocess.run(command, cwd=Path(__file__).parent, check=False).returncode not in (0, 1):
         raise SystemExit(f"trtbuild {arguments[0]} failed")
 
 
 def found(path: Path) -> float:
-    """Percent of the test scenes whose digit a network finds, computed as the file says."""
+    """Percentage of the test scenes in which a network finds the digit, run without optimizations."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options)

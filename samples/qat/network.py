@@ -1,4 +1,4 @@
-"""Where is the digit: small scenes, a depthwise network that looks for it, and how it is trained."""
+"""Small scenes with a digit, a depthwise network that finds its position, and the training."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import nn
 
 __all__ = ["SIZE", "Mobile", "fit", "found", "scenes", "train"]
 
-# so small a network is no faster on more threads, and sums in another order there
+# more threads make so small a network no faster, and add up in another order
 torch.set_num_threads(1)
 
 SIZE = 20
 """Pixels of a scene's side."""
 NUM_TEST = 540
-"""Digits that stand in test scenes alone."""
+"""Number of digits that occur in test scenes only."""
 STAGES = ((8, 1), (12, 2), (16, 2))
 """Channels and blocks of each stage; all but the first halve the map."""
 
 
 def scenes(count: int, *, test: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Draw scenes and where the ink of their digit has its centre.
+    """Draw scenes, with the position of the ink's centre in each.
 
     Args:
-        count: how many.
-        test: with digits that no training scene shows.
+        count: number of scenes.
+        test: use digits that no training scene shows.
 
     Returns:
         Images ``[count, 1, 20, 20]`` in float32, a digit of 8 x 8 somewhere on noise; and positions
@@ -113,6 +113,6 @@ def fit(module: nn.Module, epochs: int, rate: float, count: int = 4000) -> None:
 
 
 def train(module: nn.Module) -> None:
-    """What ``trtbuild qat`` calls: the same loop over a module that rounds, with a fifth of the rate."""
+    """For ``trtbuild qat``: the same loop over a module that rounds, with a fifth of the learning rate."""
     torch.manual_seed(0)
     fit(module, epochs=8, rate=1e-3)

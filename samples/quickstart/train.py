@@ -39,7 +39,7 @@ class Residual(nn.Module):
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Add what the convolutions find to what came in."""
+        """Add the output of the convolutions to the input."""
         return torch.relu(x + self.second(self.first(x)))
 
 
@@ -52,7 +52,7 @@ def network() -> nn.Sequential:
 
 
 def main() -> None:
-    """Train, say how well, write the files."""
+    """Train, print the accuracy, write the files."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     digits = load_digits()

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def main(place: str) -> None:
-    """Quantize, judge, and say what came out."""
+    """Quantize, verify, and print the verdict."""
     built = trtbuild.quantize(
         HERE / "sentences.onnx",
         DataLoader(Sentences(seed=1, count=256), batch_size=16),

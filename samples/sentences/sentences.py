@@ -1,7 +1,7 @@
 """Make short sentences about a few subjects, and the three inputs that a text network takes.
 
-Two sentences about one subject may share no word: "the soup is cold", "what a chilly broth". `batches` is
-what trtbuild calls for data, `Sentences` the same as a data set of PyTorch's kind.
+Two sentences about one subject may share no word: "the soup is cold", "what a chilly broth". trtbuild calls
+`batches` for data; `Sentences` is the same as a map-style data set of PyTorch.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def encode(texts: list[str]) -> dict[str, np.ndarray]:
 
 
 def batches(seed: int = 1, count: int = 16) -> Iterator[dict[str, np.ndarray]]:
-    """Give batches of 16 sentences: the same ones whenever it is called."""
+    """Give batches of 16 sentences, the same ones in every call."""
     random = np.random.default_rng(seed)
     for _ in range(count):
         yield encode([sentence(random, int(random.integers(144))) for _ in range(16)])

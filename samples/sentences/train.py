@@ -18,7 +18,7 @@ WIDTH, HEADS, STEPS, BATCH = 64, 4, 800, 48
 
 
 class Block(nn.Module):
-    """Attention and two layers behind it, with the norms of BERT."""
+    """Attention followed by two layers, with the norms of BERT."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Return ``[sentences, words, width]``; `bias` is far below 0 where there is no word."""
+        """Return ``[sentences, words, width]``; `bias` is far below 0 at padding."""
         shape = (-1, LENGTH, HEADS, WIDTH // HEADS)
         layers = (self.query, self.key, self.value)
         query, key, value = (layer(x).reshape(shape).transpose(1, 2) for layer in layers)
@@ -37,7 +37,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Three inputs of a text network to embeddings of unit length, ``[sentences, 64]``."""
+    """The three inputs of a text network to embeddings of length one, ``[sentences, 64]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ def pair(random: np.random.Generator) -> list[tuple[torch.Tensor, ...]]:
 
 
 def main() -> None:
-    """Train, say how well, write the file."""
+    """Train, print the accuracy, write the file."""
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     model = Encoder()

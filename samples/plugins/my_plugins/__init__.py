@@ -1,1 +1,1 @@
-"""Five plug-ins for trtbuild, one a module; pyproject.toml gives them the names that options know."""
+"""Five plug-ins for trtbuild, one per module; pyproject.toml gives them the names for options."""

@@ -1,4 +1,4 @@
-"""A backend: what builds engines and runs them; here ONNX Runtime's, kept as one compressed file."""
+"""A backend builds and runs engines; this one stores ONNX Runtime's engine as one compressed file."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Archive:
     suffix: str = ".onnx.gz"
 
     def availability(self) -> Availability:
-        """Say whether it works here, and what it is."""
+        """Return whether it works here, and its description."""
         return Availability(usable=True, detail="a compressed engine of ONNX Runtime")
 
     def check(self, options: trtbuild.TensorRTOptions, *, int8: bool, fp16: bool) -> None:
-        """Refuse what it cannot build."""
+        """Refuse builds that it cannot do."""
         del options
         if fp16 or not int8:
             raise trtbuild.OptionError("the backend 'archive' builds INT8 alone; say --int8.")
@@ -43,7 +43,7 @@ class Archive:
         return Engine(self.name, path, {path.name: "a compressed engine of ONNX Runtime"})
 
     def open(self, path: Path) -> Session:
-        """Open what `build` wrote."""
+        """Open the file that `build` wrote."""
         with tempfile.TemporaryDirectory() as folder:
             plain = Path(folder) / "network.onnx"
             plain.write_bytes(gzip.decompress(path.read_bytes()))

@@ -1,4 +1,4 @@
-"""A calibrator: from the histogram of one tensor to the largest magnitude that INT8 has to hold."""
+"""A calibrator: from the histogram of one tensor to its amax, the largest magnitude in INT8."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def six_sigma(histogram: Histogram, sigmas: float = 6.0) -> tuple[float, str]:
-    """Return so many root mean squares, and never more than the largest magnitude seen.
+    """Return `sigmas` root mean squares, but never more than the largest magnitude seen.
 
     Args:
-        histogram: what calibration has seen of the tensor.
-        sigmas: how many; ``method_options = { sigmas = 5 }`` in a recipe.
+        histogram: the tensor's values in the calibration.
+        sigmas: number of root mean squares; ``method_options = { sigmas = 5 }`` in a recipe.
 
     Returns:
         The amax, and a note for the report (empty for none).

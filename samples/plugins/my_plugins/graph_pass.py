@@ -15,8 +15,8 @@ class WriteSubAsAdd(Pass):
 
     Pattern: ``x - c``.
     Conditions: `c` is a constant of floats.
-    Effect: ``x + (-c)``, which `fold_bias_add` puts into a convolution in front of it.
-    Source: exporters that centre what a layer gives.
+    Effect: ``x + (-c)``, which `fold_bias_add` folds into a convolution in front of it.
+    Source: exporters that subtract a constant from a layer's output.
     """
 
     name = "write_sub_as_add"

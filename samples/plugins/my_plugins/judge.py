@@ -1,4 +1,4 @@
-"""A judge: how well the engine does its work, in numbers of one's own; higher is better."""
+"""A judge: a metric of your own for the engine's outputs; higher is better."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def sure_class(
     labels: np.ndarray | None,
     names: Sequence[str],
 ) -> np.ndarray:
-    """Return 100 for each sample of the float network's class, in which the engine is no less sure by half.
+    """Return 100 for each sample with float's class and at least half of its margin, 0 for all others.
 
     Args:
         float_outputs: output name -> array of one batch.
-        engine_outputs: the same of the engine.
-        labels: the class of each sample; None where they are not known.
+        engine_outputs: the same for the engine.
+        labels: the class of each sample, or None.
         names: of the samples.
     """
     del labels, names
@@ -32,7 +32,7 @@ def sure_class(
     return 100.0 * (same & sure)
 
 
-sure_class.title = "same class, and sure"  # type: ignore[attr-defined]  # what reports call the figure
+sure_class.title = "same class, and sure"  # type: ignore[attr-defined]  # name of the figure in reports
 
 
 def _margin(scores: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A reader: data in a format of one's own; here one picture that holds many tiles of 8 x 8 pixels."""
+"""A reader of data in a format of your own; here one picture with many tiles of 8 x 8 pixels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SIDE = 8
 def read_sheet(place: str) -> Iterator[np.ndarray]:
     """Give the rows of a sheet as batches of images, ``[tiles, 1, 8, 8]``, grey from 0 to 1.
 
-    It is called anew for every pass over the data, and gives the same each time.
+    It is called again for every pass over the data, and gives the same batches each time.
 
     Args:
-        place: what stands behind the colon of ``--data sheet:PLACE``.
+        place: the part of ``--data sheet:PLACE`` after the colon.
     """
     with Image.open(place) as picture:
         pixels = np.asarray(picture.convert("L"), np.float32) / 255
