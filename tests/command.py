@@ -1,4 +1,4 @@
-"""The command line, in process."""
+"""Run the command line in this process."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["FAST", "HANGS_S", "Outcome", "await_text", "trtbuild"]
 
-# Seconds after which a command is taken to hang; where many work at once, its start alone takes a minute.
+# Seconds after which a command counts as hanging; on a busy machine, its start alone takes a minute.
 HANGS_S = 600
 
-# Of ``trtbuild engine``, where it does not matter how ranges are chosen: a quarter of a small build's time.
+# Options of ``trtbuild engine`` for tests that do not depend on how ranges are chosen: a quarter of the time.
 FAST = ("--effort", "fast")
 
-# lines of a log that say how far a stage is, or that a slow one is still at work
+# lines of a log with the progress of a stage
 PROGRESS = re.compile(r"[\w ,:]+: \d+( of \d+)?, \d+\.\d s|still working, \d+\.\d s since [\w ,:]+")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Exit code, and what was said where."""
+    """Exit code, standard output and standard error."""
 
     code: int
     out: str
@@ -43,7 +43,7 @@ class Outcome:
 
     @property
     def sentence(self) -> str:
-        """The complaint about a user's mistake: one line, no traceback, exit code 2."""
+        """The error message about a user's mistake: one line, no traceback, exit code 2."""
         assert self.code == 2, (self.code, self.err)
         assert self.out == "" or self.json["schema"] == "trtbuild.error"
         lines = [line for line in self.err.strip().splitlines() if not PROGRESS.fullmatch(line)]
@@ -62,7 +62,7 @@ def trtbuild(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
 
 
 def await_text(file: Path, process: subprocess.Popen[str]) -> str:
-    """Return what a command that runs has written into `file`, once it has."""
+    """Wait until a running command has written into `file`; return the text."""
     begun = time.monotonic()
     while not (file.exists() and file.read_text()):
         assert process.poll() is None, process.communicate()

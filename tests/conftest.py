@@ -1,4 +1,4 @@
-"""What all tests share: where the real networks and images are."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from trtbuild.runtime.tensorrt.versions import installed
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# OpenBLAS and OpenMP (torch) wait for their threads by spinning, which on small arrays costs more than the
-# work. Both read this when they are loaded: here first, then in all processes that tests start.
+# OpenBLAS and OpenMP (torch) spin while they wait for their threads, which on small arrays costs more than
+# the work. Both read this when they are loaded, here and in all processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -29,15 +29,15 @@ SHARED = Path(os.environ.get("TRTBUILD_SHARED", PROJECT.parent / "shared"))
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what stays until the end: all modules and tests, looked at each time."""
+    """Exclude from garbage collection all modules and tests, which stay until the end."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 20)  # a tenth of the time went into it, by default
+    gc.set_threshold(10_000, 20, 20)  # the default spends a tenth of the tests' time
 
 
 @pytest.fixture(autouse=True, scope="session")
 def nothing_installed() -> Iterator[None]:
-    """Q/DQ are placed for no compiler in particular, whichever is installed, unless a test names one."""
+    """Q/DQ are placed for no particular compiler, whatever is installed, unless a test names one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trtbuild.target.is_importable", lambda _: False)
         yield
@@ -45,9 +45,9 @@ def nothing_installed() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def parses_here() -> Iterator[None]:
-    """NVIDIA's parser looks at every INT8 form that a build makes, in this process.
+    """NVIDIA's parser checks every INT8 form of a build in this process.
 
-    A process for it alone, as outside of tests, takes longer than all else that a small network needs.
+    The usual process of its own takes longer than the rest of a small network's build.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trtbuild.jobs.check.find_refusals_apart", find_refusals)
@@ -62,7 +62,7 @@ def parses_here() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def compares_in_one_process() -> Iterator[None]:
-    """The graph passes compare networks in a process that is started once, not once a test."""
+    """The graph passes compare networks in a process that is started once, not once per test."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trtbuild.passes.optimizer.IsolatedProcess", KeptProcess)
         patch.setattr("trtbuild.runtime.isolated.started_ahead", lambda _: contextlib.nullcontext())
@@ -72,8 +72,8 @@ def compares_in_one_process() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def torch_makes_its_operators_once() -> Iterator[None]:
-    """Every export makes the ONNX functions of all operators again; half of a small one's time."""
-    if "torch" not in sys.modules:  # where no test of it was collected
+    """Keep torch's ONNX functions of all operators: remaking them is half of a small export's time."""
+    if "torch" not in sys.modules:  # no test of torch was collected
         yield
         return
     import torch.onnx
@@ -95,7 +95,7 @@ def torch_makes_its_operators_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real networks, images and cases; skips the test where it is absent."""
+    """The folder with real networks, images and cases; skips the test if it is missing."""
     if not (SHARED / "README.md").is_file():
         pytest.skip(f"needs the folder of real networks and images, '{SHARED}'")
     return SHARED

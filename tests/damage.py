@@ -1,4 +1,4 @@
-"""Files as they are after accidents: bits flipped, cut off, repeated, with other numbers in them."""
+"""Damage files: flip bits, cut off, insert or overwrite bytes, replace numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HUGE = (
 
 
 def damaged(content: bytes, chance: random.Random) -> bytes:
-    """The file with bits flipped, cut off, repeated, or with another number in it."""
+    """The file with flipped bits, cut off, with bytes inserted or overwritten, or with another number."""
     kind = chance.randrange(5)
     at = chance.randrange(max(1, len(content)))
     if kind == 0:

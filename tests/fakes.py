@@ -1,4 +1,4 @@
-"""A function as a session, and batches without a reader."""
+"""A session that calls a function, and batches without a reader."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FakeBatch:
 
 
 class FunctionSession:
-    """Runs `function` on one input; it gives the array of the one output, or a dict of several."""
+    """Runs `function` on one input; it returns the array of the only output, or a dict of several."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The process that compares networks, kept from one test to the next: starting it takes most of its time."""
+"""The process that compares networks, kept from one test to the next: its start takes most of its time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["KeptProcess"]
 
 
 class KeptProcess(IsolatedProcess):
-    """One whose process serves the next one, too, where it is idle."""
+    """An `IsolatedProcess` that leaves its idle process to the next one."""
 
     _idle: ClassVar[list[subprocess.Popen[bytes]]] = []
 
@@ -30,12 +30,12 @@ class KeptProcess(IsolatedProcess):
     ) -> tuple[Any, ...]:
         self._is_asked = True
         answer = super()._ask(limit, _from_anywhere(request), patience)
-        self._is_asked = False  # not after an error: who knows what state it is in
+        self._is_asked = False  # not after an error: the state of the process is unknown then
         return answer
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is None and not self._closed:
-            with contextlib.suppress(IndexError):  # there is none
+            with contextlib.suppress(IndexError):  # no idle process
                 kept = self._idle.pop()
                 if kept.poll() is None:
                     self._process = kept
@@ -44,9 +44,9 @@ class KeptProcess(IsolatedProcess):
         return super()._started()
 
     def close(self) -> None:
-        """Leave the process to the next one, unless it is at work."""
+        """Leave the process to the next one, unless it is busy."""
         self._closed = True
-        # taken first: whoever asks from here on finds none, and whoever asked before has said so
+        # taken first: a later request finds no process, and an earlier one has set `_is_asked`
         process, self._process = self._process, None
         if process is not None:
             is_idle = not self._is_asked and process.poll() is None
@@ -58,13 +58,13 @@ class KeptProcess(IsolatedProcess):
 
     @classmethod
     def end_all(cls) -> None:
-        """End the processes that nobody uses."""
+        """End the idle processes."""
         while cls._idle:
             end(cls._idle.pop())
 
 
 def _from_anywhere(request: tuple[Any, ...]) -> tuple[Any, ...]:
-    """`request` for a process that was started in another folder: the paths of weights are whole."""
+    """`request` with absolute paths of weights, for a process that was started in another folder."""
     what, *given = request
     if what != "open":
         return request

@@ -1,4 +1,4 @@
-"""The record of a build that was never done: what matters to a test in place of `REST`."""
+"""A manifest without a build: the fields that a test sets, and `REST` for all others."""
 
 from __future__ import annotations
 

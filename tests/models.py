@@ -1,4 +1,4 @@
-"""Tiny networks as ONNX text: everything that users' files do to a reader, by name.
+"""Tiny networks by name, as ONNX text: all peculiarities of users' files.
 
 Every one must become INT8; tests go through all of them.
 """

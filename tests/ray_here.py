@@ -15,10 +15,10 @@ __all__ = ["ray_of_two"]
 
 @contextlib.contextmanager
 def ray_of_two() -> Iterator[None]:
-    """Let this process have a Ray cluster of two processors for the block; skip the test without Ray.
+    """Run the block with a Ray cluster of two processors in this process; skip the test without Ray.
 
-    Ray gives its own processes 30 s to start, which they need on a machine that is busy with other tests.
-    It is asked three times, and its error is the test's then; what happens in the block is not repeated.
+    Ray gives its own processes 30 s to start, which may be too short on a machine busy with other tests.
+    It is started up to three times, then its error is the test's; the block itself is not repeated.
     """
     pytest.importorskip("ray.util", reason="needs Ray")
     import ray

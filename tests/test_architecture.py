@@ -12,8 +12,8 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 
-# Every package and loose file of trtbuild, the lowest first. Each may import those above it in this list, and
-# nothing beside or below it; imports for the type checker count, too.
+# Every package and loose file of trtbuild, the lowest first. Each may import those above it in this list and
+# no others; imports for the type checker count, too.
 LAYERS = (
     *(
         "enums",
@@ -55,7 +55,7 @@ LAYERS = (
     ),
 )
 
-# Package -> where it may be imported, and only inside functions.
+# Package -> places that may import it, only inside functions.
 OPTIONAL = {
     "torch": ("trtbuild/pytorch/", "trtbuild/runtime/cuda/torch.py"),
     "torch_pruning": ("trtbuild/pytorch/",),
@@ -69,11 +69,11 @@ OPTIONAL = {
     "ray": ("trtbuild/runtime/ray_cluster.py",),
 }
 
-# These may import torch at their top; who imports them does it inside a function.
+# These may import torch at their top; other modules import them inside functions.
 FOR_TORCH = "trtbuild/pytorch/"
 WITHOUT_TORCH = ("trtbuild.pytorch", "trtbuild.pytorch.spec", "trtbuild.pytorch.installed")
 
-# What one file knows, and nobody else writes: text -> that file.
+# Facts that belong to one file: text -> the only file that may contain it.
 IN_ONE_PLACE = {
     "ir.load(": "trtbuild/model/reading.py",
     "ir.save(": "trtbuild/model/writing.py",
@@ -174,7 +174,7 @@ def test_no_two_modules_import_each_other():
 
 
 def imported_modules(path, known):
-    """The modules of ours that `path` imports: a submodule where it names one, else the package."""
+    """The project's modules that `path` imports: a submodule where it names one, else the package."""
     found = {
         module if module in known else module.rpartition(".")[0] for module, _ in imports(path)
     }
@@ -250,7 +250,7 @@ def test_files_and_functions_are_small(path):
 
 
 def is_table(function):
-    """Whether a function only gives a literal, such as the list of all passes."""
+    """Whether a function only returns a literal, such as the list of all passes."""
     body = [one for one in function.body if not isinstance(one, ast.Expr)]
     return len(body) == 1 and isinstance(body[0], ast.Return)
 
@@ -305,7 +305,7 @@ def classes_in(path):
 
 
 def bases_of(cls):
-    """Names of the bases, without their parameters; those of other packages have a dot."""
+    """Names of the bases, without their parameters; names from other packages have a dot."""
     return {ast.unparse(base).split("[")[0] for base in cls.bases}
 
 
@@ -323,7 +323,7 @@ def undescribed_in(cls):
 
 
 def inherits(cls, method, classes):
-    """Whether a base describes `method`: one of ours, or one of another package, whose page does."""
+    """Whether a base describes `method`; bases of other packages count as documented."""
     for base in bases_of(cls) - {"ABC", "Generic", "Protocol", "object"}:
         if base not in classes or method in described_in(classes[base]):
             return True

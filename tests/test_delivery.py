@@ -1,4 +1,4 @@
-"""What is delivered besides the package: images for Docker, and the GitHub Action."""
+"""Deliverables besides the package: the Docker images and the GitHub Action."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_image_copies_what_is_there(name: str) -> None:
     copied = [one for line in re.findall(r"^COPY (.+) \S+$", text, re.M) for one in line.split()]
     assert copied
     assert [one for one in copied if not (PROJECT / one).exists()] == []
-    assert set(copied) <= kept  # else Docker does not see it
+    assert set(copied) <= kept  # else .dockerignore hides it from Docker
     bases = re.findall(r"^FROM (\S+)$", text, re.M)
     assert all(base.startswith("nvidia/cuda:") for base in bases)
 
@@ -38,7 +38,7 @@ def _engine_step() -> str:
 def _run(
     tmp_path: Path, arguments: str, result: dict[str, Any], code: int
 ) -> tuple[int, list[str]]:
-    """Run the action's step over a `trtbuild` that notes its arguments."""
+    """Run the action's step with a fake `trtbuild` that records its arguments."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "trtbuild").write_text(
@@ -57,7 +57,7 @@ def _run(
         "GITHUB_OUTPUT": str(tmp_path / "outputs"),
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
     }
-    # as a runner calls it
+    # as a GitHub runner calls it
     command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", _engine_step()]
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=False)
     return done.returncode, json.loads((tmp_path / "seen.json").read_text())

@@ -1,4 +1,4 @@
-"""The documents hold: links lead somewhere, every command line is one, and the README names every command."""
+"""The documents are correct: links, options of command lines, and the commands in the README."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PAGES = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md"), *PROJECT.glob
 def test_links_lead_to_files(page):
     links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     local = [link for link in links if "://" not in link]
-    made = PROJECT / "docs" / "gallery"  # by tools/write_gallery.py, for the site
+    made = PROJECT / "docs" / "gallery"  # made by tools/write_gallery.py, for the site
     gone = [link for link in local if not (page.parent / link).exists()]
     assert [link for link in gone if (page.parent / link).parent != made] == []
 
 
 def anchors_of(page):
-    """What a link may have behind its #: every heading, as GitHub and MkDocs write them."""
+    """The anchors of a page: every heading, as GitHub and MkDocs write them."""
     text = re.sub(
         r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE
     )
@@ -52,7 +52,7 @@ def test_the_readme_names_every_command():
 
 
 def command_lines(text):
-    """Every line of a block, and every piece of code in a sentence, that calls trtbuild."""
+    """All calls of trtbuild in code blocks and in code within sentences."""
     joined = text.replace("\\\n", " ")
     blocks = re.findall(r"^ *(?:\$ )?(trtbuild [a-z].*)$", joined, re.MULTILINE)
     return blocks + re.findall(r"`(trtbuild [a-z][^`]*)`", joined)
@@ -77,7 +77,7 @@ def test_every_command_line_has_options_that_there_are(page):
     assert unknown == []
 
 
-# Options of other programs that the pages tell how to call.
+# Options of other programs, in command lines of the pages.
 OF_OTHERS = {
     *("--extra-index-url", "--index-url", "--no-deps", "--system-site-packages"),  # pip and venv
     *("--build-arg", "--gpus", "--rm", "--model-repository"),  # docker and Triton

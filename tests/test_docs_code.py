@@ -1,4 +1,4 @@
-"""The Python of the pages runs, and their examples of settings are settings."""
+"""The Python code of the pages runs, and their examples of settings are valid."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ TRANSFORMER = "docs/tutorial-transformer.md"
 def test_the_code_of_a_page_runs(name, tmp_path, monkeypatch) -> None:
     shutil.copytree(PROJECT / "samples", tmp_path / "samples")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*sys.path])  # which a page may add to
+    monkeypatch.setattr("sys.path", [*sys.path])  # a page may add to it
     code = "\n".join(blocks(PROJECT / name, "python"))
     found: dict = {}
     exec(compile(code, name, "exec"), found)  # noqa: S102 - our own page
-    # with a limit it is judged
+    # without a limit the engine would be NOT JUDGED
     assert found["built"].verdict == ("SHIP" if name == "README.md" else "NOT JUDGED")
     assert found["built"].engine.is_file()
 
 
 class Tokenizer:
-    """Stands in for that of the package ``transformers``, which loads one from the network."""
+    """Replaces the tokenizer of ``transformers``, which is loaded from the network."""
 
     @classmethod
     def from_pretrained(cls, name):

@@ -1,4 +1,4 @@
-"""What is not optional imports, and works, on a machine where nothing optional is installed."""
+"""Imports: all that is not optional works without optional packages, and nothing heavy is loaded early."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_a_quiet_command_loads_nothing_that_prints():
     assert loaded.splitlines()[-1] == "True"
 
 
-# Those that are not here read caches and ranges at their top.
+# Commands whose help loads no heavy module; the others read caches and ranges at their top.
 QUICK = (
     *("engine", "export", "prune", "optimize", "calibrate", "quantize", "verify", "bench"),
     *("inspect", "doctor", "cache", "crosscheck"),

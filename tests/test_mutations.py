@@ -1,4 +1,4 @@
-"""The list of promised places is up to date; every night each of them is broken, and a test notices."""
+"""The list of promised places is up to date; every night each is changed, and a test must notice."""
 
 from __future__ import annotations
 

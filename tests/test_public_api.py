@@ -1,4 +1,4 @@
-"""The public names: there, documented, and the documentation's code runs."""
+"""The public names exist and are documented, and the documentation's code runs."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def imported_by(source):
             made = importlib.import_module(module)
             names[name] = getattr(made, attribute) if attribute else made
         except (ImportError, AttributeError, MissingError):
-            names[name] = Any  # an optional package, or a name that needs one
+            names[name] = Any  # an optional package, or a name that imports one
     return names
 
 
 def our_types(thing):
-    """The classes of ours that a function or dataclass names in its annotations."""
+    """The project's classes in the annotations of a function or dataclass."""
     names = {}
     for one in inspect.getmro(thing)[:-1] if inspect.isclass(thing) else [thing]:
         module = inspect.getmodule(one)
@@ -85,7 +85,7 @@ def our_types(thing):
 
 
 def parts_of(thing):
-    """What of a public name has annotations: itself, and of a class its public methods and properties."""
+    """The parts of a public name with annotations: itself, and a class's public methods and properties."""
     if dataclasses.is_dataclass(thing) or inspect.isfunction(thing):
         yield thing
     if inspect.isclass(thing):
@@ -159,7 +159,7 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["trtbuild", "trtbuild.model", "trtbuild.migration"])
 def test_no_public_name_is_that_of_a_file_beside_it(name):
-    """Once that file is imported, its module would hide what is loaded when asked for."""
+    """Once imported, the module of that file would hide the lazily loaded name."""
     package = importlib.import_module(name)
     beside = {entry.stem for entry in Path(package.__file__).parent.iterdir()}
     assert not beside & set(package.__all__)

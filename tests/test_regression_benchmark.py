@@ -1,4 +1,4 @@
-"""The verdicts of benchmarks/regression.py, on costs that are known."""
+"""The verdicts of benchmarks/regression.py, for known costs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def regression():
 
 
 def judged(regression, factor, noise, rounds=15):
-    """The candidate costs `factor` of the base, and the turns of a round are slow or fast together."""
+    """Verdicts for a candidate with `factor` times the base's cost; speed drifts from round to round."""
     random = np.random.default_rng(0)
     shared = np.exp(random.normal(0, 0.3, rounds))
 
@@ -101,7 +101,7 @@ def test_memory_is_that_of_the_command_and_not_of_what_starts_it(regression, tmp
     mib = 400
     held = np.ones(
         mib * 2**20, np.uint8
-    )  # in memory while the command runs, which shows its version
+    )  # held in memory while the command runs, which prints its version
     cost = regression.cost_of(str(FOLDER.parent), ["--version"], tmp_path)
     assert cost.cpu_s > 0
     assert cost.wall_s > 0

@@ -1,7 +1,7 @@
-"""The shell blocks of the tutorials run as they stand, each in a folder that has what its page names.
+"""The shell blocks of the tutorials run as written, each in a folder with the files that its page names.
 
-The classifier's network is the page's own. The others are real networks, which do not come with the project:
-small ones of the same kind take their names.
+The classifier's network is the page's own. The others are real networks that are not part of the project;
+small networks of the same kind replace them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def test_every_tutorial_has_what_it_names() -> None:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_commands_of_a_tutorial_run(name: str, tmp_path: Path) -> None:
     FOLDERS[name](tmp_path)
-    # a limit may fail of a network that stands in for another; a command that is wrong exits with 2 or more
+    # the replacement network may miss a limit (1); a wrong command exits with 2 or more
     allowed = 0 if name == "classifier" else 1
     head = f"""set -e
 trtbuild() {{ "{sys.executable}" -m trtbuild "$@" || test $? -le {allowed}; }}

@@ -1,4 +1,4 @@
-"""How much work a piece of code is, counted so that no noise of the machine gets in."""
+"""The amount of work of a piece of code, counted independently of the machine's noise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["num_calls"]
 
 
 def num_calls(function: Callable[..., object], *arguments: object) -> int:
-    """Function calls, and steps of generators, that one call of `function` makes."""
+    """Number of function calls and generator steps in one call of `function`."""
     profile = cProfile.Profile()
     profile.runcall(function, *arguments)
     return pstats.Stats(profile).total_calls  # type: ignore[attr-defined, no-any-return]

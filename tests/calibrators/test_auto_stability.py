@@ -55,7 +55,7 @@ def test_auto_says_whose_threshold_it_took() -> None:
 
 
 def stability_of(first, second, method="entropy", **options):
-    """Both halves' thresholds against those of all values."""
+    """The thresholds of both halves compared with those of all values."""
     together = {name: first[name].merge(second[name]) for name in first}
     amaxes = {name: choose(h, method, **options).amax for name, h in together.items()}
     return stability(amaxes, first, second, method, **options)

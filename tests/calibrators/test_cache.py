@@ -1,4 +1,4 @@
-"""TensorRT's calibration cache text: real files, and what bad ones get."""
+"""TensorRT's calibration cache text: real files, and the errors for bad ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_what_is_written_is_read(scales: dict[str, np.float32]) -> None:
 
 
 def test_real_caches_come_back_byte_for_byte(shared: Path) -> None:
-    # entries, zeros, infinities: as counted by whoever collected the files
+    # entries, zeros, infinities: as recorded with the collected files
     expected = {
         "trt5101-resnet50-caffe.txt": ("5101", "EntropyCalibration2", 229, 0, 0),
         "trt6001-gnmt-minmax.cache": ("6001", "MinMaxCalibration", 53, 0, 3),

@@ -38,9 +38,9 @@ def test_expected_error_is_that_of_quantizing(name: str, share: float) -> None:
     values = TENSORS[name].astype(np.float32).astype(np.float64)
     amax = share * float(np.abs(values).max())
     expected = expected_error(MagnitudeMoments(histogram_of(values)), np.array([amax]))
-    # A bin is at most 1/1024 of its magnitude, an eighth of a step at the top: the values' places
-    # inside it matter little against the noise of 200,000 of them. The image has 256 values only,
-    # each far from spread over its bin.
+    # A bin is at most 1/1024 of its magnitude, an eighth of a step at the top: where values lie inside
+    # it matters little against the noise of 200,000 values. The image has only 256 distinct values, which
+    # are not spread over their bins.
     tolerance = 0.02 if name != "image" else 0.2
     assert expected.total[0] == pytest.approx(squared_error(values, amax), rel=tolerance)
     clipped = values[np.abs(values) > amax]
@@ -152,8 +152,8 @@ def test_entropy_leaves_one_value_in_a_hundred_thousand_out_of_its_range(
 
 @pytest.mark.parametrize(("num_beyond", "clipped"), [(100, True), (101, False)])
 def test_entropy_clips_one_value_in_a_hundred_at_most(num_beyond: int, clipped: bool) -> None:
-    # Bins are 1/1024 wide here. To end behind the bin that holds nearly all loses nothing by the rule;
-    # further candidates merge it with bins of other counts.
+    # Bins are 1/1024 wide here. By the rule, a threshold right behind the bin with nearly all values loses
+    # nothing; larger candidates merge this bin with bins of other counts.
     bins = np.repeat([1100.5, 1103.5, 1108.5], [10_000 - num_beyond, num_beyond - 40, 40])
     threshold = choose(histogram_of(bins / 1024))
     assert (threshold.amax == 1101.5 / 1024) is clipped

@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from calibrators import entropy, entropy_reference
 
-LEVELS, BINS = 16, 160  # small enough for the specification; the formulas know no sizes
+LEVELS, BINS = (
+    16,
+    160,
+)  # small enough for the slow specification; the formulas are the same for all sizes
 
 
 @st.composite
 def histograms(draw: st.DrawFn) -> np.ndarray:
-    """Counts as they come: smooth, sparse, comb-like, with long runs of equal or empty bins."""
+    """Typical counts: smooth, sparse, comb-like, with long runs of equal or empty bins."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     size = draw(st.integers(LEVELS, BINS))
     bins = np.arange(size)

@@ -1,4 +1,4 @@
-"""Batches on their way to a device, here to plain memory: rows, order, errors, and what is given back."""
+"""Batches on their way to a device, here plain memory: rows, order, errors, and freed memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Memory:
-    """Device memory as arrays; it counts what is not given back and in which thread it was used."""
+    """Device memory as arrays; it counts allocations not freed, and records the threads that use it."""
 
     held: dict[int, np.ndarray] = field(default_factory=dict)
     pins: int = 0
@@ -64,7 +64,7 @@ def _form(*shape: int, dtype: Any = np.float32) -> InputForm:
 @given(st.lists(st.integers(0, 7), max_size=8), st.integers(1, 5))
 @settings(max_examples=60, deadline=None)
 def test_every_row_arrives_once_in_order(parts: list[int], size: int) -> None:
-    """Whatever the reader's batches are, and empty ones among them."""
+    """For batches of any size, with empty ones among them."""
     rows = np.arange(sum(parts) * 2, dtype=np.float32).reshape(-1, 2)
     starts = np.cumsum([0, *parts])
     batches = [{"x": rows[a:b]} for a, b in pairwise(starts)]

@@ -1,4 +1,4 @@
-"""The histogram: exact counts, exact edges, and no trace of order or portions."""
+"""The histogram: exact counts, exact edges, the same for any order or portions of the values."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_a_forked_process_counts_for_itself() -> None:
 )
 @settings(max_examples=25)
 def test_many_values_in_one_bin_are_all_counted(runs: list[tuple[float, int]]) -> None:
-    # a counter of the table holds 16 bits; what goes beyond is carried
+    # a counter of the table has 16 bits; larger counts are carried
     histogram = histogram_of(*(np.full(count, value, np.float32) for value, count in runs))
     wanted = {value: sum(count for other, count in runs if other == value) for value, _ in runs}
     assert histogram.num_zeros == wanted.pop(0.0, 0)
@@ -219,7 +219,7 @@ def test_counts_of_any_size(before) -> None:
 
 @pytest.mark.parametrize("num", [1, 70_000])
 def test_every_sign_and_size_is_counted(num) -> None:
-    # long arrays take a way through the caches that short ones do not
+    # long arrays are counted by another path, for the caches, than short ones
     for values in (np.full(num, -2.5), np.full(num, -0.0), np.linspace(-1e38, -1e-38, num)):
         array = values.astype(np.float32)
         histogram = histogram_of(array)

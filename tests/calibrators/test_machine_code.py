@@ -1,4 +1,4 @@
-"""What is written with numbers and operators does what NumPy does with them."""
+"""Compiled code computes the same numbers as NumPy."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WHOLE = {INT32: "int32", INT64: "int64", UINT16: "uint16", UINT32: "uint32"}
 
 
 def each(write, kind, to=None):
-    """Return a function of two arrays of one kind that gives `write` of each pair, of the kind `to`."""
+    """Compile a function of two arrays of one kind that computes `write` of each pair, in the kind `to`."""
     to = to or kind
 
     @machine_code(array_of(kind), array_of(kind), array_of(to), INT64)

@@ -1,4 +1,4 @@
-"""Other tools' rules: against the tools where they are at hand, else against their published quirks."""
+"""Other tools' rules: compared with the installed tools, else with their published peculiarities."""
 
 from __future__ import annotations
 
@@ -66,8 +66,8 @@ def test_hard_tensors(preset: str) -> None:
         assert 0 <= choose(histogram, preset).amax <= 2.01 * histogram.observed_amax
 
 
-# What each makes of a tensor that holds one value, as a multiple of it: half a bin more than all,
-# all, 127/128 of it, the largest candidate (2047 bins and a half), or the smallest (128 and a half).
+# The threshold of each for a tensor with one value, as a multiple of this value: half a bin more, the value
+# itself, 127/128 of it, the largest candidate (2047 bins and a half), or the smallest (128 and a half).
 CONSTANT = {
     "gtc2017": 1,
     "modelopt": 1,

@@ -1,4 +1,4 @@
-"""What the docstrings of the threshold rules promise in figures."""
+"""The figures that the docstrings of the threshold rules promise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_smallest_power_of_two_that_covers(amax: float, exponent: int) -> No
 
 @pytest.mark.parametrize(("share", "is_clipped"), [(0.008, True), (0.015, False)])
 def test_entropy_clips_at_most_one_percent(share: float, is_clipped: bool) -> None:
-    # The rule by itself would keep the peak and clip all that lies evenly above it.
+    # The rule alone would keep the peak and clip all values spread above it.
     num_above = int(100_000 * share)
     above = np.linspace(2.0, 4.0, num_above)
     peak = normal(100_000 - num_above) * 1e-3 + 1

@@ -39,7 +39,7 @@ def scale_of(values: object) -> np.float32:
 
 @pytest.fixture(scope="module")
 def lenet(shared: Path) -> TensorRTCollector:
-    """Every tensor of a published LeNet over the 500 images that TensorRT 7.2.2 was given."""
+    """Every tensor of a published LeNet over the 500 images of a TensorRT 7.2.2 calibration."""
     folder = shared / "data" / "golden-entropy"
     pixels = np.load(folder / "digits.npz")["images"].astype(np.float32) / np.float32(255)
     session = onnxruntime.InferenceSession(
@@ -56,7 +56,7 @@ def lenet(shared: Path) -> TensorRTCollector:
 
 @pytest.fixture(scope="module")
 def published(shared: Path) -> dict[str, Any]:
-    """What TensorRT wrote, for LeNet and for tensors that need no network."""
+    """The scales that TensorRT wrote, for LeNet and for tensors that need no network."""
     path = shared / "data" / "golden-entropy" / "expected.json"
     return json.loads(path.read_text())  # type: ignore[no-any-return]
 

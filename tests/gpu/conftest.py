@@ -1,4 +1,4 @@
-"""What needs a GPU, and what needs TensorRT's native library besides; without them, a sentence.
+"""Tests that need a GPU, some also TensorRT's native library; each skip says what is missing.
 
     python -m pytest tests/gpu
 

@@ -24,7 +24,7 @@ BATCHES = "1x{shape}:64x{shape}:64x{shape}"
 
 
 def _build(trained: Trained, folder: Path, *options: str) -> dict[str, Any]:
-    """Build with labels, at most one point of top-1 lost; answer the manifest."""
+    """Build with labels, for a loss of at most one point of top-1; return the manifest."""
     code = run(
         ["engine", str(trained.model), "--data", str(trained.calibration), "-o", str(folder),
          "--preprocess", str(trained.preprocess), "--verify-data", str(trained.verification),
@@ -79,7 +79,7 @@ def test_fp16_alone(tensorrt: TensorRT, trained: Trained, tmp_path: Path) -> Non
 
 
 def test_ranges_of_the_host_are_taken(tensorrt: TensorRT, trained: Trained, tmp_path: Path) -> None:
-    """TensorRT reads our cache: it draws no batch, and writes the same scales back or none."""
+    """TensorRT reads our cache: it draws no batch, and writes back the same scales or none."""
     if not tensorrt.has_implicit:
         pytest.skip("needs TensorRT 10: 11 has no calibrators")
     manifest = _build(trained, tmp_path, "--int8", "--quantization", "implicit", "--ranges", "host")
@@ -113,7 +113,7 @@ def test_thresholds_agree_with_tensorrts_own(
 
 
 def test_latency(tensorrt: TensorRT, trained: Trained, tmp_path: Path, capsys: Any) -> None:
-    """INT8 and FP16 in one process, by events; figures for a reader, a small network proves little."""
+    """INT8 and FP16 in one process, timed by events; the printed figures of a small network prove little."""
     medians = {}
     for name, options in {"fp16": ["--fp16"], "int8": ["--int8", "--fp16"]}.items():
         manifest = _build(trained, tmp_path / name, *options)

@@ -1,4 +1,4 @@
-"""Graphs inside nodes: they stay as they are, and what they read from outside stays there."""
+"""Graphs inside nodes: they stay unchanged, and so do the outer tensors that they read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["NETWORKS"]
 
 
 def _bodies() -> dict[str, Network]:
-    """Graphs inside nodes: they stay as they are, and what they read from outside goes on being there."""
+    """Graphs inside nodes: they stay unchanged, and so do the outer tensors that they read."""
     condition = """
     g (float[N, 3, 8, 8] x) => (float[N, 4, 6, 6] y) {
       a = Conv <pads = [1, 1, 1, 1]> (x, w0, b0)

@@ -1,4 +1,4 @@
-"""Convolutions of every kind, and what stands between them."""
+"""Convolutions of every kind, and the operators between them."""
 
 from __future__ import annotations
 

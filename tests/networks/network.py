@@ -1,4 +1,4 @@
-"""A tiny network with seeded weights, and the data that it takes."""
+"""A tiny network with seeded weights, and its data."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ IMAGE = {"x": (3, 8, 8)}
 
 @dataclass(frozen=True)
 class Network:
-    """A network, and the rows of data that it takes.
+    """A network and the shapes of its data.
 
     Attributes:
         proto: the ONNX model.
         rows: input name -> shape of one sample, without the batch axis.
         int8: how many layers with weights must become INT8.
-        integers: input name -> the values that an integer input takes, from 0 up to this.
-        always: input name -> the value that every element of every sample has.
+        integers: input name -> exclusive upper end of an integer input's values, which start at 0.
+        always: input name -> the value of every element of every sample.
     """
 
     proto: onnx.ModelProto
@@ -35,7 +35,7 @@ class Network:
     integers: Mapping[str, int] = field(default_factory=dict)
 
     def arrays(self, count: int = 64, seed: int = 5) -> dict[str, np.ndarray]:
-        """`count` samples for every input, as an ``.npz`` file holds them."""
+        """`count` samples for every input, as in an ``.npz`` file."""
         random = np.random.default_rng(seed)
         types = {value.name: value.type.tensor_type.elem_type for value in self.proto.graph.input}
         arrays = {}
@@ -60,7 +60,7 @@ class Network:
         return feeds
 
     def save(self, folder: Path, stem: str = "net", count: int = 64) -> tuple[Path, Path]:
-        """Write the model and its data into `folder`; answer both paths."""
+        """Write the model and its data into `folder`; return both paths."""
         model, data = folder / f"{stem}.onnx", folder / f"{stem}.npz"
         model.write_bytes(self.proto.SerializeToString())
         np.savez(data, **self.arrays(count))

@@ -1,4 +1,4 @@
-"""Operators as old opsets have them."""
+"""Operators in the forms of old opsets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _resizes() -> dict[str, Network]:
 
 
 def _old_operators() -> dict[str, Network]:
-    """Operators whose attributes became inputs later; one network an opset."""
+    """Operators whose attributes became inputs later; one network per opset."""
     weights = {"w0": (4, 3, 3, 3), "w1": (4, 4, 3, 3)}
     body = """
     g (float[N, 3, 8, 8] x) => (float[N, 4] y) {

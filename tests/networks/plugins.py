@@ -8,7 +8,7 @@ import onnx.parser
 
 __all__ = ["DETECTOR", "NESTED", "SPLIT", "network"]
 
-# A detector that ends in a plugin; the anchors are a constant, the sizes an input that only the plugin reads.
+# A detector that ends in a plugin; the anchors are a constant, and only the plugin reads the input of sizes.
 DETECTOR = """
     <ir_version: 9, opset_import: ["" : 17, "acme.plugins" : 3]>
     net (float[N, 3, 8, 8] x, float[N, 2] sizes) => (int32[N, 1] count, float[N, 4] found)
@@ -52,7 +52,7 @@ NESTED = """
 
 
 def network(text: str) -> onnx.ModelProto:
-    """The network of `text`; weights without values are drawn."""
+    """The network of `text`; weights without values are random."""
     proto = onnx.parser.parse_model(text)
     rng = np.random.default_rng(5)
     for value in list(proto.graph.value_info):

@@ -1,4 +1,4 @@
-"""How files come: opsets, weights, dims, names."""
+"""Variants of files: opsets, weights, dims, names."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _opsets() -> dict[str, Network]:
 
 
 def _readings() -> dict[str, Network]:
-    """How weights, dims and names come."""
+    """Variants of weights, dims and names."""
     return {
         "weights_are_inputs": Network(_small_cnn(8, ir_version=3, as_inputs=True), IMAGE, 3),
         "weights_are_inputs_ir8": Network(_small_cnn(17, as_inputs=True), IMAGE, 3),

@@ -1,4 +1,4 @@
-"""The commands of the sample, run as they stand there: half of the work, and hardly an image lost."""
+"""The commands of the sample, run as written: half of the work, and hardly an image lost."""
 
 from __future__ import annotations
 

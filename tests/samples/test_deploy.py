@@ -1,4 +1,4 @@
-"""samples/deploy/deploy.py: installed whole, or not at all; and back again."""
+"""samples/deploy/deploy.py: it installs a whole release or nothing, and rolls back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _load() -> Any:
 
 @pytest.fixture
 def deploy(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The program, with a build that writes what its last option says and ends with its first."""
+    """The program, with a fake build that writes its last option and returns its first as exit code."""
     module = _load()
 
     def build(staging: Path, options: list[str]) -> int:
@@ -131,7 +131,7 @@ def test_what_infer_cannot_run_is_not_installed(
 def test_for_real_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The real command builds a portable engine, which infer.py cannot run; and fails its gate."""
+    """The real command builds a portable engine, which infer.py cannot run; then a limit fails."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))
     monkeypatch.chdir(tmp_path)
     write_model(networks.network("N"), Path("net.onnx"))

@@ -1,4 +1,4 @@
-"""samples/plugins: five kinds of plug-in, installed and by module:name, and what is said of broken ones."""
+"""samples/plugins: five kinds of plug-in, installed and by module:name, and the errors for broken ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGITS = SAMPLES / "quickstart" / "digits.onnx"
 
 @pytest.fixture
 def importable(monkeypatch) -> None:
-    """The package of the sample can be imported, as in its folder."""
+    """The package of the sample can be imported, as from its folder."""
     monkeypatch.syspath_prepend(SAMPLE)
     yield
     for name in [name for name in sys.modules if name.split(".")[0] == "my_plugins"]:
@@ -32,7 +32,7 @@ def importable(monkeypatch) -> None:
 
 @pytest.fixture
 def installed(importable, monkeypatch, tmp_path_factory) -> Path:
-    """What pip leaves of the sample's pyproject.toml: its name, its version and its entry points."""
+    """The sample's metadata as pip installs it: its name, its version and its entry points."""
     project = read_toml(SAMPLE / "pyproject.toml", "project")["project"]
     site = tmp_path_factory.mktemp("site")
     record = site / f"my_plugins-{project['version']}.dist-info"
@@ -81,7 +81,7 @@ def test_a_rule_by_its_place_or_as_a_function_is_the_installed_one(installed, tm
     ]
     amaxes = [trtbuild.read_manifest(one.manifest).calibration.amax for one in found]
     assert amaxes[0] == amaxes[1]
-    # six root mean squares of numbers that are evenly spread from 0 to 1 lie beyond the largest of them
+    # six root mean squares of values evenly spread from 0 to 1 are more than the largest value
     assert amaxes[0]["image"] == np.float32(data.max())
 
 
@@ -99,7 +99,7 @@ def test_a_backend_as_an_object_or_a_class_is_the_installed_one(installed, tmp_p
     assert {one.engine.name for one in found} == {"digits.onnx.gz"}
     record = trtbuild.read_manifest(found[1].manifest)
     assert record.recipe["backend"] == "python object: Archive"
-    # no command line names an object, so none is told
+    # no command line can name an object, so none is given
     assert record.command == ""
     assert found[1].next_step.command == "min_sqnr=20"
     with pytest.raises(OptionError, match="was a python object: Archive"):

@@ -1,4 +1,4 @@
-"""samples/prune_yolo: a rewrite of C2f prunes, carries the graph attributes over, saves and loads."""
+"""samples/prune_yolo: with a rewrite, C2f is pruned, keeps the graph attributes, is saved and loaded."""
 
 from __future__ import annotations
 

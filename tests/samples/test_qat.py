@@ -1,4 +1,4 @@
-"""samples/qat: scenes are labelled rightly, and training with rounding wins back what the build loses."""
+"""samples/qat: scenes have correct labels, and training with rounding wins back the build's loss."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_scenes_say_where_their_ink_is(sample: Any, monkeypatch: pytest.MonkeyPa
 @pytest.mark.nightly
 def test_the_comparison(sample: Any, tmp_path: Path) -> None:
     found = sample.compare(tmp_path, 0)
-    # another machine sums in another order, and trains another network: two standard errors
+    # two standard errors: another machine sums in another order, so it trains another network
     assert found["float: default build"] < found["float"] - 1.2
     assert found["float: trained with rounding"] > found["float: default build"] + 1.2
     assert found["float: trained with rounding"] > found["float, trained on: default build"] - 1.2

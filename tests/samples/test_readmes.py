@@ -1,4 +1,4 @@
-"""The commands of the samples' READMEs end well: with ranges by a rule, and every night as they stand."""
+"""The commands of the samples' READMEs succeed: with ranges by a rule, and every night as written."""
 
 from __future__ import annotations
 

@@ -2,13 +2,13 @@
 
 What is real: the bindings' classes, argument checks, callbacks, lifetimes, and the CUDA packages for Python.
 What stands in: `nvinfer.c` exports the symbols that the bindings link against, `native.py` makes C++ objects
-in Python, `builder.py` and `runtime.py` answer for them, `libcuda.c` is a CUDA driver whose device memory is
-host memory. A plan holds the ONNX file and is run by ONNX Runtime, so that right numbers come out when, and
-only when, every address, shape and copy was right. It says nothing about what TensorRT would accept, about
+in Python, `builder.py` and `runtime.py` implement them, `libcuda.c` is a CUDA driver whose device memory is
+host memory. A plan holds the ONNX file, and ONNX Runtime runs it, so that the numbers are right if and only
+if every address, shape and copy is right. The stand-in says nothing about what TensorRT would accept, about
 accuracy of its kernels, or about speed.
 
-What TensorRT accepts, the real parser and builder of TensorRT for RTX say: scenarios that only build run with
-it too (`real.py`, the fixture `native`), and where the two disagreed the stand-in was corrected.
+The real parser and builder of TensorRT for RTX say what TensorRT accepts: scenarios that only build also run
+with them (`real.py`, the fixture `native`); where the two disagreed, the stand-in was corrected.
 
 `server.py` is one process per TensorRT version that has everything imported and forks for each scenario.
 """

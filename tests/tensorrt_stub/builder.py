@@ -1,4 +1,4 @@
-"""The build side of the stand-in: the builder, and what it does."""
+"""The build side of the stand-in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.tensorrt_stub.native import (
 from tests.tensorrt_stub.network import Network, Tensor
 from tests.tensorrt_stub.world import plan_of
 
-PART = 4096  # bytes of a plan that are written at once
+PART = 4096  # bytes of a plan per write
 PHASE = "Building engine"
 
 
@@ -63,7 +63,7 @@ class Builder(Native):
 
     @virtual(boolean, ptr, ptr, ptr)
     def build_serialized_network_to_stream(self, network: int, config: int, writer: int) -> bool:
-        """Write the plan in parts; that a writer takes less is not noticed, as in the real library."""
+        """Write the plan in parts; like the real library, ignores that a writer takes less."""
         built = _Build(self.world, Native.of(network), Native.of(config)).run()
         if built is None:
             return False
@@ -75,13 +75,13 @@ class Builder(Native):
 
 
 class _Build:
-    """One build: progress, calibration, timing, plan; in the order that TensorRT documents."""
+    """One build: progress, calibration, timing, plan, in the order of TensorRT's documentation."""
 
     def __init__(self, world: Any, network: Network, config: Config) -> None:
         self.world, self.network, self.config = world, network, config
 
     def _is_valid(self) -> bool:
-        """Whether the network has outputs, and profiles that fit its inputs; the log says why not."""
+        """Whether the network has outputs, and profiles that fit its inputs; if not, the log says why."""
         said = "" if self.network.outputs else "Network must have at least one output."
         open_inputs = [
             one for one in self.network.inputs if one.is_shape_tensor() or -1 in one.dims
@@ -102,7 +102,7 @@ class _Build:
         return not said
 
     def _misfit(self, tensor: Tensor, profile: Profile, number: int) -> str:
-        """What is wrong with a profile for an input; empty where nothing is."""
+        """The fault of a profile for an input; empty where there is none."""
         name, values = tensor.name(), profile.values.get(tensor.name())
         if tensor.is_shape_tensor():
             if values is None:
@@ -166,7 +166,7 @@ class _Build:
             invoke(self._monitor(), slots.PHASE_FINISH, None, (text, phase.encode()))
 
     def _cancelled(self) -> None:
-        """End the phase of the build, too, as the real library does."""
+        """Also end the phase of the build, as the real library does."""
         self._finish(PHASE)
         self.world.log("ERROR", "Build canceled by user")
 

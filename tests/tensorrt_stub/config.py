@@ -1,4 +1,4 @@
-"""What a build is told of the stand-in: profiles, settings and what it refuses, the timing cache."""
+"""Configuration of the stand-in: profiles, settings with their checks, the timing cache."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Profile(Native):
 
     @virtual(boolean, text, i32, ptr)
     def set_shape(self, name: str, which: int, dims: int) -> bool:
-        # Selector 0 is min, 1 is opt, 2 is max. Their order is looked at when the profile is added.
+        # Selector 0 is min, 1 is opt, 2 is max. Their order is checked when the profile is added.
         shape = Dims.at(dims)
         if not all(0 <= extent <= LARGEST_EXTENT for extent in shape):
             self.world.log("ERROR", "Parameter check failed, condition: x >= 0")
@@ -105,7 +105,7 @@ class Profile(Native):
 
     @virtual(boolean, text, i32, ptr, i32)
     def set_shape_input(self, name: str, which: int, values: int, count: int) -> bool:
-        """Take the values of any input: that it holds no shape is found when the network is built."""
+        """Accept values for any input; the build finds that an input holds no shape."""
         known = self.values.setdefault(name, [None] * 3) if count else []
         given = tuple((i64 * count).from_address(values)) if count else ()
         wanted = [*known[:which], given, *known[which + 1 :]]
@@ -126,7 +126,7 @@ class Profile(Native):
 
 
 def _in_order(ranges: list[tuple[int, ...] | None]) -> bool:
-    """Whether min, opt and max are there, of one length, and none less than the one before it."""
+    """Whether min, opt and max are set, of one length, and in ascending order."""
     return all(
         low is not None
         and high is not None
@@ -174,7 +174,7 @@ def _stored(kind: Any, field: str) -> tuple[Any, Any]:
 
 
 def _bounded(field: str, take: Callable[[int], tuple[int | None, str, str]]) -> tuple[Any, Any]:
-    """The same for a number that is looked at: what it becomes, None as it was, and a line of the log."""
+    """The same for a checked number: the new value, None to keep the old one, and a line of the log."""
     _, getter = _stored(i32, field)
 
     @virtual(None, i32)
@@ -206,9 +206,9 @@ def _streams(value: int) -> tuple[int | None, str, str]:
 
 
 def _listed(field: str, enumeration: str, answer: Any = None) -> tuple[Any, Any]:
-    """The same for a value of an enumeration: one beyond its ends is refused, and the setting stays.
+    """The same for a value of an enumeration: a value outside it is refused, and the setting stays.
 
-    `answer` is `boolean` where the native setter answers one, which the bindings drop.
+    `answer` is `boolean` where the native setter returns one, which the bindings drop.
     """
     _, getter = _stored(i32, field)
 
@@ -342,7 +342,7 @@ class Config(Native):
             entries = {str(key): float(value) for key, value in stored["entries"].items()}
             version = int(stored["version"])
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
-            # So the real library does: never null, but an empty cache and two lines.
+            # As the real library does: it returns no null pointer, but an empty cache, and logs two lines.
             self.world.log("WARNING", "The timing cache will not be used!")
             self.world.log(
                 "WARNING", "Failed to deserialize timing cache. Returning an empty timing cache."

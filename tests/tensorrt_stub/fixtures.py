@@ -1,4 +1,4 @@
-"""Where the bindings come from, how the stand-in libraries are compiled, how scenarios are started."""
+"""Download the bindings, compile the stand-in libraries, start scenarios."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 
-# What was downloaded and compiled serves all checkouts: PyCUDA alone takes minutes. Names say of what it is.
+# All checkouts share downloaded and compiled files: PyCUDA alone takes minutes. Names tell their sources.
 _USER = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "trtbuild-tests"
 CACHE = Path(os.environ.get("TRTBUILD_TEST_CACHE", _USER)) / str(sys.implementation.cache_tag)
 
@@ -38,13 +38,13 @@ TIMEOUT_S = 120
 
 @dataclass(frozen=True)
 class Answer:
-    """What a scenario returned or raised, and what the native side was asked.
+    """The result or error of a scenario, and the calls to the native side.
 
     Attributes:
-        value: what the scenario returned, through JSON.
-        error: type, message, exit_code of what it raised; None when it ended well.
+        value: the scenario's result, through JSON.
+        error: type, message and exit_code of its exception, or None.
         calls: every native call: ``[interface.member, arguments...]``.
-        stderr: what was printed.
+        stderr: the text on standard error.
     """
 
     value: Any
@@ -78,7 +78,7 @@ class Server:
         return self.process.stdout.readline().strip()
 
     def run(self, scenario: Callable[..., Any], **arguments: Any) -> Answer:
-        """Run ``scenario(world, **arguments)`` and answer how it went.
+        """Run ``scenario(world, **arguments)`` and return its answer.
 
         `scenario` is a function of a test module; arguments and result must be JSON. It runs in a fork with a
         folder of its own as working directory.
@@ -104,7 +104,7 @@ class Server:
         return Answer(answer.get("value"), answer.get("error"), answer["calls"], answer["stderr"])
 
     def value(self, scenario: Callable[..., Any], **arguments: Any) -> Any:
-        """Run a scenario that must end well, and answer what it returned."""
+        """Run a scenario that must succeed, and return its result."""
         answer = self.run(scenario, **arguments)
         if answer.error:
             pytest.fail(answer.error["trace"])
@@ -122,7 +122,7 @@ def _module_of(scenario: Callable[..., Any]) -> str:
 
 
 def fetch(requirement: str) -> Path:
-    """Download a wheel once and answer the folder that it is unpacked in; skips where that fails."""
+    """Download a wheel once and return the folder that it is unpacked in; skips if that fails."""
     target = CACHE / requirement.replace("==", "-")
     with _alone(target):
         return target if target.is_dir() else _fetched(requirement, target)
@@ -177,7 +177,7 @@ def _compiled(compiler: str, major: int, target: Path) -> Path:
 
 
 def build_pycuda() -> Path:
-    """Build pycuda from its sources once, unoptimised, against the stand-in driver; skips where it cannot."""
+    """Build pycuda from its sources once, unoptimised, against the stand-in driver; skips if that fails."""
     target = CACHE / f"pycuda-{PYCUDA}"
     with _alone(target):
         return target if target.is_dir() else _built(target)
@@ -208,7 +208,7 @@ def _built(target: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(target: Path) -> Iterator[None]:
-    """Let one process make `target`, while others that want it wait."""
+    """Let one process make `target`, while others wait."""
     import fcntl
 
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -241,13 +241,13 @@ def _run(folder: Path, variables: dict[str, str], *arguments: str) -> None:
 
 def _stamp() -> str:
     """A name that changes with the C sources."""
-    sources = [*sorted(HERE.glob("*.c")), Path(__file__)]  # which libraries are made of them, too
+    sources = [*sorted(HERE.glob("*.c")), Path(__file__)]  # this file compiles them
     content = b"".join(path.read_bytes() for path in sources)
     return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _put(partial: Path, target: Path) -> None:
-    """Move a finished folder into place: it is there whole, or not at all."""
+    """Move a finished folder into place, so that it is never seen unfinished."""
     partial.rename(target)
 
 

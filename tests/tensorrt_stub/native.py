@@ -80,7 +80,7 @@ class Native:
 
     @classmethod
     def keep(cls, content: bytes) -> int:
-        """Return the address of `content`, which stays alive."""
+        """Return the address of `content`, and keep it alive."""
         buffer = ctypes.create_string_buffer(content)
         Native._kept.append(buffer)
         return ctypes.addressof(buffer)
@@ -125,7 +125,7 @@ class Native:
         def call_for_dims(target: int, this: int, *given: Any) -> int:
             values = tuple(v.decode() if isinstance(v, bytes) else v for v in given)
             shape = method(Native._alive[this], *values)
-            Dims.from_address(target).rank = -1  # which stands for no shape
+            Dims.from_address(target).rank = -1  # means no shape
             if shape is not None:
                 Dims.write(target, tuple(shape))
             return target
@@ -139,7 +139,7 @@ class Native:
 
 
 def invoke(address: int, slot: int, result: Any, *typed: tuple[Any, Any]) -> Any:
-    """Call virtual function `slot` of somebody else's object, a callback class for example."""
+    """Call virtual function `slot` of an object of the bindings, such as a callback."""
     table = ptr.from_address(address).value
     function = ptr.from_address(table + 8 * slot).value
     prototype = ctypes.CFUNCTYPE(result, ptr, *(kind for kind, _ in typed))

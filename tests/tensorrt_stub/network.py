@@ -1,4 +1,4 @@
-"""What the stand-in knows of a network: parser, tensors, layers."""
+"""Networks in the stand-in: parser, tensors, layers."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Network(Native):
         return self._at(self.layers, index)
 
     def _at(self, parts: Sequence[Any], index: int) -> Any:
-        """One of these; none beyond their ends, and a line in the log."""
+        """The item at an index; beyond the ends, none and a line in the log."""
         if 0 <= index < len(parts):
             return parts[index]
         self.world.log("ERROR", f"Parameter check failed, condition: index {index}")
@@ -234,13 +234,13 @@ class OnnxParser(Native):
         self.parser_flags = 1  # NATIVE_INSTANCENORM, which is on by default
 
     def _take(self, content: bytes, model: onnx.ModelProto | None = None) -> bool:
-        """Take a network; `model` is what `content` means together with files beside it."""
+        """Parse a network; `model` is `content` with the weights of files beside it."""
         if self.network.layers:
             self.world.log("ERROR", "Parse was called with a non-empty network definition")
             return False
         try:
             model = model or onnx.load_from_string(content)
-        except DecodeError:  # which the real one takes for a network without nodes
+        except DecodeError:  # the real parser reads this as a network without nodes
             return True
         self.found = [
             ParserError(self.world, node, index)
@@ -289,4 +289,4 @@ class OnnxParser(Native):
 
     @virtual(None, i32)
     def set_flag(self, flag: int) -> None:
-        self.parser_flags |= 1 << flag % 32  # which the real one does not look at
+        self.parser_flags |= 1 << flag % 32  # the real parser does not check the flag

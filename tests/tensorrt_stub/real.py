@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class RealWorld:
-    """What a scenario may order of the stand-in, and what nobody orders of the real library."""
+    """The settings of the stand-in, which have no effect on the real library."""
 
     product: Product = RTX
     unsupported: set[str] = field(default_factory=set)
@@ -34,7 +34,7 @@ class RealBuilder:
     folder: Path
 
     def run(self, scenario: Callable[..., Any], **arguments: Any) -> Answer:
-        """Run ``scenario(world, **arguments)`` and answer how it went; calls are not seen."""
+        """Run ``scenario(world, **arguments)`` and return its answer, without the calls."""
         try:
             with _working_in(self.folder):
                 return Answer(scenario(RealWorld(), **arguments), None, [], "")
@@ -44,7 +44,7 @@ class RealBuilder:
             return Answer(None, {**told, "trace": traceback.format_exc()}, [], "")
 
     def value(self, scenario: Callable[..., Any], **arguments: Any) -> Any:
-        """Run a scenario that must end well, and answer what it returned."""
+        """Run a scenario that must succeed, and return its result."""
         answer = self.run(scenario, **arguments)
         if answer.error:
             pytest.fail(answer.error["trace"])

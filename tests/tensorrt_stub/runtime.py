@@ -28,7 +28,7 @@ from tests.tensorrt_stub.native import (
 from tests.tensorrt_stub.network import DATA_TYPES
 from tests.tensorrt_stub.world import MAGIC, plan_of, read_plan
 
-PART = 4096  # bytes of a plan that are read at once
+PART = 4096  # bytes of a plan per read
 
 NUMPY = {
     0: np.float32,
@@ -68,7 +68,7 @@ class Runtime(Native):
 
     @virtual(ptr, ptr)
     def deserialize_from_stream(self, reader: int) -> Engine | None:
-        """Read the length, go back to the start, and read all: a reader is asked for what there is."""
+        """Read the length, go back to the start, and read the whole plan."""
         line = self._read(reader, len(plan_of({}, b"")) - 3)
         left = len(line) + int(line[len(MAGIC) :])
         invoke(reader, slots.STREAM_SEEK, boolean, (i64, 0), (i32, 0))
@@ -362,7 +362,7 @@ class Context(Native):
         return True
 
     def _report(self) -> None:
-        """Tell the profiler of each layer: a millisecond for the first, two for the second, and so on."""
+        """Report each layer to the profiler: one millisecond for the first, two for the second, and so on."""
         layers = Inspector(self.world, self.engine)._information()["Layers"]
         for place, layer in enumerate(layers if self.profiler else ()):
             name = layer if isinstance(layer, str) else layer["Name"]
@@ -370,7 +370,7 @@ class Context(Native):
             invoke(self.profiler, slots.REPORT_LAYER_TIME[self.world.major], None, *told)
 
     def held(self) -> dict[str, np.ndarray]:
-        """The values of the inputs on the host, as they are when an execution is put on the stream."""
+        """The values of the inputs on the host, at the time of enqueueing an execution."""
         hosted = [name for name in self.shapes if self.engine.on_host(name)]
         return {name: self._array(name, self.shapes, self.addresses).copy() for name in hosted}
 

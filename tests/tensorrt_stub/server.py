@@ -1,9 +1,9 @@
 """One process for one TensorRT version: everything is imported once, every scenario runs in a fork.
 
-That goes for the test modules, too: to import one, and pytest with it, took longer than a small build.
+Test modules are imported once, too: importing one, and pytest with it, took longer than a small build.
 
 Reads a line of JSON for each scenario from standard input (module, function, arguments, folder for the
-answer) and writes a line when it is over. A crash of a scenario is an answer like any other.
+answer) and writes a line when it has ended. A crash of a scenario is also an answer.
 """
 
 from __future__ import annotations
@@ -51,14 +51,12 @@ def main() -> None:
     number = major * 10000 + minor * 100 + patch
     library = ctypes.CDLL(f"libnvinfer.so.{major}")
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # a native logger prints to standard output, which is for answers alone
+    os.dup2(2, 1)  # a native logger prints to standard output, which is for answers only
     print("ready", file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
         importlib.invalidate_caches()  # packages may have been built since this process began
-        with suppress(
-            BaseException
-        ):  # the fork imports it again, and answers what is wrong with it
+        with suppress(BaseException):  # the fork imports it again, and reports the error
             importlib.import_module(request["module"])
         gc.freeze()  # a collection in the fork would copy the pages of all that is imported
         child = os.fork()

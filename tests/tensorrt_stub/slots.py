@@ -1,7 +1,7 @@
 """Place of each virtual function in its table, for TensorRT 10.16 and 11.4.
 
 The numbers follow from the order of declaration in NVIDIA's public headers (`NvInfer.h`, `NvInferRuntime.h`,
-`NvOnnxParser.h`) and were observed by calling each member of the bindings once. None: not there.
+`NvOnnxParser.h`) and were observed by calling each member of the bindings once. None: not in that version.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The other process of a build, with a stand-in of its own; what was handed over there is left in a file.
+"""The other process of a build, with its own stand-in; it writes the calibration batches to a file.
 
-DIES in the environment lets the library end this process by a signal once it has calibrated; FOLDER is where
-that file goes, since the build is in a folder of its own.
+With DIES in the environment, the library ends this process by a signal after calibrating; FOLDER is the
+folder of that file, since the build runs in a folder of its own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one scenario can order of the native side, and what it is told afterwards."""
+"""The settings of the native side for one scenario, and its record of the calls."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ class World:
         major: 10 or 11.
         number: version as TensorRT writes it, 101601 for 10.16.1.
         calls: every virtual call, ``(interface.member, arguments...)``, oldest first.
-        failing: members that do nothing, and what they answer (0 is null and false too).
-        says: members that log something when they are called: severity and text.
+        failing: members that do nothing -> their return value (0 is also null and false).
+        says: members that log when they are called -> severity and text.
         unsupported: op types that the parser refuses.
         device: name of the GPU that plans are built for.
         errors: tracebacks of bugs in the stand-in itself; must stay empty.
-        batches: what the calibrator handed over, read from the device memory, in order.
+        batches: the calibrator's batches, read from the device memory, in order.
         on_step: called before each step of the build; may raise or call back.
-        loses: precisions ("int8", "fp16") that engines do not have though they were asked for.
+        loses: precisions ("int8", "fp16") that engines lack although they were requested.
         dla_cores: how many DLA cores there are.
-        early_end: batches after which the build stops drawing, or None.
+        early_end: number of batches after which the build stops reading, or None.
         shape_inputs: inputs whose values are shapes, which TensorRT reads on the host.
-        product: what stands here.
+        product: the product that this stand-in replaces.
     """
 
     major: int
@@ -63,7 +63,7 @@ class World:
             )
 
     def holds(self, enumeration: str, value: int) -> bool:
-        """Whether a value lies between the ends of an enumeration; a line in the log where not."""
+        """Whether a value is in the range of an enumeration; if not, writes a line to the log."""
         import tensorrt
 
         members = getattr(tensorrt, enumeration).__members__.values()
@@ -78,7 +78,7 @@ class World:
 
 
 def install(library: ctypes.CDLL, major: int, number: int) -> World:
-    """Make `library`, the stand-in libnvinfer, answer with a new world."""
+    """Connect `library`, the stand-in libnvinfer, to a new world."""
     import tensorrt
 
     from tests.tensorrt_stub.builder import Builder
@@ -106,12 +106,12 @@ def install(library: ctypes.CDLL, major: int, number: int) -> World:
     Native._kept.append(kept)
     library.standin_set_create(kept)
     library.standin_set_library_version(number)
-    tensorrt.__spec__ = None  # it answers in this process alone, so builds stay here
+    tensorrt.__spec__ = None  # the stand-in works in this process only, so builds stay here
     return world
 
 
 def plan_of(header: dict[str, Any], model: bytes) -> bytes:
-    """Pack a plan: a line that tells what it is and its length, a line of JSON, the ONNX file."""
+    """Pack a plan: a line with its kind and length, a line of JSON, the ONNX file."""
     content = json.dumps(header).encode() + b"\n" + model
     return MAGIC + b"%012d\n" % len(content) + content
 
