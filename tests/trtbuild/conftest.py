@@ -44,7 +44,7 @@ def tensorrt(request: pytest.FixtureRequest) -> fixtures.Server:
 
 @pytest.fixture(params=["stand-in 10", "stand-in 11", "rtx"])
 def native(request: pytest.FixtureRequest, tmp_path: Path) -> fixtures.Server | real.RealBuilder:
-    """What parses and builds: the stand-in under NVIDIA's bindings 10 and 11, and the real one for RTX."""
+    """All parsers and builders: the stand-in under NVIDIA's bindings 10 and 11, and the real one for RTX."""
     if request.param == "rtx":
         request.getfixturevalue("rtx")
         return real.RealBuilder(tmp_path)

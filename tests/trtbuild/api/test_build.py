@@ -1,4 +1,4 @@
-"""One call from a network and data: every kind of network, options by the names of the command line."""
+"""`trtbuild.build`: every kind of network and data, options with the names of the command line."""
 
 from __future__ import annotations
 

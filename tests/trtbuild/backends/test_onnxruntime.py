@@ -38,7 +38,7 @@ def network(weight: ir.TensorProtocol | None = None) -> ir.Model:
 
 
 def mapped(path: Path) -> ir.ExternalTensor:
-    """A weight in a file, at a place of no float."""
+    """A weight in a file, at an offset not aligned to floats."""
     path.write_bytes(b"." + weights().tobytes())
     place = (path.name, 1, 4 * SIZE * SIZE)
     return ir.ExternalTensor(

@@ -1,4 +1,4 @@
-"""Small networks and data as files, and the command line called on them."""
+"""Small networks and data as files, and calls of the command line on them."""
 
 from __future__ import annotations
 

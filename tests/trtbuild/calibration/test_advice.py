@@ -1,4 +1,4 @@
-"""Advice on calibration data: what was planted is found and named, and the subset gives the same ranges."""
+"""Advice on calibration data: planted faults are found and named, and the subset gives the same ranges."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_a_list_of_images_is_data_again(tmp_path, capsys, monkeypatch, listed) -
     assert first.code == 0, first.err
     found = trtbuild(capsys, *command, "--data", few)
     assert found.json["num_samples"] == len(first.json["subset"])
-    # those beside the list, whose names begin as a comment does
+    # the images beside the list, with names that begin like a comment
     assert trtbuild(capsys, *command, "--data", folder, "--subset", folder / "few.txt").code == 0
     again = trtbuild(capsys, *command, "--data", folder / "few.txt")
     assert again.json["num_samples"] == len(first.json["subset"])
@@ -120,7 +120,7 @@ def calibration(values: np.ndarray, amax: float) -> Calibration:
 
 
 def rounded_sqnr_db(values: np.ndarray, amax: float) -> float:
-    """Independent of the histogram: the values themselves, rounded in float64."""
+    """Computed without the histogram: the values themselves, rounded in float64."""
     scale = amax / 127
     error = np.clip(np.rint(values / scale), -128, 127) * scale - values
     return float(10 * np.log10(np.sum(values**2) / np.sum(error**2)))
@@ -135,7 +135,7 @@ def test_what_instability_costs_is_what_rounding_with_the_other_threshold_costs(
         rounded_sqnr_db(values, 4.0 / (1 + apart)),
         rounded_sqnr_db(values, 4.0 * (1 + apart)),
     )
-    # a histogram of 2048 bins, and noise of a uniform rounding error that is not independent of the value
+    # the histogram has 2048 bins, and the estimate assumes rounding errors independent of the values
     assert cost.lost_db == pytest.approx(max(own - min(others), 0.0), abs=0.15)
     clipped = np.mean(np.abs(values) > 4.0 / (1 + apart))
     assert cost.clipped_share == pytest.approx(clipped, abs=2e-3)
@@ -163,7 +163,7 @@ def test_until_stable_says_what_it_means(network, capsys) -> None:
 
 @pytest.mark.parametrize(("lost_db", "as_good"), [(0.4, True), (0.6, False)])
 def test_a_threshold_that_costs_half_a_decibel_is_another(lost_db: float, as_good: bool) -> None:
-    """Wide of all values, the noise grows with the square of the threshold."""
+    """Beyond all values, the noise grows with the square of the threshold."""
     values = np.random.default_rng(0).normal(size=200_000)
     other = 5.0 * 10 ** (lost_db / 20)
     assert rounded_sqnr_db(values, 5.0) - rounded_sqnr_db(values, other) == pytest.approx(

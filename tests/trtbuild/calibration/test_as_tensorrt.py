@@ -52,7 +52,7 @@ def test_a_public_calibration_of_tensorrt_is_replayed(shared, tmp_path) -> None:
 
 
 def test_tensors_that_need_no_weights_to_the_bit(shared, tmp_path) -> None:
-    """Each as a constant of one network, as in the networks whose published caches hold it."""
+    """Each is a constant in one network, as in the networks of the published caches."""
     golden = json.loads((shared / "data" / "golden-entropy" / "expected.json").read_text())
     cases = [(case["name"], case["scale_hex"]) for case in golden["weight_free"]]
     known, arrays, lines = weight_free_values(), {}, []
@@ -106,14 +106,14 @@ def test_zeros_infinity_and_a_chain_of_pools(special, tmp_path, capsys) -> None:
     found = scales(cache)
     assert code == 0
     assert (found["zero"], found["mask"]) == ("0", "7f800000")
-    # a pool has its input's scale, however many pools follow each other
+    # a pool has its input's scale, also in a chain of pools
     assert found["y"] == found["first"] == found["double"]
     ranges = json.loads((tmp_path / "ranges.json").read_text())["tensors"]
     assert ranges["y"]["note"] == "takes the range of 'double'"
     assert ranges["zero"]["note"].startswith("zero in all 160 values")
     assert "infinite" in ranges["mask"]["note"]
     assert (ranges["zero"]["amax"], ranges["mask"]["amax"]) == (0, None)
-    # what is printed is JSON, whose numbers hold no infinity
+    # the output is JSON, which has no infinite numbers
     assert json.loads(out, parse_constant=pytest.fail)["amax"]["mask"] == "inf"
     again = CalibrationCache.from_bytes(cache.read_bytes())
     assert again.to_bytes() == cache.read_bytes()

@@ -1,4 +1,4 @@
-"""``trtbuild calibrate`` as a user meets it: methods, tables, early stop, plots, what is missing."""
+"""``trtbuild calibrate`` as users call it: methods, tables, early stop, plots, missing packages."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RELU = (
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
-    """A ReLU and Gaussian rows: an input of both signs, an output half of which is zero."""
+    """A ReLU on Gaussian rows: the input has both signs, half of the output is zero."""
     folder = tmp_path_factory.mktemp("tiny")
     rows = np.random.default_rng(4).standard_normal((200, 64)).astype(np.float32)
     np.savez(folder / "x.npz", x=rows)
@@ -50,7 +50,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
     return network, "--data", folder / "x.npz", "--all-tensors"
 
 
-# These two go through thousands of bins one by one.
+# These two process thousands of bins one by one.
 SLOW = {"mxnet", "two-sided-4001"}
 NAMES = [
     pytest.param(name, marks=pytest.mark.nightly if name in SLOW else ())
@@ -68,7 +68,7 @@ def test_every_method_can_be_chosen(method, tiny, tmp_path) -> None:
     for name, histogram in (found.histograms or {}).items():
         amax = found.ranges[name].amax
         assert amax == choose(histogram, method).amax
-        # of 2048 bins at least 128 are kept; no rule goes beyond its range by more than a bin, and
+        # at least 128 of 2048 bins are kept; no rule exceeds its range by more than a bin, and
         # only PaddleSlim's is that from minimum to maximum
         lowest = min(0, histogram.minimum) if method == "paddleslim" else 0
         assert 1 / 16 < amax / histogram.observed_amax <= 1.01 - lowest / histogram.observed_amax

@@ -1,4 +1,4 @@
-"""Histograms of single samples add up to those of a run of them all."""
+"""Histograms of single samples add up to those of one run over all samples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TENSORS = ("a", "b")
 
 
 def sample(seed: int) -> dict[str, np.ndarray]:
-    """Two tensors of other sizes and magnitudes in each sample, zeros among them, or nothing at all."""
+    """Two tensors, with a different size and magnitude in each sample, some zeros, or empty."""
     rng = np.random.default_rng(seed)
     scale = 10.0 ** rng.integers(-3, 4)
     values = rng.standard_normal(int(rng.integers(0, 3000))) * scale

@@ -30,7 +30,7 @@ NETWORK = """<ir_version: 8, opset_import: ["" : 17]> n (float[N, 3, 32, 32] x) 
 
 
 def images(count: int) -> CallableSource:
-    """Images that are made when they are read, and held by nobody."""
+    """Images made when they are read, and not kept."""
 
     def made() -> Iterator[dict[str, np.ndarray]]:
         rng = np.random.default_rng(8)
@@ -60,7 +60,7 @@ def as_tensorrt(path: Path, source: CallableSource) -> None:
 
 @pytest.mark.parametrize("function", [collected, as_tensorrt])
 def test_thousands_of_images_fit_where_a_few_do(function, network) -> None:
-    function(network, images(2))  # compiled code is loaded
+    function(network, images(2))  # loads compiled code
     tracemalloc.start()
     try:
         function(network, images(MANY))

@@ -1,4 +1,4 @@
-"""What is counted: against NumPy on what ONNX Runtime gives; and that memory does not grow."""
+"""Counting: compared with NumPy on ONNX Runtime's outputs; memory does not grow."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_shapes_may_change_from_sample_to_sample(threads):
 
 
 class Notes(Observer):
-    """Takes down of which samples it was handed which values."""
+    """Records the samples and values that it was given."""
 
     tensors = ("x", "r")
 
@@ -192,7 +192,7 @@ def test_inputs_may_be_text_and_be_all_that_is_observed(tensors):
 
 @pytest.mark.parametrize(("threads", "most_read"), [(1, 60), (3, 100_000)])
 def test_a_sample_that_fails_ends_it(threads, most_read):
-    # so small samples are put off by the thousand, and as many are read ahead for each thread
+    # such small samples are postponed by the thousand, and each thread reads as many ahead
     model = ir.from_proto(onnx.parser.parse_model(PICKED))
     read = []
 
@@ -273,13 +273,13 @@ def test_memory_does_not_grow_with_the_number_of_samples():
             yield Sample(str(index), bytes([index % 256]), lambda feed=feed: {"x": feed})
 
     collect(observed_network(model, ("x", "r", "s")), made(), threads=1)
-    # Watched are 53,000 values a sample: kept, the last 300 samples would take 64 MB. What is allowed
-    # is a buffer of 16 MiB that may not have been filled before.
+    # 53,000 values of each sample are observed: if kept, the last 300 samples would take 64 MB. The limit
+    # allows a buffer of 16 MiB that may fill up late.
     assert max(sizes[300:]) - max(sizes[:300]) < 20e6
 
 
 class Sleepy:
-    """A session of a network that takes long for a sample."""
+    """A session of a slow network."""
 
     def __init__(self, session):
         self.session = session
@@ -299,7 +299,7 @@ class Sleepy:
 
 
 class Counts(Observer):
-    """Takes down how many samples had been read and not been shown, whenever it is shown some."""
+    """Records at each update how many samples were read but not yet given to it."""
 
     tensors = ("r",)
 

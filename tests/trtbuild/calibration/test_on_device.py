@@ -1,4 +1,4 @@
-"""Calibration that counts where the session left its activations: on a CPU, to the bit what threads count."""
+"""Calibration that counts on the session's device: on a CPU, the same to the bit as counting in threads."""
 
 from __future__ import annotations
 

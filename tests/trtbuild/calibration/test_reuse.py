@@ -1,4 +1,4 @@
-"""A calibration used again: refused for another graph, looked after when something changed."""
+"""Reusing a calibration: refused for another graph, checked on samples when something changed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_other_samples_of_the_same_kind_are_no_reason_to_warn(made, tmp_path, ca
 
 
 def test_changed_weights_are_spot_checked_and_the_drift_is_told(made, tmp_path, capsys) -> None:
-    """The first convolution twice as strong: its activations are twice what they were."""
+    """The first convolution's weights are doubled, so its activations double."""
     ranges, data = made
     model = onnx.load(DIGITS / "digits.onnx")
     first = model.graph.node[0]
@@ -75,7 +75,7 @@ def test_changed_weights_are_spot_checked_and_the_drift_is_told(made, tmp_path, 
     assert 1 <= details["num_samples"] <= 64
     name, ratio = next(iter(details["ratios"].items()))
     assert f"the largest magnitude of '{name}' is {ratio:.2f} times what it was" in said
-    # the input is what it was; behind the doubled layer magnitudes have grown
+    # the input has not changed; magnitudes have grown after the doubled layer
     assert details["ratios"]["image"] == pytest.approx(1, abs=0.05)
     assert max(details["ratios"].values()) > 1.3
 
@@ -91,7 +91,7 @@ def test_changed_preprocessing_is_told_too(made, tmp_path, capsys) -> None:
 
 
 def test_no_limit_ships_ranges_that_grown_data_exceed(made, tmp_path, capsys) -> None:
-    """One image in four is three times as bright as any that calibrated."""
+    """One image in four is three times as bright as any image of the calibration."""
     ranges, data = made
     with np.load(data[1]) as arrays:
         kept = dict(arrays)

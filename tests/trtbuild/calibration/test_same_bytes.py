@@ -1,4 +1,4 @@
-"""One calibration, however the data was ordered, cut, spread over processes, or done again: byte for byte."""
+"""A calibration has the same bytes for any order, shards, processes, or repetition."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def one_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[Any, ...], bytes]:
-    """Arguments that name network and data, and the file of a plain run."""
+    """Arguments for network and data, and the file of a plain run."""
     folder = tmp_path_factory.mktemp("one_run")
     given = digits(folder)
     assert calibrate(*given, "-q", "-o", folder / "whole") == 0
@@ -161,7 +161,7 @@ def test_a_ray_cluster_of_two_workers_gives_the_same(one_run, tmp_path) -> None:
     assert (tmp_path / "f").read_bytes() == whole
 
 
-# The first process of a pool that reads a sample dies without a word, as for want of memory.
+# The first process of a pool that reads a sample is killed, as if memory ran out.
 DEADLY = """
 import multiprocessing, os, pathlib, signal
 import numpy as np

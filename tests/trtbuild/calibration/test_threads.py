@@ -1,4 +1,4 @@
-"""Work in threads: everything is done, put off or not, and errors come out."""
+"""Work in threads: all items are done, postponed or not, and errors are raised."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_every_item_is_worked_on_once(num_threads, num_items):
     given = list(run_in_threads(workers, range(1, num_items + 1)))
     assert given == list(range(1, num_items + 1))
     assert sum(worker.total for worker in workers) == sum(given)
-    # each by one thread, with what was put off
+    # each by one thread, with its postponed items
     assert all(len(worker.threads) == 1 for worker in workers)
 
 
@@ -91,7 +91,7 @@ class Fast(Adder):
 
 
 class Slow(Adder):
-    """Works on its first item until all others are done."""
+    """Keeps working on its first item until all others are done."""
 
     def __init__(self, until):
         super().__init__()

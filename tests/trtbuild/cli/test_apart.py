@@ -1,4 +1,4 @@
-"""What ends the process of a command by a signal is said by the one that waits for it."""
+"""When a signal ends a command's process, the waiting process reports the reason."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def data():
         pathlib.Path("cleaned").touch()
 """
 
-# A program that works apart, without a command.
+# A program that works in a second process, without a command.
 ALONE = """
 import os, sys
 sys.argv = ["trtbuild", "calibrate"]
@@ -65,7 +65,7 @@ go_on_apart()
 
 
 def heed_signals():
-    """A shell's job in the background has Ctrl-C and Ctrl-\\ ignored, that of nohup SIGHUP."""
+    """Restore signals: background jobs of a shell ignore Ctrl-C and Ctrl-\\, jobs of nohup SIGHUP."""
     for one in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(one, signal.SIG_DFL)
 
@@ -94,7 +94,7 @@ def complaint(process):
 def test_a_division_that_the_processor_refuses_is_named_with_the_sample(tmp_path):
     onnx.save(onnx.parser.parse_model(DIVIDES), tmp_path / "n.onnx")
     many = np.arange(10, dtype=np.int32)[:, None]
-    many[5] = np.iinfo(np.int32).min  # of which the opposite is no int32
+    many[5] = np.iinfo(np.int32).min  # its negative is no int32
     np.savez(tmp_path / "d.npz", x=np.ones((10, 4), np.float32), many=many)
     process = start(tmp_path, "calibrate", "n.onnx", "--data", "d.npz", "-o", "r.json")
     said = complaint(process)
@@ -116,7 +116,7 @@ def test_the_end_by_a_signal_is_a_sentence_and_a_code(tmp_path, name, code):
 
 @pytest.fixture
 def waiting(tmp_path):
-    """A command that waits for its data, and the number of the process in which it does."""
+    """A command that waits for its data, and the process ID of the waiting work."""
     model, _ = NETWORKS["opset_13"].save(tmp_path)
     (tmp_path / "waiting.py").write_text(WAITING)
     given = ("calibrate", model, "--data", "waiting.py:data", "-o", "r.json")
@@ -137,7 +137,7 @@ def test_an_interrupt_of_both_comes_once_and_lets_it_clean_up(waiting, tmp_path)
 def test_who_is_asked_to_end_and_dies_of_it_was_asked(waiting):
     """A native library may not survive a Ctrl-C while it is loaded."""
     process, at_work = waiting
-    os.kill(at_work, signal.SIGSTOP)  # or it ends well
+    os.kill(at_work, signal.SIGSTOP)  # so that it cannot end cleanly
     process.terminate()
     os.kill(at_work, signal.SIGSEGV)
     os.kill(at_work, signal.SIGCONT)
@@ -182,9 +182,9 @@ def alone(after, before="", **settings):
     "before",
     [
         "",
-        # of Python 3.12 on: how coverage and debuggers watch there
+        # from Python 3.12 on, coverage and debuggers use it
         "from types import SimpleNamespace as N; sys.monitoring = N(get_tool=lambda n: n == 1 or None)",
-        # which `threading` does not count, as it does not those of CUDA
+        # `threading` does not count such threads, nor those of CUDA
         "import _thread, time; _thread.start_new_thread(time.sleep, (60,))",
         "import cProfile; cProfile.Profile().enable()",
     ],
@@ -196,7 +196,7 @@ def test_what_does_not_survive_a_fork_keeps_it_in_one_process(before):
 
 
 def test_it_ends_where_the_end_of_processes_is_ignored():
-    """As a server does that starts many and asks after none; it is inherited."""
+    """A server that never waits for its children ignores SIGCHLD, and they inherit this."""
     process = alone("sys.exit(7)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
     assert process.wait(60) == 7
 
@@ -215,7 +215,7 @@ def test_a_signal_that_is_ignored_does_not_hide_what_it_died_of():
 
 
 def test_a_terminal_that_goes_takes_the_work_along():
-    """It tells the first process of the session alone, as where `ssh` started it."""
+    """A closing terminal signals only the first process of the session, as under `ssh`."""
     import pty
 
     leader, terminal = pty.fork()

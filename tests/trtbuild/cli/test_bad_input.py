@@ -1,4 +1,4 @@
-"""What bad input gets: one sentence, exit code 2, no traceback, no file."""
+"""Bad input ends in one sentence, exit code 2, no traceback, no file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Bench:
         self.out = folder / "out"
 
     def give_model(self, content):
-        """Bytes, or a network."""
+        """Write bytes or a network as the model."""
         self.model.write_bytes(
             content if isinstance(content, bytes) else content.SerializeToString()
         )
@@ -38,7 +38,7 @@ class Bench:
         )
 
     def refuses(self, *options, data=True):
-        """The sentence; nothing may be left in the output folder."""
+        """Return the error message; nothing may be left in the output folder."""
         sentence = self.run(*options, data=data).sentence
         assert not self.out.is_dir() or not list(self.out.iterdir())
         return sentence
@@ -86,7 +86,7 @@ def test_truncated_model(bench, share):
 def test_corrupted_model_never_ends_in_a_traceback(bench, seed):
     random = np.random.default_rng(seed)
     content = bytearray(CNN.proto.SerializeToString())
-    for place in random.integers(0, 300, 12):  # the graph; behind it are weights
+    for place in random.integers(0, 300, 12):  # the graph; weights follow it
         content[place] = random.integers(0, 256)
     bench.give_model(bytes(content))
     done = bench.run()
@@ -307,7 +307,7 @@ def test_tensor_that_is_always_zero(bench):
     bench.give_model(proto)
     sentence = bench.refuses("--strict")
     assert "'dead' was zero" in sentence
-    # and the remedy that the sentence names is one
+    # and the remedy named in the message works
     assert "--float 'Conv_y'" in sentence
     assert bench.run("--strict", "--float", "Conv_y").code == 0
     done = bench.run()
@@ -325,12 +325,12 @@ def test_data_that_are_zero_throughout(bench):
     assert done.code == 2
     assert (
         "'x' was zero in every sample" in done.err
-    )  # behind the warning that the input hardly varies
+    )  # after the warning that the input hardly varies
     assert not list(bench.out.iterdir())
 
 
 def test_data_too_small_for_a_scale(bench):
-    """An FP32 scale below the normal numbers is zero on a GPU, and something would be divided by it."""
+    """A subnormal FP32 scale is zero on a GPU, which would divide by it."""
     bench.give_data(x=images() * np.float32(1e-40))
     done = bench.run()
     assert "'x' reached" in done.err

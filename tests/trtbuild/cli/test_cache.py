@@ -1,4 +1,4 @@
-"""``trtbuild cache``: what is printed, written, and with which exit code."""
+"""``trtbuild cache``: output, files and exit codes."""
 
 from __future__ import annotations
 

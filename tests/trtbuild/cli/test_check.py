@@ -1,4 +1,4 @@
-"""``trtbuild check``: what NVIDIA's own parser says, that of TensorRT for RTX, which needs no GPU."""
+"""``trtbuild check``: the answers of NVIDIA's own parser, of TensorRT for RTX, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def good(folder: Path) -> Path:
 
 
 def bad(folder: Path) -> Path:
-    """Two operators that the parser does not know, and two that it does not take, one behind the other."""
+    """A chain of two operators that the parser does not know, and two that it refuses."""
     text = """<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>
         g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y, float[1, 4, 8, 8] z) {
             z = com.microsoft.QuickGelu(x)
@@ -63,7 +63,7 @@ def bad(folder: Path) -> Path:
 
 @pytest.fixture
 def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT for RTX, whose parser runs in a process of its own as it does outside of tests."""
+    """TensorRT for RTX, with its parser in a process of its own, as outside of tests."""
     pytest.importorskip("tensorrt_rtx_bindings", reason="needs TensorRT for RTX, the extra 'rtx'")
     monkeypatch.setattr("trtbuild.jobs.check.find_refusals_apart", find_refusals_apart)
     monkeypatch.setattr("trtbuild.jobs.check.parser_ahead", parser_ahead)
@@ -153,7 +153,7 @@ def test_without_a_parser_the_exit_code_says_so(tmp_path: Path, capsys, monkeypa
     assert run(["check", str(good(tmp_path))]) == 3
     assert "pip install 'trtbuild[rtx]'" in capsys.readouterr().err
     with form_check(good(tmp_path)) as check:
-        check(good(tmp_path))  # nothing can be said
+        check(good(tmp_path))  # without a parser, no answer
 
 
 @pytest.mark.usefixtures("rtx")
@@ -189,7 +189,11 @@ print([name for name in sys.modules if name.startswith("tensorrt_rtx")])
 def test_what_cannot_be_checked_is_an_error(tmp_path: Path, capsys) -> None:
     assert run(["check", str(tmp_path / "absent.onnx"), "--backend", "tensorrt-rtx"]) == 2
     assert "does not exist" in capsys.readouterr().err
-    for content in (b"", b"\0garbage", b"a text, and no network"):  # the parser takes the first two
+    for content in (
+        b"",
+        b"\0garbage",
+        b"a text, and no network",
+    ):  # the parser accepts the first two
         (tmp_path / "no.onnx").write_bytes(content)
         assert run(["check", str(tmp_path / "no.onnx"), "--backend", "tensorrt-rtx"]) == 2
         assert "is not an ONNX file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""``trtbuild demo``: it shows what it says, out of what comes with the package."""
+"""``trtbuild demo``: it shows what it claims, with files of the package only."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ def test_list_shows_every_node_with_its_reason(files, capsys):
 
 
 def heed_signals():
-    """A shell's job in the background has Ctrl-C ignored, one under nohup SIGHUP; so have its children."""
+    """Restore signals: background jobs ignore Ctrl-C, jobs of nohup SIGHUP, and children inherit that."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -184,7 +184,7 @@ def test_as_a_program(files):
     assert complained.splitlines() == ["trtbuild: the data 'absent.npz' does not exist."]
 
 
-# Slow once the output folder is there, which is made right before calibration.
+# Slow as soon as the output folder exists, which is made right before calibration.
 READER = """
 import pathlib, time
 import numpy as np
@@ -235,7 +235,7 @@ def data():
 
 @pytest.fixture
 def no_signal_ignored():
-    """Signals as a terminal's programs get them: nohup and a shell's background ignore some."""
+    """Default signals, as in a terminal: nohup and background jobs ignore some."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -273,7 +273,7 @@ def test_nobody_reads_the_output(arguments):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_nothing_can_be_complained(files, tmp_path):
-    """No work is lost for a line of progress or a warning; and a mistake is still one."""
+    """Progress and warnings that cannot be written lose no work; a mistake keeps its exit code."""
     model, data, _ = files
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     with Path("/dev/full").open("w") as full:
@@ -313,7 +313,7 @@ def test_version_and_help(capsys):
 
 @pytest.fixture
 def heavy_tailed(tmp_path):
-    """A network and data that are nearly always small, and now and then a thousand times larger."""
+    """A network, and data with mostly small values and a few a thousand times larger."""
     rng = np.random.default_rng(3)
     shape = (64, 3, 8, 8)
     large = rng.random(shape) < 0.003
@@ -340,7 +340,7 @@ def test_a_collapse_without_a_limit_is_not_called_passed(heavy_tailed, capsys):
     again = trtbuild(capsys, *arguments, *better["option"].split())
     found = json.loads((out / f"{model.stem}.manifest.json").read_text())
     figures = [o["sqnr_db"]["value"] for o in found["verification"]["tensorrt_form"]["outputs"]]
-    # the rule's figure comes from a few of the images that are compared here
+    # the rule's figure was measured on a part of the images compared here
     assert again.code == 0
     assert min(figures) > better["own_db"] + 1
     judged = trtbuild(capsys, *arguments, "--min-sqnr", "1", "--no-tune")

@@ -1,4 +1,4 @@
-"""``trtbuild export-triton``: what Triton reads is checked against its own schema, and its own rules."""
+"""``trtbuild export-triton``: the configuration is checked against Triton's own schema and rules."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from trtbuild.json_codec import dumps
 
 @pytest.fixture(scope="module")
 def schema() -> Any:
-    """Triton's generated ``model_config_pb2``; its package alone would ask for grpc."""
+    """Triton's generated ``model_config_pb2``, without its package, which would import grpc."""
     found = importlib.util.find_spec("tritonclient")
     if found is None or not found.submodule_search_locations:
         pytest.skip("needs tritonclient, which has Triton's model_config.proto")
@@ -51,7 +51,7 @@ def _plan(
     options: dict[str, Any] | None = None,
     values: dict[str, Any] | None = None,
 ) -> Path:
-    """A plan that nobody opens, and the manifest of its build."""
+    """A fake plan, and the manifest of its build."""
     plan = Path(name)
     plan.write_bytes(b"a plan")
     kinds = ("min", "opt", "max")
@@ -107,7 +107,7 @@ def test_a_plan_with_an_open_batch(schema: Any, capsys: pytest.CaptureFixture[st
     scores, one = config.output
     assert list(scores.dims) == [3]
     assert not scores.HasField("reshape")
-    # one number a sample: Triton wants an axis, and the engine has none
+    # one number per sample: Triton requires an axis, and the engine has none
     assert list(one.dims) == [1]
     assert one.HasField("reshape")
     assert list(one.reshape.shape) == []
@@ -250,7 +250,7 @@ def test_an_engine_that_is_not_to_be_shipped(capsys: pytest.CaptureFixture[str])
 
 def test_another_model_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
     _export(capsys, _plan({"x": [2]}, {"y": [1]}))
-    _export(capsys, "net.plan")  # the same again changes nothing
+    _export(capsys, "net.plan")  # exporting the same again changes nothing
     Path("net.plan").write_bytes(b"newer")
     record = Path("net.manifest.json")
     record.write_text(

@@ -1,4 +1,4 @@
-"""A fleet is built with one calibration; each target ends in its own way, and none stops the others."""
+"""A fleet is built with one calibration; each target has its own result, and a failure stops no other."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
 
 
 def dies() -> None:
-    """Work that ends its process."""
+    """Work that kills its process."""
     os._exit(1)
 
 
@@ -120,7 +120,7 @@ def test_targets_are_built_on_ray_at_the_same_time(folder, capsys, monkeypatch) 
 
 def test_an_address_where_no_cluster_answers_is_said_before_the_calibration(folder, capsys) -> None:
     pytest.importorskip("ray.util", reason="needs Ray")
-    with socket.socket() as free:  # a port that is taken, and not listened at
+    with socket.socket() as free:  # a port in use on which nothing listens
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
         done = fleet(capsys, folder, BUILD + TARGETS, "--ray", address)

@@ -1,4 +1,4 @@
-"""Networks with plugins: cut in front of them, and whole again where TensorRT reads."""
+"""Networks with plugins are cut in front of them, and joined again for TensorRT."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def test_options_complete(monkeypatch) -> None:
         },
     )
     assert done.stdout.split() == ["plain,--min-sqnr"]
-    assert (done.returncode, done.stderr) == (0, "")  # which would stand in the user's line
+    assert (done.returncode, done.stderr) == (0, "")  # any output would appear in the user's line
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Paths are looked at before any work: no input is written over, and no work is lost for an output."""
+"""Paths are checked before any work: no input is overwritten, and no bad output path costs work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ backend = "onnxruntime"
 
 
 class Bench:
-    """A network, data with labels, a calibration, and a source that counts what is read of it."""
+    """A network, data with labels, a calibration, and a source that counts its reads."""
 
     kept: ClassVar[dict[str, bytes]] = {}
 
@@ -44,7 +44,7 @@ class Bench:
             (folder / name).write_bytes(content)
 
     def calibrated(self):
-        """The files of one calibration, which is the same for each test."""
+        """The files of one calibration, shared by all tests."""
         if not self.kept:
             self.run("calibrate", "m.onnx", "--data", "d.npz", "-o", "c.json", "--cache", "c.cache")
             self.kept |= {name: (self.folder / name).read_bytes() for name in ("c.json", "c.cache")}
@@ -151,7 +151,7 @@ def test_weights_beside_a_network_are_not_written_over(bench):
     ):
         assert "would be written over" in bench.run(*arguments).sentence
     assert (bench.folder / "w.bin").read_bytes() == whole
-    # where those of a large network would go
+    # the file that a large network's weights would take
     model = onnx.load("m.onnx")
     onnx.save(model, "apart.onnx", save_as_external_data=True, location="v.data", size_threshold=0)
     sentence = bench.run("optimize", "apart.onnx", "v").sentence
@@ -214,7 +214,9 @@ def test_an_output_that_cannot_be_written_is_said_before_a_sample_is_read(bench,
 
 
 def test_a_report_that_cannot_be_written_does_not_hide_a_finished_engine(bench, monkeypatch):
-    monkeypatch.setattr("trtbuild.jobs.paths._check_writable", lambda *_: None)  # it vanished since
+    monkeypatch.setattr(
+        "trtbuild.jobs.paths._check_writable", lambda *_: None
+    )  # it vanishes after the check
     done = trtbuild(bench.capsys, *ENGINE, "--report", "missing/r.html", "--json")
     assert done.code == 2
     assert "missing/r.html" in done.err

@@ -1,4 +1,4 @@
-"""Progress in a log: stages as lines on standard error, a word in long silence, nothing with ``--quiet``."""
+"""Progress in a log: a line per stage on standard error, more in long stages, nothing with ``--quiet``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trtbuild.progress import step_of
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that pass when the test says so."""
+    """A clock that the test advances."""
 
     class Clock:
         now = 0.0

@@ -1,4 +1,4 @@
-"""Recipes: options and fields hold together, files, ``init``, ``--dry-run``, ``rebuild``, fast help."""
+"""Recipes: options match fields, files, ``init``, ``--dry-run``, ``rebuild``, fast help."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_init_writes_a_recipe_that_holds_as_it_is_and_with_every_line(
         if re.match(r"# (?!file)[a-z_0-9]+ = ", line):
             path.write_text("\n".join([*lines[:number], line[2:], *lines[number + 1 :]]))
             values = read_table(EngineRecipe, read_toml(path, "recipe"), str(path))
-            if not line.startswith("# lock"):  # which goes with a timing cache alone
+            if not line.startswith("# lock"):  # valid only with a timing cache
                 make(EngineRecipe, values)
     path.write_text(text)
     done = trtbuild(capsys, "engine", "--recipe", path, "--data", data, "--dry-run", "-o", files[2])
@@ -325,7 +325,7 @@ def test_a_dry_run_refuses_a_limit_on_top1_where_files_bring_no_labels(
     assert "--labels" in trtbuild(capsys, "engine", model, "--data", data, *asked).sentence
     (model.parent / "own.py").write_text("def samples():\n    yield from ()\n")
     monkeypatch.chdir(model.parent)
-    # code may give each sample its class
+    # Python code may give each sample its class
     own = trtbuild(capsys, "engine", model, "--data", "own.py:samples", *asked)
     assert own.code == 0
 

@@ -1,4 +1,4 @@
-"""``verify`` and ``bench`` as a user meets them: exit codes, JSON, one sentence for bad input."""
+"""``verify`` and ``bench`` as users call them: exit codes, JSON, one sentence for bad input."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_sensitivity_lists_every_group(capsys, folder) -> None:
 @pytest.mark.parametrize(
     ("more", "has_classes"),
     [
-        ((), False),  # of a network that measures six things, too
+        ((), False),  # also for a network that measures six quantities
         (("--task", "classify"), True),
         (("--scores", "logits"), True),
         (("--labels", "right.npz"), True),
@@ -232,7 +232,7 @@ def test_what_bench_cannot_tell_has_not_passed(capsys, folder, monkeypatch, word
     from trtbuild.latency.measure import MONOTONIC, Samples
     from trtbuild.latency.regress import taken_together
 
-    # in every other turn of three runs the machine is busy with something else
+    # in every other turn of three runs, the machine is slow
     base, engine = (
         Samples(name, 1, MONOTONIC, 3, tuple((ms, busy)[i // 3 % 2] + i % 3 for i in range(45)))
         for name, ms, busy in (("base", 7.0, 7.0), ("engine", 3.0, 10.5))
@@ -265,7 +265,7 @@ def test_bench_holds_limits_on_speed(capsys, folder, tmp_path, limit, code) -> N
     assert (held["passed"], held["settled"]) == (code == 0, True)
     assert f'failures="{code}"' in tests
     word = answer["ruling"]["word"]
-    # the file against itself may be too noisy to tell
+    # a file compared with itself may be too noisy to decide
     assert word == "TOO SLOW" if code else word in ("FAST ENOUGH", "CANNOT TELL")
     assert f'name="verdict" value="{word}"' in tests
     assert printed[-1].startswith(f"{word}: ")

@@ -111,7 +111,7 @@ def test_an_axis_that_was_said_holds_of_the_module_too(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     axes = ["--batch-axis", "state:1", "--batch-axis", "sum:1"]
-    # the file says nothing of its axes, as of another tool
+    # like files of other tools, the file does not describe its axes
     import stateful_module
 
     linear = stateful_module.Stateful().net

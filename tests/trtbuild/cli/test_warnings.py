@@ -1,4 +1,4 @@
-"""What other packages and code of users warn of: a line each, said once, escaped, with ``--quiet`` too."""
+"""Warnings of other packages and of users' code: one escaped line each, once, also with ``--quiet``."""
 
 from __future__ import annotations
 

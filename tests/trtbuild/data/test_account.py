@@ -1,4 +1,4 @@
-"""What is said of the data after reading: used, passed over, ranges, and inputs that look wrong."""
+"""The report on the data after reading: used and skipped items, ranges, and inputs that look wrong."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_images_of_several_sizes_and_random_data(caplog):
     plan = open_data(recipe, [sizes])
     account = account_for(recipe, verify=plan.verification, calibrate=None)
     assert set(account.used) == {"verify"}
-    ids = TensorSpec("ids", np.dtype(np.int64), ("N", 8))  # random data are zeros for it, each time
+    ids = TensorSpec("ids", np.dtype(np.int64), ("N", 8))  # its random data are always zeros
     account_for(recipe, calibrate=calibration_source(recipe, [ids]))
     assert not caplog.records
 
@@ -160,7 +160,7 @@ def test_one_array_that_is_filled_anew_is_noticed(caplog):
 
 @pytest.mark.parametrize(("distinct", "told"), [(10, 1), (11, 0)])
 def test_samples_of_which_half_are_repeated_are_noticed(distinct, told):
-    """Fewer repetitions are a few doubles, which data sets have."""
+    """Fewer repetitions are normal: data sets have a few duplicates."""
     items = [{"x": PIXELS[:1, :, :, :].transpose(0, 3, 1, 2) * np.float32(1 + number % distinct)}
              for number in range(20)]  # fmt: skip
     recipe = DataRecipe(items)
@@ -184,7 +184,7 @@ def test_images_behind_the_first_of_a_file_are_told(tmp_path, caplog):
 
 
 def test_pixels_of_unlike_depth_are_told(tmp_path):
-    """One image of 16 bits among others of 8 holds values 257 times theirs, wherever it comes."""
+    """One image of 16 bits among images of 8 bits has values 257 times theirs, at any position."""
     for number in range(10):
         Image.fromarray(PIXELS[0]).save(tmp_path / f"{number}.png")
     spec = TensorSpec("x", np.dtype(np.float32), ("N", 3, 8, 8))

@@ -1,4 +1,4 @@
-"""Which axis runs over the samples: said, told by the dim's name, or the first; and complete feeds."""
+"""The axis of the samples: named by the user, found by the dim's name, or the first; and complete feeds."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_names_of_dims_tell_the_axis():
     assert [spec.batch_axis for spec in found.outputs] == [1, 0]
     alone = with_batch_axes([TensorSpec("x", FLOAT, ("time", "batch", 4))]).inputs
     assert alone[0].batch_axis == 1
-    # a name in front of one input is the batch's for the others
+    # the name of one input's first dim is the batch's name for all others
     pair = [TensorSpec("x", FLOAT, ("n", 3)), TensorSpec("h", FLOAT, (2, "n", 4))]
     assert [spec.batch_axis for spec in with_batch_axes(pair).inputs] == [0, 1]
     said = with_batch_axes(pair, [TensorSpec("y", FLOAT, (2, 3))], {"h": 2, "x": "none", "y": 1})
@@ -87,7 +87,7 @@ def test_scalars_that_differ_part_batches():
 
 
 def test_complete_feeds_stay_as_they_are():
-    static = specs(1)  # the batch of the state is not known, and nothing is guessed
+    static = specs(1)  # the state's batch axis is unknown, and is not guessed
     items = [arrays(1) for _ in range(3)]
     samples = list(CallableSource("given", items, static))
     assert len(samples) == 3

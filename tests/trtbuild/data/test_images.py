@@ -1,4 +1,4 @@
-"""Images: values as the file holds them, what is passed over and why, and what is refused."""
+"""Images: values as in the file, skipped files with reasons, and refusals."""
 
 from __future__ import annotations
 
@@ -346,7 +346,7 @@ def test_deep_ppm_keeps_its_values_or_is_refused(tmp_path):
 
 
 def test_sixteen_bits_for_three_colours(tmp_path):
-    """A BMP file of 5, 6 and 5 bits is one of 8 bits: 31 and 63 are 255."""
+    """A BMP file of 5, 6 and 5 bits is read as 8 bits: 31 and 63 become 255."""
     place = tmp_path / "set"
     place.mkdir()
     row = np.array([0xF800, 0x07E0, 0x001F, 0xFFFF], "<u2").tobytes()

@@ -1,4 +1,4 @@
-"""Labels: matched by name or by position, and refused wherever there is more than one reading."""
+"""Labels: matched by name or by position, and refused if ambiguous."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GREY = np.arange(20, dtype=np.uint8).reshape(4, 5)
 
 
 def images(folder, names):
-    """One image of its own under each name."""
+    """A different image under each name."""
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

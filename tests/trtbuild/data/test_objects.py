@@ -1,4 +1,4 @@
-"""Data from Python objects: lists, loaders, data sets of single samples, functions; and what is refused."""
+"""Data from Python objects: lists, loaders, data sets of single samples, functions; and refusals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ NUMBERS = np.random.default_rng(3).standard_normal((6, 3, 4)).astype(np.float32)
 
 
 class DataSet:
-    """Single samples with labels, as map-style data sets give them."""
+    """Single samples with labels, like map-style data sets."""
 
     def __len__(self) -> int:
         return len(NUMBERS)
@@ -38,7 +38,7 @@ class DataSet:
 
 
 class Reader:
-    """As ONNX Runtime's calibrators read."""
+    """The interface of ONNX Runtime's calibration readers."""
 
     def __init__(self) -> None:
         self.rewind()
@@ -51,7 +51,7 @@ class Reader:
 
 
 class ReadOnce(CalibrationDataReader):
-    """As ONNX Runtime's documentation has it: nothing starts it anew, and it is an iterator, too."""
+    """A reader as in ONNX Runtime's documentation: it cannot start again, and is also an iterator."""
 
     def __init__(self) -> None:
         self._left = iter([{"x": NUMBERS[:4]}, {"x": NUMBERS[4:]}])
@@ -61,7 +61,7 @@ class ReadOnce(CalibrationDataReader):
 
 
 class Columns:
-    """Rows of named columns, lists of numbers: by number, and one after the other."""
+    """Rows of named columns with lists of numbers, read by index and by iteration."""
 
     def __len__(self) -> int:
         return len(NUMBERS)
@@ -191,7 +191,7 @@ def test_a_build_from_an_object_equals_one_from_a_file_and_says_so(tmp_path) -> 
 
 
 class Panic(BaseException):
-    """As libraries written in Rust raise."""
+    """Like the exceptions of libraries written in Rust."""
 
 
 class MuteError(Exception):

@@ -1,4 +1,4 @@
-"""How often the data are gone through: of a callable, each pass runs the user's whole input pipeline."""
+"""The number of passes over the data: with a callable, each pass runs the user's whole input pipeline."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def pipeline(tmp_path, monkeypatch):
 
 
 def passes(folder, *arguments):
-    """How often the data are gone through by a command."""
+    """The number of passes of a command over the data."""
     (folder / "passes").unlink(missing_ok=True)
     sys.modules.pop("pipeline", None)
     code = run([*arguments, "--data", "pipeline:samples", "-q"])
@@ -154,7 +154,7 @@ def test_calibrate_indexes_and_calibrates(pipeline):
 def test_verify_needs_no_index_unless_it_chooses(pipeline):
     assert passes(pipeline, *BUILD, "--no-latency")[0] == 0
     verify = ("verify", "net.onnx", "out/net.int8.onnx")
-    assert passes(pipeline, *verify) == (0, 2)  # the first batch tells the task
+    assert passes(pipeline, *verify) == (0, 2)  # the first batch shows the task
     assert passes(pipeline, *verify, "--num-images", "8") == (0, 2)
 
 

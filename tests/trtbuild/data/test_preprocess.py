@@ -161,7 +161,7 @@ def test_a_fourth_channel_is_resized_like_the_others():
     ("resize", "inner", "top", "left"),
     [
         (26, (17, 26), 4, 0),  # 13 * 26/20 = 16.9
-        ((13, 25), (13, 20), 0, 2),  # an odd border: the larger half lies right
+        ((13, 25), (13, 20), 0, 2),  # an odd border: the larger half is on the right
         ((30, 20), (13, 20), 8, 0),
         ((5, 5), (3, 5), 1, 0),
         ((26, 60), (26, 40), 0, 10),

@@ -1,4 +1,4 @@
-"""Readers: arrays, folders, tars, callables; what a sample is, and when it is refused."""
+"""Readers: arrays, folders, tars, callables; the form of a sample, and refusals."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_scalars(tmp_path):
         (np.array([[1, 2**40]], np.int64), np.int32, False),
         (np.array([[-1, 2]], np.int64), np.uint8, False),
         (np.array([[0.5, 2.5]], np.float64), np.float16, True),
-        (np.array([[1, 2]], np.int64), np.float32, False),  # raw numbers are no prepared input
+        (np.array([[1, 2]], np.int64), np.float32, False),  # raw integers are no prepared input
     ],
 )
 def test_dtypes_change_only_where_no_value_does(tmp_path, given, wanted, fits):
@@ -117,7 +117,7 @@ def test_dtypes_change_only_where_no_value_does(tmp_path, given, wanted, fits):
 
 
 def write_images(folder):
-    """Six PNG files in two folders, and something that is no image."""
+    """Six PNG files in two folders, and a file that is no image."""
     for number, pixels in enumerate(PIXELS):
         path = folder / ("a" if number % 2 else "b") / f"{number}.png"
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -300,7 +300,7 @@ def test_one_label_holds_for_a_batch(module):
 
 
 def test_a_script_by_its_path_also_in_other_processes(module, tmp_path, monkeypatch):
-    script = tmp_path / "scripts" / "json.py"  # the name of a module of Python's own
+    script = tmp_path / "scripts" / "json.py"  # the name of a standard module
     script.parent.mkdir()
     script.write_text(MODULE)
     monkeypatch.chdir("/")
@@ -471,7 +471,7 @@ def test_an_empty_folder_is_not_said_to_hold_images(tmp_path, count):
 
 def test_two_arrays_of_one_name_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of the name
+        warnings.simplefilter("ignore")  # NumPy warns about the name
         for factor in (1, 9):
             stream = io.BytesIO()
             np.save(stream, NUMBERS * factor)

@@ -1,4 +1,4 @@
-"""Two engines side by side: what was changed is found, on its node, and nothing else."""
+"""Two engines side by side: each change is found on its node, and nothing else."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_what_is_kept_in_float_has_moved(network, tmp_path, capsys) -> None:
 
 
 def renamed(model: ir.Model, seed: int) -> dict[str, str]:
-    """Give every node and inner tensor a name that says nothing; return new name -> old."""
+    """Give every node and inner tensor a meaningless name; return new name -> old."""
     numbers = np.random.default_rng(seed).permutation(10_000)
     inner = [v for node in model.graph for v in node.outputs if not v.is_graph_output()]
     for number, value in zip(numbers, inner):
@@ -131,7 +131,7 @@ chain (float[1, 4] x) => (float[1, 4] y) {
 
 
 def chain(path: Path, weights: list[np.ndarray]) -> Path:
-    """MatMul and Relu in turns, numbered as an exporter does."""
+    """MatMul and Relu in turns, numbered as by an exporter."""
     lines, before = [], "x"
     for number in range(len(weights)):
         last = number == len(weights) - 1
@@ -200,7 +200,7 @@ def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
     assert figures["engine: SQNR of 'logits', dB"] == sqnr
     assert {kind for kinds in changes(found).values() for kind in kinds} == {"range"}
     assert "Conv_a2" in page.read_text()
-    for folder in "ab":  # a manifest that has travelled alone
+    for folder in "ab":  # a manifest without the other files
         (tmp_path / folder / "small.int8.onnx").unlink()
     alone = diff(capsys, tmp_path / "a", tmp_path / "b")
     amax = [
@@ -212,11 +212,11 @@ def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
     network = tmp_path / "b" / "small.onnxruntime.onnx"
     shown = trtbuild(capsys, "diff", tmp_path / "a", network, "--all").out
     assert "Conv_a2" in shown
-    assert "bytes, B - A" not in shown  # of A nobody knows them
+    assert "bytes, B - A" not in shown  # A's size is unknown
 
 
 def layers(path: Path, precision: str, tactic: str) -> Path:
-    """What ``trtexec --exportLayerInfo`` writes of two layers."""
+    """Two layers as written by ``trtexec --exportLayerInfo``."""
     entries = [
         {"Name": "Conv_a0 + Relu_a1", "LayerType": "CaskConvolution", "TacticName": tactic,
          "Metadata": "[ONNX Layer: Conv_a0]\x1e[ONNX Layer: Relu_a1]",
@@ -241,7 +241,7 @@ def test_layers_of_two_engines_and_what_they_take(tmp_path, capsys) -> None:
     assert changes(found) == {"Conv_a0": ["ran", "kernel"], "Relu_a1": ["ran", "kernel"]}
     conv, relu, gemm = found["nodes"]
     assert (conv["first_ms"], conv["second_ms"]) == (1.5, 4.0)
-    assert relu["first_ms"] is None  # its layer's time is told once
+    assert relu["first_ms"] is None  # the time of its layer is reported once
     assert gemm["first_ms"] == 0.25
     assert (found["first"]["ms"], found["second"]["ms"]) == (1.75, 4.25)
 

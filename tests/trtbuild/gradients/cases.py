@@ -1,4 +1,4 @@
-"""One operator a case: its text in ONNX's own language, and the shapes of what it reads."""
+"""One case per operator: its ONNX text, and the shapes of its inputs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Case:
 
     Attributes:
         body: nodes that end in y.
-        inputs: float inputs, which gradients are asked of.
+        inputs: float inputs, by which gradients are taken.
         constants: float constants: a shape, filled at random, or the array itself.
-        low, high: of the values of inputs; distances between them are far above the step of a difference.
+        low, high: range of the inputs' values; distances between values are far above the difference step.
         opset: of the ONNX domain.
     """
 
@@ -31,7 +31,7 @@ class Case:
     opset: int = 17
 
     def values(self, seed: int = 0) -> dict[str, np.ndarray]:
-        """Values of the inputs in float64, those of one input pairwise different."""
+        """Values of the inputs in float64, pairwise different within each input."""
         rng = np.random.default_rng(seed)
         found = {}
         for name, shape in self.inputs.items():
@@ -41,7 +41,7 @@ class Case:
         return found
 
     def proto(self, dtype: type[np.floating], *, dynamic: bool = False) -> onnx.ModelProto:
-        """The network, in one element type; `dynamic` gives every dim of the inputs a name."""
+        """The network in one element type; `dynamic` gives every dim of the inputs a name."""
         kind = "float" if dtype is np.float32 else "double"
         rng = np.random.default_rng(1)
         arrays = {

@@ -21,7 +21,7 @@ def windows(draw, operator):
     dilations = each(1, 2)
     if (
         operator == "AveragePool"
-    ):  # a window that no stride leaps over: else ONNX and its runtime disagree
+    ):  # a stride at most as wide as the window: else ONNX and ONNX Runtime disagree
         strides, dilations = [min(s, k) for s, k in zip(strides, kernel)], [1] * count
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations)]
     pads = [draw(st.integers(0, span - 1)) for span in spans * 2]
@@ -96,6 +96,6 @@ def test_average_pool(dynamic, data):
     attributes["count_include_pad"] = data.draw(st.integers(0, 1))
     if "pads" in attributes:
         attributes["ceil_mode"] = data.draw(st.integers(0, 1))
-    if attributes.get("ceil_mode"):  # no window begins in the padding: there, too, they disagree
+    if attributes.get("ceil_mode"):  # no window begins in the padding: they disagree there, too
         attributes["pads"][len(sizes) :] = [0] * len(sizes)
     check_adjoint("AveragePool", attributes, sizes, None, 5, dynamic=dynamic)

@@ -1,4 +1,4 @@
-"""What a backward network gives, leaves out and says of it."""
+"""The gradients of a backward network, those it omits, and the reasons."""
 
 from __future__ import annotations
 

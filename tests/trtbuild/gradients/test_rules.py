@@ -27,14 +27,14 @@ TOLERANCE = 1e-4
 
 
 class Erf(onnx.reference.op_run.OpRun):
-    """The reference's own answers float32."""
+    """The reference's own returns float32."""
 
     def _run(self, x):
         return (np.vectorize(math.erf)(x),)
 
 
 class Gelu(onnx.reference.op_run.OpRun):
-    """The reference's own is made of its Erf."""
+    """The reference's own uses its Erf."""
 
     def _run(self, x, approximate=None):
         if approximate == "tanh":
@@ -43,7 +43,7 @@ class Gelu(onnx.reference.op_run.OpRun):
 
 
 class LRN(onnx.reference.op_run.OpRun):
-    """The reference's own goes over as many channels as there are batches."""
+    """The reference's own loops over as many channels as there are samples."""
 
     def _run(self, x, alpha=None, beta=None, bias=None, size=None):
         channels = range(x.shape[1])
@@ -77,7 +77,7 @@ def gradients(case: Case, values: dict[str, np.ndarray], v: np.ndarray, *, dynam
 
 @functools.cache
 def runs(opset):
-    """Whether the installed ONNX Runtime, which may be the lowest that is declared, knows this opset."""
+    """Whether the installed ONNX Runtime, perhaps the lowest declared version, supports this opset."""
     head = f'<ir_version: 10, opset_import: ["": {opset}]>'
     text = head + " n (float[1] x) => (float[1] y) { y = Identity (x) }"
     content = onnx.parser.parse_model(text).SerializeToString()

@@ -1,4 +1,4 @@
-"""Times of layers are of the faster runs, without those that warm up."""
+"""Times of layers come from the faster runs, without warm-up runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WARM_UP = {"conv": 99.0, "branch": 99.0}
 
 
 class Timed:
-    """A profiler whose runs are known: three on each of two inputs, the first of which warms up."""
+    """A profiler with known runs: three on each of two inputs, the first for warming up."""
 
     def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[Mapping[str, float]]:
         assert (len(feeds), runs) == (2, 3)
@@ -25,11 +25,11 @@ class Timed:
         ]
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 def test_a_layer_takes_the_mean_of_its_faster_three_quarters() -> None:
     found = measure_layers(Timed(), [{}, {}], 4, "a test")
     assert found.runs == 4
-    # Of 1, 2, 3 and 100 ms the first three; a branch of 4 ms ran in two of the four.
+    # The first three of 1, 2, 3 and 100 ms; a branch of 4 ms ran in two of the four.
     assert found.layers == {"conv": 2.0, "branch": 2.0}

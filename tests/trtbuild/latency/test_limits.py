@@ -1,4 +1,4 @@
-"""Limits on speed: they hold, fail, or cannot be told, by the interval and not by the figure."""
+"""Limits on speed: met, missed or undecided, by the interval and not by the figure."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_latency_on_one_side_of_its_limit(limit: float, passed: bool) -> None:
 def test_a_latency_at_its_limit_is_neither_refused_nor_shipped() -> None:
     rng = np.random.default_rng(1)
     found = [latency_finding(taken(rng, 5.0), 5.0) for _ in range(200)]
-    # the interval holds the true median in 99.5 % of the cases, without the noise of the machine
+    # without noise of the machine, the interval holds the true median in 99.5 % of the cases
     assert sum(one.settled for one in found) <= 4
 
 

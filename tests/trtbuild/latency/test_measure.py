@@ -134,7 +134,7 @@ def test_no_time_to_measure(name, wrong):
 
 @pytest.fixture
 def steady_clock(monkeypatch) -> None:
-    """A clock that goes on by a millisecond each time that somebody looks at it."""
+    """A clock that advances by a millisecond with each reading."""
     ticks = itertools.count(step=1_000_000)
     monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks))
 
@@ -178,7 +178,7 @@ def test_a_warm_up_ends_early_where_it_may_and_brings_no_quicker_run(kind, looks
     )
     measure({"a": session}, FEEDS, options, is_enough=(lambda _: True) if looks else None)
     warm_up = next(now) - 1
-    # four runs in the first tenth of it, and seven in the second, which are no quicker; else 200 ms
+    # four runs in its first tenth, and seven in the second, which are no faster; else 200 ms
     assert warm_up == (11 if kind == "host" and looks else 64)
 
 
@@ -197,7 +197,7 @@ def test_all_looks_together_err_no_more_than_one_interval(steady_clock) -> None:
 
 
 def test_an_answer_at_a_look_takes_more_turns(steady_clock) -> None:
-    # all of n turns on one side: 2 of 2**n, so 9 turns tell at 99.5 %, and 12 at the 99.95 % of a look
+    # all of n turns on one side: 2 of 2**n, so 9 turns decide at 99.5 %, and 12 at the 99.95 % of a check
     answers = []
 
     def is_enough(taken) -> bool:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def machine(
     rng: np.random.Generator, turns: int = 80, runs: int = 5, noise: float = 0.02
 ) -> tuple[np.ndarray, np.random.Generator]:
-    """Latency of one turn after the other on a machine that wanders and hiccups."""
+    """Latencies of successive turns on a machine with drift and outliers."""
     wander = np.cumsum(rng.normal(0, 0.01, turns))
     hiccups = rng.random(turns) < 0.05
     return np.exp(wander + hiccups * rng.exponential(0.5, turns)), rng
@@ -109,8 +109,8 @@ def test_a_baseline_of_a_wandering_machine_raises_no_false_alarm() -> None:
     for _ in range(100):
         a, b = (taken(n, machine(rng)[0], rng) for n in "ab")
         found.append(against_baseline(a, b, 5.0).answer)
-    # two walks that start at the same clock: nobody can tell what a machine does between two days,
-    # but within what each day showed there must be no false alarm beyond a few
+    # two random walks from the same clock: what a machine does between two days is unknown, but within the
+    # drift of each day there must be only few false alarms
     assert sum(answer in (Answer.FASTER, Answer.SLOWER) for answer in found) <= 5
 
 
@@ -123,7 +123,7 @@ def test_a_baseline_of_another_batch_size_or_clock_is_refused() -> None:
 
 
 def test_a_baseline_is_held_against_each_of_ten_segments() -> None:
-    # the machine is 10 % slower in the sixth tenth only: halves would not show it
+    # the machine is 10 % slower in the sixth tenth only, which halves would not show
     drift = np.ones(200)
     drift[100:120] = 1.1
     rng = np.random.default_rng(6)
@@ -153,7 +153,7 @@ def steady(name: str, latency_ms: float) -> Samples:
 @pytest.mark.parametrize(
     ("factor", "answer"),
     [
-        # two sessions of one file differ by up to 0.4 %: half a percent decides nothing, more does
+        # two sessions of one file differ by up to 0.4 %: half a percent is no difference, more is one
         (1.004, Answer.CANNOT_TELL),
         (1.006, Answer.SLOWER),
         (1 / 1.004, Answer.CANNOT_TELL),

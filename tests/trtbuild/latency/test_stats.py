@@ -63,7 +63,7 @@ def test_ratio_covers_a_planted_slow_down_under_common_drift() -> None:
     rng = np.random.default_rng(2)
     covered = 0
     for _ in range(300):
-        drift = np.exp(np.cumsum(rng.normal(0, 0.05, 60)))  # the machine wanders by tens of percent
+        drift = np.exp(np.cumsum(rng.normal(0, 0.05, 60)))  # the machine drifts by tens of percent
         a, b = (drift * rng.lognormal(0, 0.03, 60) for _ in range(2))
         covered += ratio(samples(a), samples(1.04 * b, "b")).holds(1.04)
     # an exact 95 % interval covers at least 95 %; three standard errors of 300 draws are 3.8 points

@@ -1,4 +1,4 @@
-"""Small networks and what is known of them, made where a scenario runs."""
+"""Small networks with data and ranges, made in the process of a scenario."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NVIDIA's library works in a process of its own: what ends that one does not end the command."""
+"""NVIDIA's library works in a process of its own: its crash does not end the command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trtbuild.model import write_model
 from trtbuild.runtime.child import how_it_ended, start_module
 from trtbuild.runtime.tensorrt.versions import RTX, TensorRT
 
-# TensorRT for RTX 1.7.1 parses it, and ends its process by SIGSEGV when it builds it.
+# TensorRT for RTX 1.7.1 parses this network, and dies by SIGSEGV when it builds it.
 DEADLY = """<ir_version: 11, opset_import: ["" : 23]>
     net (float[1, 4, 16, 32] x) => (float[1, 4, 16, 32] y) <float[4, 4, 1, 1] w = {WEIGHTS}> {
         q = Conv(x, w)
@@ -59,7 +59,7 @@ def test_a_builder_that_dies_is_one_sentence_and_leaves_nothing(
         deadly,
         "--int8",
         "--random-data",
-        *("--disable", "write_out_attention"),  # as it is elsewhere
+        *("--disable", "write_out_attention"),  # as on other targets
         *("--backend", "tensorrt-rtx", "-o", out),
     ).sentence
     assert "died while it built 'deadly' (SIGSEGV" in said
@@ -116,14 +116,14 @@ def test_what_it_printed_last_is_told(rtx: TensorRT, worker: Path) -> None:
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file of a module that is started in the worker's place."""
+    """The file of a module that is started instead of the worker."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(apart, "_WORKER", "stand_in_worker")
     return tmp_path / "stand_in_worker.py"
 
 
-# Builds until it is killed: its display of the first step never comes back.
+# Builds until it is killed: its display of the first step never returns.
 ENDLESS = """
 import sys, time
 from pathlib import Path
@@ -159,7 +159,7 @@ def test_it_ends_with_its_parent(rtx: TensorRT, tmp_path: Path) -> None:
 
 
 def _is_gone(pid: int) -> bool:
-    """Whether a process ends within a minute; nobody here can wait for another's child."""
+    """Whether a process ends within a minute; polled, since only its parent can wait for it."""
     for _ in range(600):
         try:
             os.kill(pid, 0)
@@ -177,7 +177,7 @@ def test_warnings_and_log_come_through(
     monkeypatch.chdir(tmp_path)
     request = networks.request(networks.calibrated(), None)
     details: dict[str, Any] = dict(TensorRTBackend(product=RTX).build(request).details)
-    assert details["weights_bytes"]  # found in a line that TensorRT logged in the other process
+    assert details["weights_bytes"]  # read from a line that TensorRT logged in the other process
 
 
 def test_signals_have_names() -> None:
@@ -199,7 +199,7 @@ def test_a_plan_for_rtx_is_built_again_and_held_against_the_first(
     monkeypatch.chdir(tmp_path)
     manifest = "out/small.manifest.json"
     again = trtbuild(capsys, "rebuild", manifest, "-o", "a folder of another length", "--json")
-    # the compiler's own numbers may be others, of the plan alone, and that is said
+    # only the compiler's numbers of the plan may differ, and the comparison says so
     differ = {(one["kind"], one["name"]) for one in again.json["differences"]}
     assert differ <= {("file", "small.rtx.plan.digest")}
     assert (again.code == 0) == (not differ) == again.json["same_bytes"]

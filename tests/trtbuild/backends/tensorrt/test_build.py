@@ -1,4 +1,4 @@
-"""Builds through NVIDIA's real bindings, 10.16 and 11.4: what is asked of the library, what comes back."""
+"""Builds through NVIDIA's real bindings, 10.16 and 11.4: the calls to the library, and the results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def builds(world: World, batch: Any = 1, num_batches: int = 4, size: int = 1, method: str = "entropy",
            **settings: Any) -> dict[str, Any]:  # fmt: skip
-    """Build the small network, run it, and answer what was built and how far it is from the float network."""
+    """Build the small network and run it; return the build's record and the distance from float."""
     artifact = networks.calibrated(batch, method)
     data = networks.batches(num_batches, size)
     backend = TensorRTBackend()
@@ -55,7 +55,7 @@ def test_implicit_int8_on_10(tensorrt10: Server) -> None:
     assert answer.error is None, answer.error["trace"]
     built = answer.value
     assert built["files"] == ["net.cache", "net.plan"]
-    # Real bytes: what the calibrator handed over as addresses is what the reader gave.
+    # Real bytes: at the calibrator's addresses are the reader's batches.
     assert built["batches_as_given"]
     assert built["details"]["calibration"] == {
         "calibrator": "entropy2",
@@ -98,7 +98,7 @@ def test_explicit_int8_on_11(tensorrt11: Server) -> None:
     assert built["num_batches"] == 0
     assert built["details"]["quantization"] == "explicit"
     assert built["details"]["calibration"] == {}
-    # Q/DQ were in the network that was parsed: the stand-in answers what ONNX Runtime does with them.
+    # The parsed network had Q/DQ: the stand-in returns ONNX Runtime's outputs of that network.
     assert built["error_to_quantized"] < 1e-6 < built["error"]
     assert answer.called("Builder.create_network") == [[0]]
 
@@ -131,7 +131,7 @@ def test_ranges_of_the_host_reach_10_as_a_cache(tensorrt10: Server) -> None:
     assert cache.header == "TRT-101601-EntropyCalibration2"
     for name in ranges.ranges:
         assert cache.scales[name] == ranges.scale(name)  # to the bit
-    # What stands in front of a Relu has the scale behind it: the fused kernel finds one on each tensor.
+    # The input of a Relu has the scale of its output, so that the fused kernel finds a scale for both.
     assert cache.scales["c1"] == ranges.scale("r1")
 
 
@@ -161,7 +161,7 @@ def test_batches_are_cut_to_the_networks_batch(tensorrt10: Server) -> None:
 
 
 def cuts(world: World) -> dict[str, Any]:
-    """Readers give 5 + 4 + 4 rows, the network takes 4: three batches, one row left over."""
+    """The reader gives 5 + 4 + 4 rows, the network takes 4: three batches, and one row is left over."""
     artifact = networks.calibrated(4)
     parts = [networks.batches(1, size, seed=size * 7 + i)[0] for i, size in enumerate((5, 4, 4))]
     built = TensorRTBackend().build(networks.request(artifact, parts))
@@ -183,7 +183,7 @@ def test_dynamic_shapes_on_10(tensorrt10: Server) -> None:
     assert answer.value["details"]["profiles"] == [
         {"images": dict(zip(("min", "opt", "max"), shapes, strict=True))}
     ]
-    # The calibration profile has the batches' own shape, in which all of them are read.
+    # The calibration profile has the shape of the batches, so all of them are read.
     assert len(answer.called("IBuilderConfig.set_calibration_profile")) == 1
     assert answer.value["batches_as_given"]
     assert answer.value["error"] < 1e-5
@@ -194,14 +194,14 @@ def test_several_profiles(tensorrt: Server) -> None:
     answer = tensorrt.run(builds, batch="N", size=3, shapes=shapes, num_batches=2)
     assert answer.error is None, answer.error["trace"]
     assert [p["images"]["max"][0] for p in answer.value["details"]["profiles"]] == [1, 8]
-    # Three rows fit the second profile alone.
+    # Three rows fit only the second profile.
     assert [
         call[0] for call in answer.called("IExecutionContext.set_optimization_profile_async")
     ] == [1]
 
 
 def test_flags_go_by_name(tensorrt10: Server, tensorrt11: Server) -> None:
-    """The same options set other integers on 10 and 11, where the members moved."""
+    """The same options set different integers on 10 and 11, since enum members moved."""
     settings = {
         "quantization": "explicit",
         "sparse": True,
@@ -289,7 +289,7 @@ def test_a_setting_that_is_silently_refused_is_noticed(
 def test_a_setting_that_is_refused_in_the_log_alone_is_refused(
     tensorrt: Server, settings: dict[str, Any], member: str
 ) -> None:
-    """The real library keeps the old value and logs an error, or takes the value all the same."""
+    """The real library logs an error, and keeps the old value or takes the new one nevertheless."""
     for keeps_old in (True, False):
         answer = tensorrt.run(builds_talking, member=member, keeps_old=keeps_old, **settings)
         error = _error(answer)
@@ -418,8 +418,8 @@ def test_a_native_failure_becomes_a_sentence(
     assert text in error["message"]
 
 
-# Class, member, what it raises, exit code, text of the message. TypeError is how pybind11 tells that an
-# argument does not fit, RuntimeError and MemoryError are exceptions of C++.
+# Class, member, exception, exit code, text of the message. pybind11 raises TypeError for an argument that
+# does not fit; RuntimeError and MemoryError are exceptions of C++.
 RAISED = [
     ("OnnxParser", "parse_from_file", "RuntimeError", 2, "cannot parse 'net.onnx': it went wrong."),
     ("IBuilderConfig", "get_flag", "TypeError", 2, "what the build used: it went wrong."),
@@ -484,7 +484,7 @@ def test_numbers_that_the_bindings_do_not_take(tensorrt: Server) -> None:
 
 
 def builds_with_a_negative_pool(world: World) -> Any:
-    """Past the options, which refuse such a number themselves."""
+    """Bypasses the options, which refuse such a number themselves."""
     request = networks.request(networks.calibrated(1), networks.batches(4, 1))
     options = replace(request.options, quantization=Quantization.EXPLICIT, workspace=-1)
     return TensorRTBackend().build(replace(request, options=options))

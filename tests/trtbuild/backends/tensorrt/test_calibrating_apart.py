@@ -1,4 +1,4 @@
-"""An implicit build in a process of its own: data is read here, and calibrates there."""
+"""An implicit build in its own process: data is read here, and calibration runs there."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def builds_apart(world: World, reads: str = "all", **settings: Any) -> dict[str, Any]:
-    """Build by another process, and answer what came of it, or raise with the files that were left."""
+    """Build in another process; return the result, or raise with the names of the files left behind."""
     import tensorrt
 
     tensorrt.__spec__ = importlib.machinery.ModuleSpec("tensorrt", None)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What a calibration that goes wrong leaves behind, and what the user is told."""
+"""Calibrations that fail: the files left behind, and the messages to the user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _error(answer: Answer) -> dict[str, Any]:
 
 
 def _build(batches: Any, batch: Any = 1, **settings: Any) -> list[str]:
-    """Build with some batches; answer the files, also when the build fails, through `Left`."""
+    """Build with some batches; return the files, also of a failed build, through `Left`."""
     artifact = networks.calibrated(batch)
     request = networks.request(artifact, [], **settings)
     request = replace(request, calibration_batches=lambda: iter(batches))
@@ -55,12 +55,12 @@ def fails_in_the_reader(world: World, kind: str) -> list[str]:
 def test_an_exception_ends_the_data_and_is_raised_after_the_build(
     tensorrt10: Server, kind: str, name: str, text: str
 ) -> None:
-    """The bindings alone would print it, build from two batches, and write that cache."""
+    """The bindings alone would print the error, build from two batches, and write their cache."""
     answer = tensorrt10.run(fails_in_the_reader, kind=kind)
     error = _error(answer)
     assert error["type"] == name
     assert error["message"] == f"{text} | left: []"
-    # The build really went on to its end: only the check afterwards stops plan and cache.
+    # The build ran to its end: only the check afterwards prevents plan and cache.
     assert answer.called("Builder.build_serialized_network_to_stream")
 
 
@@ -166,7 +166,7 @@ def test_a_damaged_cache_is_noticed_before_the_build(tensorrt10: Server, text: s
 
 
 def is_passed_over(world: World) -> list[str]:
-    """A library that calls itself by another number takes no cache of ours."""
+    """A library with another version number ignores our cache."""
     world.number = 101602
     return _build([], ranges="host")
 
@@ -194,13 +194,13 @@ def takes_less_memory_than_it_reads(world: World) -> dict[str, int]:
 
 
 def test_one_device_buffer_and_two_pinned_ones_for_an_input(tensorrt10: Server) -> None:
-    """And none of them once the build has ended."""
+    """No buffer is left after the build."""
     used = tensorrt10.value(takes_less_memory_than_it_reads)
     assert used == {"device": 1, "host": 2, "left": 0, "contexts": 0}
 
 
 def reads_ahead(world: World) -> list[int]:
-    """How many batches were read when TensorRT was given its first."""
+    """How many batches were read each time that TensorRT got a batch."""
     read: list[int] = []
     given: list[int] = []
 
@@ -216,7 +216,7 @@ def reads_ahead(world: World) -> list[int]:
     with open_device() as device, BatchFeeder(counted(), {"images": form}, device) as feeder:
         while feeder.next(["images"]):
             while len(read) < min(6, feeder.num_batches + 2):
-                pass  # the thread fills both slots without being asked
+                pass  # the thread fills both slots without a request
             given.append(len(read))
     return given
 

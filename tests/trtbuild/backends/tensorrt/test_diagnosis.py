@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def sensitivity(world: World, backend: str, batch: Any) -> dict[str, Any]:
-    """Run ``verify --sensitivity``; the cost of each group alone."""
+    """Run ``verify --sensitivity``; return the cost of each group alone."""
     write_model(networks.network(batch), Path("net.onnx"))
     np.savez("data.npz", images=np.concatenate([f["images"] for f in networks.batches(24)]))
     build = ["engine", "net.onnx", "--int8", "--data", "data.npz", "--no-latency", "-q"]
@@ -44,7 +44,7 @@ def sensitivity(world: World, backend: str, batch: Any) -> dict[str, Any]:
 def measured_here(
     tensorrt11: Server, request: pytest.FixtureRequest
 ) -> tuple[Any, dict[str, float]]:
-    """A batch, and each group's cost where ONNX Runtime runs what is measured; no engine is built for it."""
+    """A batch, and each group's cost measured in ONNX Runtime, without building engines."""
     here = tensorrt11.run(sensitivity, backend="onnxruntime", batch=request.param)
     assert here.error is None, here.error["trace"]
     assert not here.called("Builder.build_serialized_network_to_stream")
@@ -61,6 +61,6 @@ def test_groups_cost_the_same_on_an_engine_that_computes_the_same(
     # each of the groups alone in INT8 and alone in float, and all in INT8
     num_groups = len(here)
     assert len(there.called("Builder.build_serialized_network_to_stream")) == 2 * num_groups + 1
-    # The stand-in runs a plan's own network in ONNX Runtime: both ways round the same values, and
-    # differ where the order of float sums puts one of them on the other side of a rounding border.
+    # The stand-in runs a plan's network in ONNX Runtime: both round the same values, and differ only where
+    # the order of float sums puts a value on the other side of a rounding boundary.
     assert there.value["alone"] == pytest.approx(here, abs=1.0)

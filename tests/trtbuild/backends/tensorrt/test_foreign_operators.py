@@ -1,4 +1,4 @@
-"""What TensorRT gets of a network that was cut, and what of its engine can be compared."""
+"""Networks cut in front of foreign operators: TensorRT gets the whole, and some outputs are compared."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def artifact(early: bool) -> Artifact:
 
 
 def compares(world: World, early: bool) -> dict[str, Any]:
-    """Build and compare; answer the outputs of the engine and those that were compared, with the error."""
+    """Build and compare; return the engine's outputs, and the compared ones with their errors."""
     samples = [
         Sample(str(number), bytes([number]), lambda feeds=feeds: feeds)
         for number, feeds in enumerate(networks.batches(4))
@@ -87,7 +87,7 @@ def test_implicit_builds_get_the_whole_network(tensorrt10: Server) -> None:
 
 
 def whole_networks(world: World) -> list[bool]:
-    """Answer whether plans in each precision give what only the whole network gives."""
+    """Return whether the plans of each precision compute the whole network."""
     answers = []
     plain = artifact(early=False)
     calibrated = networks.with_ranges(plain)

@@ -1,4 +1,4 @@
-"""Known issues: every fact has a source, and each is told where it applies and nowhere else."""
+"""Known issues: every fact has a source, and is reported only where it applies."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ SOURCES = [
     PROJECT / "calibrators" / "tensorrt.py",
 ]
 
-# What one version alone has, and the code that asks for it looks first.
+# Names in one version only; the code checks for them before use.
 ONLY_10 = {"int8_calibrator", "set_calibration_profile", "IInt8EntropyCalibrator2"}
 ONLY_11 = {"build_route"}
-# Attributes of our own that an old member of ILayer and of an algorithm happens to be called like.
+# Attributes of the project with the name of an old member of ILayer or of an algorithm.
 OUR_OWN = {"precision", "tactic"}
 ONLY_10_MEMBERS = {("BuilderFlag", "INT8"), ("BuilderFlag", "FP16")}
 
@@ -102,7 +102,7 @@ def test_names_are_in_the_bindings_for_rtx(tensorrt11: Server, rtx: TensorRT) ->
 
 @pytest.mark.parametrize("version", ["10.16", "11.4"])
 def test_flags_of_the_options_are_in_the_published_surface(shared: Path, version: str) -> None:
-    """Names made at run time from options: flags, levels, verbosities."""
+    """Names built at run time from options: flags, levels, verbosities."""
     from trtbuild.backends.tensorrt.config import flag_names
     from trtbuild.options import tensorrt as options
 

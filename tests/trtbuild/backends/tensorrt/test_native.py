@@ -1,4 +1,4 @@
-"""What holds of every builder: the stand-in under NVIDIA's bindings 10 and 11, and the real one for RTX."""
+"""Tests of every builder: the stand-in under NVIDIA's bindings 10 and 11, and the real one for RTX."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _error(answer: Answer) -> dict[str, Any]:
 
 
 def builds(world: World, form: str = "int8", batch: Any = 1, **settings: Any) -> dict[str, Any]:
-    """Build one form of the small network, and answer what is recorded of it."""
+    """Build one form of the small network; return its record."""
     artifact = networks.float_artifact(batch) if form == "float" else networks.calibrated(batch)
     if form == "fp16":
         artifact = networks.float_artifact(batch)
@@ -83,7 +83,7 @@ def test_dynamic_shapes_are_built_with_their_profiles(native: Native) -> None:
 
 
 def makes_a_wrong_profile(world: World) -> None:
-    """Past the options, which refuse this themselves."""
+    """Bypasses the options, which refuse this themselves."""
     builder = OpenBuilder.start(installed(world.product))
     shapes = ShapeRange((4, 3, 8, 8), (1, 3, 8, 8), (8, 3, 8, 8))
     add_profiles(builder, [{"images": shapes}])
@@ -95,7 +95,7 @@ def test_a_profile_out_of_order_is_refused(native: Native) -> None:
 
 
 def makes_odd_profiles(world: World) -> dict[str, list[Any]]:
-    """Past the options: what a native profile takes, whether it holds, and its number in a configuration."""
+    """Bypasses the options: whether a native profile takes a call, is valid then, and can be added."""
     world.shape_inputs.add("size")
     builder = OpenBuilder.start(installed(world.product))
     calls = {
@@ -126,7 +126,7 @@ def makes_odd_profiles(world: World) -> dict[str, list[Any]]:
 
 
 def test_every_library_judges_profiles_alike(native: Native) -> None:
-    """What it takes at once, whether the profile holds then, and whether it can be added."""
+    """Whether a call is accepted, the profile is valid afterwards, and it can be added."""
     fine, later, partly, at_once = (
         [True] * 3,
         [True, False, False],
@@ -150,7 +150,7 @@ def test_every_library_judges_profiles_alike(native: Native) -> None:
 
 
 def builds_with_profile(world: World, shape: Any, values: Any) -> bool:
-    """Past the options: a network that reads sizes, with a profile of its input and of their values."""
+    """Bypasses the options: a network with an input of sizes, and a profile with their values."""
     world.shape_inputs.add("size")
     write_model(resizing().model, Path("net.onnx"))
     builder = OpenBuilder.start(installed(world.product))
@@ -254,7 +254,7 @@ SETTINGS = {
 
 
 def sets_beyond_enumerations(world: World, value: int) -> dict[str, Any]:
-    """Past the options: values that no member of an enumeration has."""
+    """Bypasses the options: values outside of an enumeration."""
     builder = OpenBuilder.start(installed(world.product))
     module, config = installed(world.product).module, builder.config
     mask, found = config.flags, {}
@@ -320,7 +320,7 @@ def test_phases_are_shown_with_their_steps(native: Native) -> None:
 
 
 def is_interrupted(world: World) -> list[str]:
-    """Ctrl-C at the first step that is shown; Python sees it in a callback of the bindings."""
+    """Ctrl-C at the first displayed step; Python handles it in a callback of the bindings."""
     asked: list[bool] = []
 
     def interrupt(*step: Any) -> None:
@@ -328,7 +328,7 @@ def is_interrupted(world: World) -> list[str]:
             asked.append(True)
             os.kill(os.getpid(), signal.SIGINT)
 
-    # a shell lets what it starts in the background ignore Ctrl-C, and processes inherit that
+    # background jobs of a shell ignore Ctrl-C, and their children inherit that
     before = signal.default_int_handler
     signal.signal(signal.SIGINT, before)
     request = networks.request(networks.calibrated(), None, quantization="explicit")

@@ -31,7 +31,7 @@ def engine(
     int8: bool = True,
     latency: bool = False,
 ) -> dict[str, Any]:
-    """``trtbuild engine`` in the working directory; answer the exit code and what was written."""
+    """Run ``trtbuild engine`` in the working directory; return the exit code and the written files."""
     write_model(networks.network(batch), Path("net.onnx"))
     images = np.concatenate([feeds["images"] for feeds in networks.batches(num)])
     np.savez("images.npz", images=images)
@@ -161,7 +161,7 @@ def test_tensorrt_by_name_without_a_gpu_ends_with_3(tensorrt: Server) -> None:
 
 
 def test_bindings_without_their_library(tensorrt: Server) -> None:
-    """What a user sees who installed the Python package alone."""
+    """The user has installed only the Python package."""
     environment = fixtures.environment(tensorrt.major) | {"LD_LIBRARY_PATH": ""}
     code = "from trtbuild.backends import choose_backend; choose_backend('tensorrt')"
     done = subprocess.run(
@@ -193,7 +193,7 @@ def test_int8_and_fp16_with_one_command(tensorrt: Server) -> None:
     assert answer.value["code"] == 0, answer.stderr
     manifest = answer.value["manifest"]
     assert manifest["engine"]["details"]["kept_fp32"] == []
-    # Every computed tensor was looked at, not only those that Q/DQ stand on.
+    # Every computed tensor was calibrated, not only those with Q/DQ.
     assert {"c1", "c2", "sum", "scores"} <= manifest["calibration"]["amax"].keys()
 
 
@@ -219,7 +219,7 @@ def test_int8_is_timed_against_fp16_as_well(tensorrt: Server) -> None:
     assert (against["base"], against["candidate"]) == ("FP16", "engine")
     assert against["answer"] in {"faster", "same", "slower", "cannot tell"}
     assert manifest["latency_verdicts"]["engine"]["base"] == "float in ONNX Runtime on the CPU"
-    # of the build in FP16 nothing stays, and it does not change what that in INT8 has left
+    # the FP16 build leaves no file, and does not change the files of the INT8 build
     assert [name for name in answer.value["files"] if name.endswith(".plan")] == ["net.plan"]
     assert manifest["engine"]["details"]["quantization"] in {"implicit", "explicit"}
     assert manifest["engine"]["details"]["timing_cache"]["digest"] == answer.value["timings"]

@@ -1,4 +1,4 @@
-"""Plugins are there before a network is parsed or a plan is opened; large plans go through files in parts."""
+"""Plugins are loaded before a network is parsed or a plan is opened; large plans are streamed in parts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ def test_plugins_are_registered_before_parsing_and_opening(tensorrt: Server) -> 
     at = [index for index, name in enumerate(calls) if name == "initLibNvInferPlugins"]
     assert at[0] < calls.index("OnnxParser.parse_from_file") < at[1]
     assert at[1] < calls.index("Runtime.deserialize_cuda_engine")
-    (loaded,) = answer.called("IPluginRegistry.load_library")  # the registry refuses a second time
+    (loaded,) = answer.called(
+        "IPluginRegistry.load_library"
+    )  # the registry refuses to load it twice
     assert loaded[0].endswith("/libmine.so")
     assert calls.index("IPluginRegistry.load_library") < calls.index("OnnxParser.parse_from_file")
     recorded = {"file": "libmine.so", "digest": answer.value["digest"]}
@@ -56,7 +58,7 @@ def test_a_library_that_does_not_load_is_an_error(tensorrt: Server) -> None:
 
 
 def streams_plans(world: World) -> list[float]:
-    """Every plan counts as large here."""
+    """With every plan treated as large."""
     streams.LARGE = 0
     artifact = networks.float_artifact()
     built = TensorRTBackend().build(networks.request(artifact))
@@ -72,7 +74,7 @@ def test_large_plans_are_read_in_parts(tensorrt: Server) -> None:
     assert answer.error is None, answer.error["trace"]
     difference, size = answer.value
     assert difference < 1e-5
-    assert size > 2 * 4096  # so that it came in several parts
+    assert size > 2 * 4096  # so it took several parts
     assert answer.called("Runtime.deserialize_from_stream")
     assert not answer.called("Runtime.deserialize_cuda_engine")
 

@@ -1,4 +1,4 @@
-"""FP16 and INT8: how they are asked for on each version, and that the result is looked at."""
+"""FP16 and INT8: how each version is asked for them, and the check of the result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FP16_FLAG, INT8_FLAG = 0, 1
 
 
 def builds(world: World, int8: bool = True, **settings: Any) -> dict[str, Any]:
-    """Build and run; answer what the parser was given and what came out."""
+    """Build and run; return the parser's input and the result."""
     artifact = networks.calibrated() if int8 else networks.float_artifact()
     data = networks.batches(2) if int8 else None
     backend = TensorRTBackend()
@@ -77,7 +77,7 @@ def test_fp16_without_int8(tensorrt10: Server, tensorrt11: Server) -> None:
     assert typed.error is None, typed.error["trace"]
     assert typed.value["float16_weights"]
     assert typed.value["details"]["quantization"] == "none"
-    # FP16 rounds weights and values to 11 bits; a few roundings of sums stay below 2**-7 of the largest.
+    # FP16 rounds weights and values to 11 bits; the rounding of a few sums stays below 2**-7 of the maximum.
     assert 0 < typed.value["error"] < 2**-7
 
 

@@ -1,4 +1,4 @@
-"""A build shows how far it is, and stops when it should."""
+"""A build shows its progress, and stops when interrupted."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def test_phases_are_shown_with_their_steps(tensorrt: Server) -> None:
 
 
 def is_interrupted(world: World) -> list[str]:
-    """Ctrl-C while TensorRT works: Python sees it in a callback of the bindings."""
+    """Ctrl-C while TensorRT works: Python handles it in a callback of the bindings."""
 
     def interrupt(step: int) -> None:
         if step == 1:
             os.kill(os.getpid(), signal.SIGINT)
 
     world.on_step = interrupt
-    before = signal.getsignal(signal.SIGINT)  # a job in the background is started with it ignored
+    before = signal.getsignal(signal.SIGINT)  # background jobs start with it ignored
     request = networks.request(networks.calibrated(), None, quantization="explicit")
     try:
         TensorRTBackend().build(request)
@@ -62,18 +62,18 @@ def is_interrupted(world: World) -> list[str]:
 def test_ctrl_c_cancels_the_build(tensorrt: Server) -> None:
     answer = tensorrt.run(is_interrupted)
     assert answer.value == ["handler restored: True"]
-    # The build was stopped by the monitor, not merely waited for: nothing was looked at afterwards.
+    # The monitor stopped the build: no inspection followed.
     assert not answer.called("Runtime.deserialize_cuda_engine")
 
 
 def test_sigterm_is_raised_when_the_build_has_ended() -> None:
-    """Where the program has a handler that raises: in a callback that would be lost."""
+    """For a program whose handler raises: an exception in a callback would be lost."""
 
     class Ended(BaseException):
         pass
 
     def end(number: int, frame: Any) -> None:
-        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the clean-up
+        signal.signal(number, signal.SIG_IGN)  # a second signal must not stop the clean-up
         raise Ended
 
     noted: list[BaseException | None] = []

@@ -1,8 +1,8 @@
-"""NVIDIA's own parser and builder, of TensorRT for RTX: no form of ours is refused where its source is taken.
+"""NVIDIA's own parser and builder, of TensorRT for RTX: they refuse no form of an accepted source network.
 
-Every network and graph case of the shared folder is parsed as it is, prepared, in INT8, and in INT8 and FP16.
-One in twelve of the cases, and the smaller networks, are built, too. So are known architectures, by both of
-PyTorch's exporters.
+All networks and graph cases of the shared folder are parsed unchanged, prepared, in INT8, and in INT8 with
+FP16. One in twelve of the cases and the smaller networks are also built, and so are known architectures, from
+both of PyTorch's exporters.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
 
 pytestmark = pytest.mark.nightly
-BUILT_CASES = 12  # one in so many
+BUILT_CASES = 12  # one in twelve is built
 PROJECT = Path(__file__).resolve().parents[4]
 
 
@@ -70,7 +70,7 @@ def forms(path: Path) -> Iterator[tuple[str, ir.Model]]:
 
 @dataclass
 class Tally:
-    """What was parsed and built, by form, and what NVIDIA refuses of networks that it takes."""
+    """Parsed and built networks by form, and NVIDIA's refusals of forms of accepted networks."""
 
     counts: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Tally:
 
 
 def builds(path: Path) -> bool:
-    """Whether a plan comes out; dynamic dims become 2."""
+    """Whether a plan can be built, with 2 for dynamic dims."""
     artifact: Artifact = load(path)
     specs = input_specs(artifact.source)
     shapes = tuple(
@@ -124,7 +124,7 @@ def test_no_graph_case_is_lost(shared: Path) -> None:
     paths = [shared / "graph-cases" / case["model"] for case in cases]
     tally = Tally()
     for number, path in enumerate(paths):
-        with contextlib.suppress(ModelError):  # what is no network for inference is refused by us
+        with contextlib.suppress(ModelError):  # trtbuild refuses it: it is no network for inference
             tally.look_at(path, build=number % BUILT_CASES == 0)
     tally.judge()
 
@@ -140,7 +140,7 @@ def test_no_network_is_lost(shared: Path) -> None:
 
 @pytest.mark.parametrize("part", ["own", "torchvision", "timm", "transformers"])
 def test_no_architecture_is_lost(part: str, tmp_path: Path) -> None:
-    """What the benchmark's table is made of: its own networks, and those of packages that are installed."""
+    """The networks of the benchmark's table: its own, and those of installed packages."""
     pytest.importorskip("torch")
     pytest.importorskip("onnxscript")
     if part != "own":

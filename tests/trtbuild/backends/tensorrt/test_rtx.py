@@ -96,7 +96,9 @@ def test_a_plan_says_what_it_is_for_and_that_it_did_not_run(tmp_path: Path) -> N
 def test_a_plan_of_any_name_is_known_for_what_it_is(tmp_path: Path) -> None:
     renamed = built(tmp_path).path.rename(tmp_path / "net.plan")
     assert product_of(renamed) is RTX
-    with pytest.raises(MissingError, match="GPU"):  # and not that TensorRT is not installed
+    with pytest.raises(
+        MissingError, match="GPU"
+    ):  # rather than a message that TensorRT is not installed
         open_engine(renamed)
 
 
@@ -332,7 +334,7 @@ def test_what_never_ran_is_not_called_ready_to_ship(tmp_path: Path) -> None:
 def test_fp16_alone_is_judged_by_the_network_that_was_built(tmp_path: Path) -> None:
     result = build(tmp_path, backend="tensorrt-rtx", int8=False, fp16=True)
     (output,) = result.comparisons[TENSORRT_FORM].outputs
-    # FP16 keeps 11 bits: a product errs by 2^-11 at most, 66 dB; sums of 144 lose 20 dB at the very most.
+    # FP16 keeps 11 bits: a product's error is at most 2^-11, 66 dB; sums of 144 lose at most 20 dB.
     assert 46 < output.sqnr_db.value < np.inf
 
 
@@ -367,7 +369,7 @@ def test_inspect_tells_what_was_asked_where_no_plan_can_be_opened(
     result.manifest.unlink()
     assert run(["inspect", str(plan)]) == MissingError.exit_code
     assert "net.manifest.json' is not there" in " ".join(capsys.readouterr().err.split())
-    # and TensorRT is not asked for where it could not help
+    # and the message does not suggest TensorRT, which could not help
     assert run(["inspect", str(tmp_path / "out" / "net.int8.onnx")]) == InputError.exit_code
     assert "only the manifest of its build" in " ".join(capsys.readouterr().err.split())
     plan.unlink()
@@ -414,7 +416,7 @@ def test_values_of_a_shape_input_come_from_all_samples(
     )  # fmt: skip
     (values,) = result.engine.details["profile_values"]
     bounds = {"min": [1, 8, 4, 4], "opt": [1, 8, 6, 6], "max": [1, 8, 8, 8]}
-    if not int8:  # what would only calibrate is not read
+    if not int8:  # data for calibration only is not read
         bounds = {kind: [1, 8, 8, 8] for kind in bounds}
     assert values == {"size": bounds}
     assert result.engine.details["profile_values_from_samples"] == ["size"]

@@ -1,4 +1,4 @@
-"""The table of facts on TensorRT for RTX says what its builder reports."""
+"""The table of facts on TensorRT for RTX agrees with its builder."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def grouped(read: int, made: int) -> ir.Model:
 
 
 def weights_bytes(model: ir.Model, folder: Path, *in_float: str) -> int:
-    """Bytes of the weights of the plan in INT8 and FP16, by the builder's own message."""
+    """Bytes of the plan's weights in INT8 and FP16, from the builder's own message."""
     asked = PlacementRequest(in_float, target=COMMON)
     ranges = {
         name: TensorRange(3.0, 4.0, -4.0, 4.0, "minmax", "", 9, 0)

@@ -1,4 +1,4 @@
-"""2:4 sparsity of a plan: the pattern by its definition, and what the builder's log or the layers say."""
+"""2:4 sparsity of a plan: the pattern by its definition, and the report of the builder's log or layers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def two_four(shape: tuple[int, ...], axis: int, seed: int = 0) -> np.ndarray:
 
 
 def by_definition(weight: np.ndarray, axis: int) -> bool:
-    """One by one: of every four consecutive values along `axis` at most two are not zero."""
+    """Checked one by one: of every four consecutive values along `axis`, at most two are not zero."""
     moved = np.moveaxis(weight, axis, -1)
     return all(
         sum(value != 0 for value in moved[place][start : start + 4]) <= 2
@@ -61,7 +61,9 @@ def by_definition(weight: np.ndarray, axis: int) -> bool:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_pattern_is_that_of_the_input_channels(seed: int) -> None:
     conv = two_four((4, 8, 3, 3), 1, seed)
-    gemm = two_four((4, 4), 0 if seed % 2 else 1, seed)  # along the outputs it earns nothing
+    gemm = two_four(
+        (4, 4), 0 if seed % 2 else 1, seed
+    )  # along the outputs, the pattern does not count
     if seed == 3:
         conv[1, 2, 0, 0] = 1.0
     for node in network({"conv": conv, "gemm": gemm}).graph:

@@ -47,7 +47,7 @@ def test_a_cache_is_written_and_used_again(tensorrt: Server) -> None:
 
 
 def merges(world: World) -> dict[str, float]:
-    """Another build writes its entries while this one runs: both stay."""
+    """Another build writes its entries while this one runs: the entries of both stay."""
     _build(timing_cache=str(CACHE))
     other = CACHE.read_bytes()
     stored = json.loads(other[6:])
@@ -126,7 +126,7 @@ def test_a_foreign_or_damaged_cache_is_refused_with_the_reason(tensorrt: Server)
 
 
 def is_spoilt_meanwhile(world: World) -> list[Any]:
-    """While the build runs, something else writes what is no timing cache."""
+    """While the build runs, another program replaces the cache by a file of another kind."""
     world.on_step = lambda step: CACHE.write_text("garbage")
     return [_build(timing_cache=str(CACHE)), CACHE.read_text()]
 
@@ -141,7 +141,7 @@ def _error(answer: Answer) -> dict[str, Any]:
 
 
 def is_damaged(world: World, count: int) -> list[str]:
-    """Build with many damaged caches; return what went otherwise than read or refused."""
+    """Build with many damaged caches; return all results other than read or refused."""
     _build(timing_cache=str(CACHE))
     whole, found = CACHE.read_bytes(), []
     for seed in range(count):
