@@ -1,4 +1,4 @@
-"""A network that came quantized, and whose weights lie in a file of their own, is both forms at once."""
+"""A network that is quantized already and has its weights in a separate file: both forms share it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PATIENCE_S = 20.0
 
 @pytest.fixture
 def build(tmp_path, monkeypatch):
-    """A command that builds a network of which every weight lies apart."""
+    """A command that builds a network with every weight in a separate file."""
     for module in (outside_weights, writing):
         monkeypatch.setattr(module, "MAPPED_LIMIT", 1)
     proto = onnx.parser.parse_model(
@@ -39,7 +39,7 @@ def build(tmp_path, monkeypatch):
 
 
 def test_writing_one_form_does_not_disturb_the_other(build, tmp_path, capsys, monkeypatch) -> None:
-    """The form for TensorRT stands with its weights named elsewhere while the engine is written."""
+    """The form for TensorRT keeps references to its weight files while the engine is written."""
     form_named, engine_begun, form_done = (threading.Event() for _ in range(3))
     save, save_proto = ir.save, onnx.save
 

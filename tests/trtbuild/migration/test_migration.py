@@ -1,4 +1,4 @@
-"""Caches to Q/DQ and back: every bit of every scale, and a fate for each."""
+"""Caches to Q/DQ and back: every scale to the bit, and a report on each."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_every_scale_has_a_fate() -> None:
     scales = dict(_cache_of(artifact.model).scales)
     moved = scales.pop("pooled")
     scales |= {
-        "flat": moved,  # behind the Flatten whose input needs it
+        "flat": moved,  # after the Flatten whose input needs it
         "c2": np.float32(0.3),
         "(Unnamed Layer* 7) [Shuffle]_output": np.float32(0.5),
         "gone": np.float32(0.25),
@@ -131,7 +131,7 @@ def test_a_scale_is_not_mapped_through_operators_that_change_values() -> None:
 
 
 def test_a_pool_does_not_hand_its_scale_back() -> None:
-    """MaxPool's output holds a part of the values; its input may be larger."""
+    """MaxPool's output holds only a part of its input's values; the input's range may be wider."""
     model = _chain("p = MaxPool <kernel_shape = [1]> (r) y = MatMul(p, w)", shape="1, 4, 4")
     propagated = propagate(model, {"p": np.float32(0.5)})
     assert "r" not in propagated
@@ -140,13 +140,13 @@ def test_a_pool_does_not_hand_its_scale_back() -> None:
 
 @pytest.mark.parametrize("operator", ["Relu", "Identity"])
 def test_a_fork_stops_a_scale_on_its_way_back(operator: str) -> None:
-    """Whoever else reads the tensor may need values that are clipped behind the operator."""
+    """Other readers of the tensor may need values that the operator clips."""
     behind = {"b": np.float32(0.5)}
     straight = _chain(f"a = Sigmoid(r) b = {operator}(a) y = MatMul(b, w)")
     assert propagate(straight, behind)["a"].value == np.float32(0.5)
     forked = _chain(f"a = Sigmoid(r) b = {operator}(a) c = Sub(b, a) y = MatMul(c, w)")
     assert "a" not in propagate(forked, behind)
-    # an output of the network shows what a Relu behind it hides
+    # an output of the network holds negative values that a Relu after it removes
     straight.graph.outputs.append(
         next(n for n in straight.graph if n.op_type == "Sigmoid").outputs[0]
     )
@@ -179,7 +179,7 @@ def test_q_dq_taken_out_leave_the_network_and_a_cache() -> None:
     wanted = open_session(artifact.model, Execution.REFERENCE).run(feeds)["scores"]
     # The weights went through INT8, half a step of amax / 127 each: far less than activations would add.
     assert 0 < np.abs(plain - wanted).max() < 0.02 * np.abs(wanted).max()
-    # Fused neighbours have a scale too: c1 in front of its Relu, pooled in front of Flatten.
+    # Fused neighbours have a scale, too: c1 before its Relu, pooled before Flatten.
     assert migration.cache.scales["c1"] == migration.cache.scales["r1"]
     assert "scores" in migration.without_scale
 
@@ -244,7 +244,7 @@ def test_two_scales_for_one_tensor_are_refused() -> None:
 
 
 def test_a_public_calibration_becomes_a_q_dq_network(shared: Path) -> None:
-    """A network that TensorRT itself calibrated: its scales stand in the Q/DQ network, bit for bit."""
+    """A network that TensorRT itself calibrated: the Q/DQ network has its scales, bit for bit."""
     folder = shared / "data" / "golden-entropy"
     expected = json.loads((folder / "expected.json").read_text())
     model = read_model(folder / "lenet.onnx")
@@ -260,7 +260,7 @@ def test_a_public_calibration_becomes_a_q_dq_network(shared: Path) -> None:
 
 
 def test_real_caches_against_a_network_that_is_not_theirs(shared: Path) -> None:
-    """Where nothing matches it is refused; where the input's name does, every name is accounted for."""
+    """A cache without any matching name is refused; if the input matches, every name is accounted for."""
     model, refused = networks.network("N"), 0
     for path in sorted((shared / "data" / "caches").iterdir()):
         if path.suffix == ".md":

@@ -1,4 +1,4 @@
-"""Networks that come quantized: by other tools, in Q/DQ or in operators on integers."""
+"""Networks quantized by other tools, in Q/DQ or in operators on integers."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_operators_on_integers_become_pairs(tmp_path, capsys, per_channel):
     kinds = {node.op_type for node in ours.graph.node}
     assert not any(kind.startswith("QLinear") for kind in kinds)
     assert {"Conv", "MatMul", "Add", "MaxPool"} <= kinds
-    # ONNX Runtime's kernels on integers and floats of the same integers may round a tie apart: one step
+    # ONNX Runtime's integer kernels and float operators may round a tie differently: one step
     constants = {i.name: numpy_helper.to_array(i) for i in ours.graph.initializer}
     last = [n for n in ours.graph.node if n.op_type == "QuantizeLinear"][-1]
     step = float(constants[last.input[1]])
@@ -210,7 +210,7 @@ def test_scales_that_are_chosen_while_it_runs_are_refused_by_name(tmp_path, caps
 
 
 def with_gaps(folder):
-    """The network of the other tool, with the weight of c2 in float and the data of fc as well."""
+    """The other tool's network, with the weight of c2 and the data of fc in float."""
     proto = onnx.load(quantized(folder, QuantFormat.QDQ))
     float_weights = {i.name: i for i in onnx.load(folder / "f.onnx").graph.initializer}
     nodes = {node.name: node for node in proto.graph.node}
@@ -300,7 +300,7 @@ def test_scales_along_another_axis_are_refused(tmp_path):
 
 
 def test_a_pair_that_no_int8_layer_reads_needs_no_symmetric_form(tmp_path):
-    # ONNX Runtime gives a Softmax's output the steps of 1/256 around another zero point
+    # ONNX Runtime quantizes a Softmax's output in steps of 1/256 with another zero point
     proto = onnx.load(float_network(tmp_path / "plain.onnx"))
     proto.graph.node[-1].output[0] = "scores"
     proto.graph.node.append(helper.make_node("Softmax", ["scores"], ["y"], name="last"))
@@ -312,7 +312,7 @@ def test_a_pair_that_no_int8_layer_reads_needs_no_symmetric_form(tmp_path):
     found = take_in(read_model(tmp_path / "q.onnx"))
     assert len(found.left_out) == 1
     write_model(found.model, tmp_path / "t.onnx")
-    # what was left out rounds to 1/256, and the kernel on integers may be one of its steps off
+    # the omitted pair rounds to 1/256, and the integer kernel may be one of its own steps off
     assert np.abs(run(tmp_path / "t.onnx") - run(tmp_path / "q.onnx")).max() <= 2 / 256
 
 
@@ -334,13 +334,13 @@ def test_constants_that_are_no_weights_become_floats(tmp_path):
     onnx.save(proto, tmp_path / "shift.onnx")
     found = take_in(read_model(tmp_path / "shift.onnx"))
     node = next(one for one in found.model.graph if one.name == "shift_add")
-    assert node.inputs[1].is_initializer()  # TensorRT takes integers of weights alone
+    assert node.inputs[1].is_initializer()  # TensorRT accepts integer constants only as weights
     write_model(found.model, tmp_path / "t.onnx")
     np.testing.assert_array_equal(run(tmp_path / "t.onnx"), run(tmp_path / "shift.onnx"))
 
 
 def test_what_qat_leaves_behind_a_convolution_goes_into_its_scales():
-    """PyTorch's ConvBn modules: the weight was scaled before it was rounded, which a Div takes back."""
+    """PyTorch's ConvBn modules: the weight is scaled before rounding, and a Div undoes the scaling."""
     model = onnx.parser.parse_model(
         """<ir_version: 9, opset_import: ["" : 17]> net (float[1, 3, 6, 6] x) => (float[1, 4, 6, 6] y)
         <float xs = {0.02}, int8 z = {0}, float ws = {0.01}> {
@@ -357,7 +357,7 @@ def test_what_qat_leaves_behind_a_convolution_goes_into_its_scales():
     rng = np.random.default_rng(0)
     arrays = {
         "w": rng.normal(size=(4, 3, 3, 3)) * 0.4,
-        # one is negative, which turns its integers over
+        # one factor is negative, which negates its integers
         "factor": np.array([0.5, 2.0, -1.5, 1.0]).reshape(1, 4, 1, 1),
         "bias": rng.normal(size=(1, 4, 1, 1)),
         **{name: rng.normal(size=4) for name in ("gamma", "beta", "mean")},
@@ -379,5 +379,5 @@ def test_what_qat_leaves_behind_a_convolution_goes_into_its_scales():
         ort.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
         for proto in (model, ir.to_proto(taken.model))
     )
-    # the factors are rounded to FP32 once for each channel, and sums of 27 products are of both
+    # the factors are rounded to FP32 once per channel, and both networks sum 27 products
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5 * np.abs(before).max())

@@ -1,4 +1,4 @@
-"""What Python's collector looks at."""
+"""The objects that Python's garbage collector examines."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def nothing_passed_over() -> Iterator[None]:
-    """Let the collector look at all that lives, as in a process that runs no tests (`tests/conftest.py`)."""
+    """Unfreeze all objects, as in a process without tests (`tests/conftest.py` freezes them)."""
     gc.unfreeze()
     yield
     gc.freeze()
 
 
 class Itself:
-    """An object that holds itself, as graphs do."""
+    """An object that refers to itself, as graphs do."""
 
     def __init__(self) -> None:
         self.itself = self
@@ -52,9 +52,9 @@ def test_what_is_thrown_away_in_a_job_does_not_become_old() -> None:
         gone = weakref.ref(new)
         others = [
             [number] for number in range(20_000)
-        ]  # many times what a collection takes by default
+        ]  # many times the default threshold of a collection
         del new
-        gc.collect(0)  # of the young alone
+        gc.collect(0)  # of the youngest generation only
         assert gone() is None
         assert others
     assert gc.get_threshold() == before

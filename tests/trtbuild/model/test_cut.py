@@ -1,4 +1,4 @@
-"""The two parts of a network with foreign operators, and the whole made of them again."""
+"""The two parts of a network with foreign operators, and the joined network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trtbuild.runtime.onnxruntime import has_operator, open_session
 
 X = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
 
-# Gelu of com.microsoft runs in ONNX Runtime, so both parts and the whole can be computed.
+# ONNX Runtime has com.microsoft's Gelu, so it computes both parts and the whole.
 _MEANT = plugins.SPLIT.replace("WarpByFlow(c2)", "com.microsoft.Gelu(c2)").replace(
     '"" : 11', '"" : 17, "com.microsoft" : 1'
 )
@@ -46,10 +46,10 @@ def test_names_that_stages_took_since_are_told_apart():
     model, front, found = parts()
     relu = next(node for node in front.graph if node.op_type == "Relu")
     inner = front.graph.node(0).outputs[0]
-    inner.name = "y"  # an output of the whole
+    inner.name = "y"  # a name of an output of the whole network
     relu.name = "add_both"
     front.graph.initializers["w2"].const_value = front.graph.initializers["w2"].const_value
-    front.graph.initializers["w1"].name = "w3"  # a weight behind
+    front.graph.initializers["w1"].name = "w3"  # a name of a weight in the other part
     joined = found.join(front)
     again = open_session(joined).run({"x": X})
     for name, wanted in open_session(model).run({"x": X}).items():

@@ -1,4 +1,4 @@
-"""What digests of a network see, and what they do not."""
+"""Which changes of a network change its digests, and which do not."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def in_domain(domain: str) -> ir.Model:
 
 
 def test_the_digest_that_is_written_into_files_stays_what_it_is():
-    """Calibration files and manifests of earlier versions hold it."""
+    """Calibration files and manifests of earlier versions contain it."""
     assert graph_digest(network()) == (
         "sha256:58f8c5a930bf304f2bb52fc123bb83e8907e57c2b74f34ab48e48b59a3ac26b1"
     )
@@ -90,7 +90,7 @@ def test_float_constants_are_content_and_not_structure():
 
 
 def test_a_large_constant_is_told_apart_by_what_holds_it():
-    """It is not read: another tensor with the same elements counts as another."""
+    """Its content is not read: a different tensor object with the same elements counts as different."""
     hasher = Hasher()
     model = network()
     weight = model.graph.initializers["w"]

@@ -1,4 +1,4 @@
-"""Changes to a network in place, with ONNX Runtime as the judge of what it still computes."""
+"""Changes to a network in place; ONNX Runtime checks that it computes the same."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_what_nothing_reads_goes_and_the_interface_stays(model):
 
 
 def test_what_stays_keeps_its_empty_operands(model):
-    """They are bytes of the file, and a digest sees them."""
+    """They are part of the file, and of a digest."""
     clip = ir.node("Clip", [node(model, "p").outputs[0], None, None], name="clip")
     clip.outputs[0].name = "clipped"
     model.graph.append(clip)

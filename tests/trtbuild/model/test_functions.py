@@ -1,4 +1,4 @@
-"""Functions written for another opset than the network: each means what its own opset says."""
+"""Functions with another opset than the network: each computes as its own opset defines."""
 
 from __future__ import annotations
 

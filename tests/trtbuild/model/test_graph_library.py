@@ -1,4 +1,4 @@
-"""onnx_ir without SymPy: it answers as ever, and nobody else notices."""
+"""onnx_ir without SymPy: it computes the same, and other modules see no difference."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run(code, folder):
 
 
 def onnx_ir_of(folder, text):
-    """Put a package of this name, and `user`, which imports SymPy and threads that do, into `folder`."""
+    """Write a fake onnx_ir into `folder`, and `user`, which imports SymPy, in a thread, too."""
     (folder / "onnx_ir").mkdir()
     (folder / "onnx_ir" / "__init__.py").write_text(text)
     (folder / "user.py").write_text("""

@@ -42,7 +42,7 @@ def run(model):
 def test_what_is_inferred_is_what_comes_out(model):
     for node in model.graph:
         for output in node.outputs:
-            output.shape = ir.Shape([99])  # left over from before
+            output.shape = ir.Shape([99])  # an outdated shape
     infer_model(model)
     values = {value.name: value for node in model.graph for value in node.outputs if value.name}
     for name, found in run(tapped(model, list(values))).items():
@@ -79,7 +79,7 @@ def test_one_new_node_gets_its_type_and_dims():
 
 @pytest.mark.parametrize("opset", [18, 21])
 def test_what_stands_behind_a_group_normalization_is_known(opset):
-    per = 2 if opset == 18 else 4  # scales a group; since opset 21, a channel
+    per = 2 if opset == 18 else 4  # scales per group; per channel since opset 21
     proto = onnx.parser.parse_model(f"""
         <ir_version: 10, opset_import: ["": {opset}]>
         g (float[n, 4, 3, 5] x, float[{per}] s, bool c) => (y) {{

@@ -1,4 +1,4 @@
-"""Memory that large networks need for a moment goes back to the system."""
+"""Temporary memory of large networks is returned to the system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 STATUS = Path("/proc/self/status")
 
-# Blocks as of weights are made and freed, in turns with small ones, as a session does while it is opened.
+# Makes and frees blocks of a weight's size in turns with small ones, as in opening a session.
 SCRIPT = """
 import ctypes, sys
 from trtbuild.model.mapped_pages import large_blocks_go_back
@@ -40,7 +40,7 @@ print(int(line.split()[1]) >> 10)
 )
 def test_large_blocks_go_back_when_they_are_freed() -> None:
     def held(*words: str) -> int:
-        """MiB of memory at the end."""
+        """Return the MiB of memory at the end."""
         done = subprocess.run(
             [sys.executable, "-c", SCRIPT, *words], capture_output=True, text=True, check=True
         )

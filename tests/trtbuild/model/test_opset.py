@@ -1,4 +1,4 @@
-"""Opsets up and down, with ONNX Runtime as the judge of what the network still computes."""
+"""Opsets up and down; ONNX Runtime checks that the network computes the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def answers(proto, x):
 
 
 def large(text=OLD):
-    """Return the network with a weight of 400 bytes x 10 behind it, which is not read on the way."""
+    """Append a weight of 400 bytes x 10 to the network, too large for the converter to read."""
     proto = onnx.parser.parse_model(text)
     proto.graph.node[0].output[0] = "inner"
     proto.graph.node.add(op_type="Add", input=["inner", "w"], output=["y"])
@@ -109,7 +109,7 @@ def test_a_split_into_uneven_parts_is_refused_by_opset_17():
 
 
 def test_a_scan_with_a_batch_axis_is_refused():
-    """Opset 9 took the axis away, and the converter leaves the node as it is."""
+    """Opset 9 removed the axis, and the converter leaves the node unchanged."""
     text = (
         "b (float[2] s, float[2] x) => (float[2] t, float[2] y) { t = Add(s, x) y = Identity(t) }"
     )

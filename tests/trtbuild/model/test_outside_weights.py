@@ -1,4 +1,4 @@
-"""Weights in a file beside the network: one that another process cuts short, one with several names."""
+"""Weights in a file beside the network: a file that is cut short, a file with several names."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_weights_are_opened_where_they_lie_while_their_file_stays_what_it_was(
     (weight,) = proto.graph.initializer
     place = {entry.key: entry.value for entry in weight.external_data}["location"]
     assert (tmp_path / "w.bin").samefile(f"/{place}")
-    weights_digest(model)  # which maps them
+    weights_digest(model)  # maps the weights
     (tmp_path / "new").write_bytes(bytes(WEIGHT.nbytes))
     (tmp_path / "new").replace(tmp_path / "w.bin")
     for use in (
@@ -86,7 +86,7 @@ def test_a_file_of_weights_may_have_two_names(
     limit: int, opset: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", limit)
-    monkeypatch.setattr("trtbuild.model.opset._LARGEST_OPERAND", 10**9)  # all are read on the way
+    monkeypatch.setattr("trtbuild.model.opset._LARGEST_OPERAND", 10**9)  # the converter reads all weights
     path = network(tmp_path, opset)
     (tmp_path / "second name").hardlink_to(tmp_path / "w.bin")
     (written,) = write_model(read_model(path), tmp_path / "out.onnx")

@@ -1,4 +1,4 @@
-"""INT8 weights that layers share: each gets its own, where ONNX Runtime cannot do otherwise."""
+"""INT8 weights that layers share: each layer gets its own copy if ONNX Runtime needs it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trtbuild.model.traversal import proto_nodes
 from trtbuild.runtime import onnxruntime as runtime
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
-WIDE = 300  # weights of 90 kB lie beside the network
+WIDE = 300  # weights of 90 kB are stored beside the network
 
 HEAD = f"""<ir_version: 8, opset_import: ["" : 17]>
 n (float[N, {WIDE}] x) => (float[N, {WIDE}] y)
@@ -79,11 +79,11 @@ def test_a_processor_without_vnni_runs_shared_weights(
     wanted = open_session(path, Execution.REFERENCE).run(feeds)["y"]
     monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
     found = open_session(read_model(path) if in_memory else path).run(feeds)["y"]
-    assert np.abs(found - wanted).max() <= 0.02 * 1.01  # a tie may be rounded to either step
+    assert np.abs(found - wanted).max() <= 0.02 * 1.01  # a tie may be rounded up or down
 
 
 def agrees_without_vnni(proto: onnx.ModelProto, monkeypatch, **feeds: np.ndarray) -> None:
-    """Run a network as a processor without VNNI does, and compare it with itself in float."""
+    """Run a network as on a processor without VNNI, and compare it with itself in float."""
     x = np.random.default_rng(1).uniform(-2.5, 2.5, (5, WIDE)).astype(np.float32)
     content = proto.SerializeToString()
     wanted = open_session(content, Execution.REFERENCE).run({"x": x, **feeds})

@@ -1,4 +1,4 @@
-"""Which parts an output has, by graphs of the kinds that detectors are exported as."""
+"""The parts of an output, found in typical graphs of exported detectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constants behind a DequantizeLinear, with ONNX Runtime as the judge, and what counts as constant."""
+"""Constants behind a DequantizeLinear, compared with ONNX Runtime, and the definition of a constant."""
 
 from __future__ import annotations
 

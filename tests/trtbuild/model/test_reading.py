@@ -1,4 +1,4 @@
-"""What reading does to a network, and what digests tell apart."""
+"""The changes to a network by reading it, and what digests distinguish."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_external_data_small_and_large_through_a_raised_opset(tmp_path):
     path = tmp_path / "net.onnx"
     moved = onnx.ModelProto.FromString(
         proto.SerializeToString()
-    )  # saving takes the weights out of it
+    )  # saving removes its weights
     onnx.save(moved, path, save_as_external_data=True, location="net.bin", size_threshold=0)
     inside, outside = (read_model(p) for p in (saved(tmp_path, proto, "inside.onnx"), path))
     assert weights_digest(inside) == weights_digest(outside)
@@ -201,7 +201,7 @@ def test_weights_outside_the_folder_are_refused(tmp_path, how):
         proto = onnx.load(path, load_external_data=False)
         for tensor in proto.graph.initializer:
             tensor.external_data[0].value = "../net.bin"
-        if how == "unsorted":  # a network that is repaired
+        if how == "unsorted":  # a network that reading repairs
             nodes = list(proto.graph.node)
             del proto.graph.node[:]
             proto.graph.node.extend(reversed(nodes))

@@ -1,4 +1,4 @@
-"""What ONNX Runtime runs is read: repaired with a sentence, and computing what it computed."""
+"""Networks that ONNX Runtime runs can be read: they are repaired with a note, and compute the same."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_training_mode_is_switched_off_and_said(tmp_path, node, opset):
     )[0]
     if node.op_type == "Dropout":
         wanted = np.maximum(plain, 0)
-    else:  # gain, shift, mean and variance are 1
+    else:  # scale, bias, mean and variance are 1
         wanted = np.maximum((plain - 1) / np.sqrt(np.float32(1 + 1e-5)) + 1, 0)
     np.testing.assert_allclose(twice[0], wanted, rtol=1e-5, atol=1e-5)
 
@@ -339,7 +339,7 @@ def test_names_and_remarks_that_are_no_text_are_refused(tmp_path, name):
 
 
 def test_functions_that_multiply_are_refused(tmp_path):
-    """Each of 30 functions calls the next twice: a billion nodes when written out."""
+    """Each of 30 functions calls the next twice: a billion nodes when inlined."""
     made = model([CONV1, helper.make_node("F0", ["c"], ["y"], domain="own")], [W1], outputs=[OPEN])
     made.opset_import.append(helper.make_opsetid("own", 1))
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]

@@ -1,4 +1,4 @@
-"""Graphs inside nodes, makers and readers of tensors."""
+"""Graphs inside nodes, and the nodes that make and read tensors."""
 
 from __future__ import annotations
 

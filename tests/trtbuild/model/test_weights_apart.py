@@ -153,7 +153,7 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path, every_file_is_large, share)
 def test_a_wrong_file_is_refused_at_once_however_large(tmp_path) -> None:
     path = tmp_path / "net.onnx"
     path.touch()
-    os.truncate(path, 2**40)  # to read it would take minutes
+    os.truncate(path, 2**40)  # reading it would take minutes
     with pytest.raises(ModelError, match="cut off or damaged"):
         load_recorded(path)
 
@@ -195,7 +195,7 @@ def test_weights_beside_give_what_those_inside_give(tmp_path, execution) -> None
     feeds = {"x": np.random.default_rng(1).standard_normal((3, WIDTH), np.float32)}
     session, inside = open_session(model, execution), open_session(model_bytes(model), execution)
     expected = inside.run(feeds)["y"]
-    del model  # who runs a session need not hold the network
+    del model  # a session must not depend on the network object
     gc.collect()
     np.testing.assert_array_equal(session.run(feeds)["y"], expected)
 
@@ -204,7 +204,7 @@ def test_weights_beside_give_what_those_inside_give(tmp_path, execution) -> None
 def test_a_large_file_runs_as_its_network_wherever_its_weights_lie(
     shift, tmp_path, monkeypatch
 ) -> None:
-    """What stands in front of floats in a file may be of any length; floats in memory lie at fours."""
+    """Floats in a file may start at any offset; floats in memory are aligned to four bytes."""
     path = two_layers(tmp_path)
     proto = onnx.load(path)
     proto.graph.name += "o" * shift
@@ -295,15 +295,15 @@ def test_a_fork_writes_into_a_folder_of_its_own(monkeypatch) -> None:
 
 
 def test_two_threads_map_a_weight_of_this_process_at_once(monkeypatch) -> None:
-    """Both forms of a network share their INT8 weights, and are written at the same time."""
+    """Both forms of a network share their INT8 weights and are written at the same time."""
     tensor = in_file(np.arange(8, dtype=np.int8))
     second_begun, first_done = threading.Event(), threading.Event()
-    check = ir.ExternalTensor._check_path_containment  # runs before onnx_ir maps a file
+    check = ir.ExternalTensor._check_path_containment  # called before onnx_ir maps a file
 
     def slow(self):
         check(self)
         if threading.current_thread() is first:
-            second_begun.wait(0.5)  # not at all where the second one is kept waiting
+            second_begun.wait(0.5)  # times out if the second thread is kept waiting
         else:
             second_begun.set()
             first_done.wait(0.5)

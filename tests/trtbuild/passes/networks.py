@@ -1,4 +1,4 @@
-"""Small networks as ONNX text with seeded weights, and their answers."""
+"""Small networks as ONNX text with seeded weights, and their outputs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def optimized(model, **options):
             if wanted.dtype.kind != "f":
                 np.testing.assert_array_equal(got, wanted)
                 continue
-            # one rounding of each weight more, summed over some hundred products at most
+            # one more rounding of each weight, summed over at most some hundred products
             eps = 2e-2 if wanted.dtype == np.float16 else 1e-5
             largest = max(1.0, float(np.max(np.abs(wanted), initial=0.0)))
             np.testing.assert_allclose(got, wanted, rtol=eps, atol=eps * largest)

@@ -1,8 +1,8 @@
-"""Random small networks out of the operators that the passes touch.
+"""Random small networks of the operators that the passes change.
 
-A network is grown operator by operator on tensors whose dims are known here (the batch may be
-symbolic in the file), so that every network is valid by construction. Values stay of order one:
-nothing divides by a computed tensor, and what grows is squashed now and then.
+A network is grown operator by operator on tensors with known dims (the batch may be symbolic in the
+file), so that every network is valid by construction. Values stay of order one: nothing divides by a
+computed tensor, and growing values are squashed now and then.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Tensor:
 
 @dataclass
 class Grower:
-    """A network in the making. `choose` picks one of several options."""
+    """A growing network. `choose` picks one of several options."""
 
     choose: Callable[[Sequence[Any]], Any]
     opset: int
@@ -73,7 +73,7 @@ class Grower:
         return (self.random.standard_normal(shape) * scale).astype(self.dtype)
 
     def pick(self, rank: int | None = None) -> Tensor | None:
-        """Pick a tensor, mostly a recent one, so that chains come about."""
+        """Pick a tensor, mostly a recent one, to form chains."""
         fitting = [t for t in self.pool if rank is None or len(t.dims) == rank]
         if not fitting:
             return None
@@ -314,7 +314,7 @@ def concat_and_split(g: Grower, x: Tensor) -> Tensor | None:
 
 
 def shape_arithmetic(g: Grower, x: Tensor) -> Tensor:
-    """A Reshape to a shape that is computed from the tensor, as exporters write it."""
+    """A Reshape to a shape computed from the tensor, as exporters write it."""
     shape = g.node("Shape", [x.name], (len(x.dims),))
     first = g.node("Gather", [shape.name, g.integers([0])], (1,), axis=0)
     target = g.node("Concat", [first.name, g.integers([-1])], (2,), axis=0)
@@ -381,7 +381,7 @@ def quantized(g: Grower, x: Tensor) -> Tensor:
 
 
 def channel_constant(g: Grower, x: Tensor) -> Tensor:
-    """What a layer takes in: a factor or an addend per channel, or one."""
+    """A factor or an addend per channel, or a scalar, which a layer can absorb."""
     shape = g.choose([(), (1,), (1, x.dims[1]) + (1,) * (len(x.dims) - 2)])
     content = g.floats(*shape)
     op = g.choose(["Add", "Mul", "Sub", "Div"])
@@ -394,13 +394,13 @@ def channel_constant(g: Grower, x: Tensor) -> Tensor:
 
 
 def block(g: Grower, x: Tensor) -> Tensor | None:
-    """A layer and what usually follows it."""
+    """A layer and the operators that usually follow it."""
     layer = g.choose([convolution, convolution, transposed_convolution, matrix_product])(g, x)
     if layer is None or len(layer.dims) < 2:
         return layer
     for _ in range(g.choose([1, 2, 3])):
         if g.choose([False] * 5 + [True]):
-            g.pool.append(layer)  # somebody else may read it
+            g.pool.append(layer)  # other nodes may read it
         layer = g.choose([channel_constant, channel_constant, batch_norm, clamp, unary])(g, layer)
     return layer
 

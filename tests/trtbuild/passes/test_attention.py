@@ -1,4 +1,4 @@
-"""Attention written out: with masks and causal, and what is left as it is."""
+"""Attention written out, with masks and causal, and the forms left unchanged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def attention(attributes="", mask="", keys=5, heads=2, inputs="q, k, v", opset=2
 
 
 def reference(feeds, *, scale=0.25, hidden=None):
-    """softmax(scale Q K^T + mask) V in float64; `hidden` is what a query does not see."""
+    """softmax(scale Q K^T + mask) V in float64; `hidden` marks the keys hidden from each query."""
     q, k, v = (feeds[name].astype(np.float64) for name in "qkv")
     scores = scale * (q @ k.swapaxes(-1, -2))
     if hidden is not None:
@@ -63,7 +63,7 @@ def reference(feeds, *, scale=0.25, hidden=None):
         ({"mask": "float[4, 5]"}, {"Add": 1, **ZEROS}),
         ({"mask": "bool[1, 1, 4, 5]"}, {"Add": 1}),
         ({"mask": "float[4, 5]", "attributes": "is_causal = 1"}, {"Add": 3, **ZEROS}),
-        # only both together hide all keys from the second query; what is constant of it is folded
+        # only both together hide all keys from the second query; the constant part is folded
         pytest.param(
             {"mask": "bool[1, 1, 4, 5]", "attributes": "is_causal = 1"},
             {"Add": 2, "Where": 1},
@@ -77,7 +77,7 @@ def reference(feeds, *, scale=0.25, hidden=None):
     ],
 )
 def test_it_is_written_out(given, more):
-    result = optimized(attention(**given))  # which compares both
+    result = optimized(attention(**given))  # `optimized` compares both
     assert ops(result) == {**WRITTEN_OUT, **more}
 
 
@@ -127,7 +127,7 @@ def test_it_answers_as_the_standard_says():
     ],
 )
 def test_a_query_that_sees_no_key_gets_zeros(kind, causal):
-    """As the standard says; the first one sees none, with `causal` the second one either."""
+    """As the standard says; the first query sees no key, and with `causal` the second neither."""
     sees = np.array([[0] * 5, [0, 0, 1, 1, 1], [1, 0, 1, 0, 0], [1] * 5], bool)
     declared = {"bool": ", bool[4, 5] m", "float": ", float[4, 5] m", "constant": ""}[kind]
     constant = f"<bool[4, 5] m = {{{', '.join(str(int(one)) for one in sees.flat)}}}>"
@@ -136,7 +136,7 @@ def test_a_query_that_sees_no_key_gets_zeros(kind, causal):
             => (float[b, 2, 4, 16] y) {constant if kind == "constant" else ""} {{
             y = Attention <is_causal = {causal}> (q, k, v, m) }}"""
     proto = onnx.parser.parse_model(text)
-    proto.graph.node[0].name = "attention"  # as options call it
+    proto.graph.node[0].name = "attention"  # the name that options use
     result = optimize(ir.from_proto(proto))
     products = [node.name for node in result.model.graph if node.op_type == "MatMul"]
     assert len(products) == 2
@@ -158,7 +158,7 @@ def test_a_query_that_sees_no_key_gets_zeros(kind, causal):
 
 
 def test_scores_in_fp16_stay_in_its_range():
-    """Before they are scaled by 1/4 they are 16 * 64 * 64, and FP16 ends at 65504; all steps are exact."""
+    """Before scaling by 1/4 they are 16 * 64 * 64, and FP16 ends at 65504; all steps are exact."""
     text = """<ir_version: 11, opset_import: ["" : 23]>
         net (float16[1, 2, 4, 16] q, float16[1, 2, 4, 16] k, float16[1, 2, 4, 16] v)
             => (float16[1, 2, 4, 16] y) { y = Attention (q, k, v) }"""

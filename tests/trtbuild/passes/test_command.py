@@ -1,4 +1,4 @@
-"""``trtbuild optimize`` and the sample, as a user calls them."""
+"""``trtbuild optimize`` and the sample, as users call them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What counts as the same answer, in the figures that the comparison with the original promises."""
+"""When outputs count as equal, by the figures promised for the comparison with the original."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Scale(Pass):
 
 
 class ScaleOnRequest(Scale):
-    """The same, as a pass that is meant to change numbers."""
+    """The same, as a pass that is allowed to change numbers."""
 
     opt_in = True
     exact = False
@@ -93,10 +93,10 @@ def test_two_sizes_of_a_symbolic_dim_are_compared():
 
 
 def test_an_initialiser_that_is_an_input_is_given_another_value_too():
-    """A fold that takes its value for granted is right until a caller overrides it."""
+    """A fold of its value is right only until a caller overrides it."""
 
     class Freeze(Pass):
-        """Put what an initialiser holds into the graph."""
+        """Make an initialiser's value a constant of the graph."""
 
         name = "freeze_input"
         anchors = frozenset({"Mul"})
@@ -124,13 +124,13 @@ def test_an_open_dim_that_only_an_initialiser_has_is_as_stored():
 DEAR = "t (float[n,{0}] x) => (float[n,{0}] y) {{ m = MatMul(x, w) a = Mul(m, c) y = Relu(a) }}"
 
 
-def dear(wide=3600):  # a matrix of so many rows and columns is dear to bring from memory
+def dear(wide=3600):  # a matrix of this size is expensive to read from memory
     factors = FACTORS[np.arange(wide) % SIZE]
     return network(DEAR.format(wide), {"w": np.eye(wide, dtype=np.float32), "c": factors})
 
 
 class ScaleFirst(Pass):
-    """Multiply a factor of a dear network by another one."""
+    """Multiply a factor of an expensive network by another one."""
 
     name = "scale_first"
     anchors = frozenset({"Mul"})
@@ -163,7 +163,7 @@ def test_a_network_that_is_nearly_dear_is_run_at_all_sizes():
     assert result.log.comparison.startswith("compared on 2 random inputs")
 
 
-# what is said must hold for a network that ONNX Runtime refuses, too
+# the messages must also be right for a network that ONNX Runtime refuses
 UNTOUCHED = (
     "not compared: no pass has changed the network, and whether ONNX Runtime runs it was not tried"
 )
@@ -178,7 +178,7 @@ def test_a_dear_network_that_no_pass_has_changed_is_not_run(monkeypatch):
 
 
 class ScaleInSilence(ScaleFirst):
-    """Change something, and do not say so."""
+    """Change the network without reporting it."""
 
     def rewrite(self, node, edit):
         super().rewrite(node, edit)
@@ -191,7 +191,7 @@ def test_a_dear_network_that_a_pass_has_changed_without_saying_so_is_run():
 
 
 def long(last):
-    """A network of so many nodes that a session of it takes long to open."""
+    """A network with so many nodes that opening a session takes long."""
     nodes = " ".join(f"a{i + 1} = Sin(a{i})" for i in range(5000))
     return network(f"t (float[n,2] a0) => (float[n,2] y) {{ {nodes} y = {last}(a5000) }}")
 

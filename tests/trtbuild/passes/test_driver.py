@@ -1,4 +1,4 @@
-"""The driver comes to an end, says why it stopped, and undoes what changes a result."""
+"""The driver terminates, says why it stopped, and undoes passes that change a result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHAIN = "chain (float[n,4] x) => (float[n,4] y) { a = Relu(x) b = Neg(a) c = Abs
 
 
 def swap(source, target):
-    """A pass that turns one operator into another; two of them undo each other."""
+    """A pass that replaces one operator by another; two of them undo each other."""
 
     class Swap(Pass):
         """Swap operators.
@@ -86,10 +86,10 @@ def test_passes_that_undo_each_other_within_a_round_are_named(turned):
 
 
 def test_passes_that_undo_each_other_over_rounds_are_named():
-    """Three passes turn an operator around; a round ends each time in another place."""
+    """Three passes replace an operator in a cycle; each round ends with another operator."""
 
     class Turn(Pass):
-        """Turn one operator into the next, once a round."""
+        """Replace one operator by the next, once per round."""
 
         name = "turn"
         order = ("Sin", "Cos", "Tan")
@@ -169,7 +169,7 @@ def test_only_the_wrong_run_of_a_pass_is_undone():
 
 
 def test_without_check_the_wrong_result_comes_out():
-    """So the tests above show the safety net, and not a pass that does nothing."""
+    """This proves that the tests above show the safety net, and not a pass that does nothing."""
     text = "t (float[n,4] x) => (float[n,4] y) { c = Abs(x) y = Tanh(c) }"
     result = run(Drop(), text=text, check=False)
     assert dict(result.after.nodes) == {"Tanh": 1}
@@ -257,7 +257,7 @@ def test_declined_is_no_error():
 
 
 def test_symbolic_dims_are_compared_at_several_sizes():
-    """``[4, 1] * [n]`` looks like ``[n]`` at one size only; the net must see another."""
+    """``[4, 1] * [n]`` looks like ``[n]`` at one size only; the safety net must try another."""
 
     class Squash(Pass):
         """Sum over an axis that may have one element: wrong unless it has."""
@@ -275,7 +275,7 @@ def test_symbolic_dims_are_compared_at_several_sizes():
 
 
 def half_inside():
-    """Half floats inside, float32 outside, as converters leave it."""
+    """Half floats inside, float32 outside, as converters write it."""
     rng = np.random.default_rng(0)
     nodes, weights, name = ["h0 = Cast<to=10>(x)"], {}, "h0"
     for i in range(6):
@@ -314,7 +314,7 @@ def test_constants_are_added_to_a_network_of_ir_version_3():
 
 
 def test_integers_are_drawn_by_their_use():
-    """Places in a table of 5: any integer beyond is refused by ONNX Runtime."""
+    """Indices into a table of 5: ONNX Runtime refuses any integer beyond."""
     model = network(
         "t (int64[n] ids) => (float[n,4] y) { y = Gather(table, ids) }", {"table": (5, 4)}
     )

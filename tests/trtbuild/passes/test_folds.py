@@ -1,4 +1,4 @@
-"""Folds into layers: what goes in, what stays and why, over ranks, groups, types and opsets."""
+"""Folds into layers: what is folded, what stays and why, over ranks, groups, types and opsets."""
 
 from __future__ import annotations
 

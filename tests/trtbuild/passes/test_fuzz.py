@@ -1,4 +1,4 @@
-"""Random networks, optimised without the safety net and compared by other code than it uses."""
+"""Random networks, optimised without the safety net and compared by independent code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from tests.trtbuild.passes.random_graphs import BATCH, grow
 from trtbuild.passes import OptimizeOptions, optimize
 
-PARTS = 40  # of the nightly run: each says its name while it is at work, and they can be divided among CPUs
-COUNT = 250  # networks of a part; some 20 ms of a CPU each
-LONGEST = 60  # seconds for one network; beyond that it hangs
+PARTS = 40  # of the nightly run: each part shows its name while it runs, and CPUs can share them
+COUNT = 250  # networks per part; some 20 ms of CPU each
+LONGEST = 60  # seconds after which one network counts as hanging
 
 
 @contextlib.contextmanager
 def at_most(seconds):
-    """Raise TimeoutError in the block when it takes longer (where the system has such a clock)."""
+    """Raise TimeoutError in the block when it takes longer (where the system has such a timer)."""
     if not hasattr(signal, "setitimer"):
         yield
         return
@@ -54,7 +54,7 @@ def open_unoptimised(model):
 
 
 def feeds_of(model, session, seed):
-    """Draw what the network wants; overridable initialisers are overridden."""
+    """Draw the network's inputs; overridable initialisers are overridden."""
     random = np.random.default_rng(seed)
     feeds = {}
     inputs = [*session.get_inputs(), *session.get_overridable_initializers()]
@@ -110,7 +110,7 @@ def check_one(model):
             assert first.shape == second.shape, name
             a, b = first.astype(np.float64), second.astype(np.float64)
             if not np.isfinite(a).all():
-                reject()  # it overflows; where exactly is a matter of rounding
+                reject()  # it overflows, and where exactly depends on rounding
             limit = tolerance(model, first) * max(1.0, float(np.max(np.abs(a), initial=0.0)))
             assert np.max(np.abs(a - b), initial=0.0) <= limit, f"{name}: {fired(result)}"
     rerun = optimize(ir.from_proto(optimised), OptimizeOptions(check=False))

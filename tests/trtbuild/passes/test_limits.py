@@ -17,7 +17,7 @@ SPREAD = (
 
 @pytest.mark.parametrize(("count", "folded"), [(262_147, True), (262_148, False)])
 def test_a_folded_constant_is_at_most_a_mebibyte_larger_than_what_it_is_made_of(count, folded):
-    # made of 4 bytes and a shape of 8 bytes: 4 * 262,147 = 12 + 2^20
+    # computed from 4 bytes and a shape of 8 bytes: 4 * 262,147 = 12 + 2^20
     text = f"t (float[{count}] x) => (float[{count}] y) {{ e = Expand(k, s) y = Pow(x, e) }}"
     constants = {"k": np.array(3, np.float32), "s": np.array([count])}
     result = optimize(
@@ -69,7 +69,7 @@ def test_wide_integers_may_round_when_they_are_quantised_again(dtype, cancelled)
 
 
 def int8_weights(weights, opset=13, dtype=np.float32):
-    """The network whose convolution has been given int8 weights, and what was declined."""
+    """The network with int8 weights in its convolution, and the declined matches."""
     kind = "float16" if dtype == np.float16 else "float"
     text = (
         f"t ({kind}[1,2,4,4] x) => ({kind}[1,3,4,4] y) {{ q = QuantizeLinear(x, s, z)"
@@ -139,4 +139,4 @@ def test_a_form_that_comes_a_third_time_while_constants_grow_ends_the_rounds():
     model = network("t (float[4] x) => (float[4] y) { y = Mul(x, c) }", {"c": (4,)})
     result = optimize(model, OptimizeOptions(check=False, passes=[Grow()]))
     assert "grow_factor" in result.log.undoing
-    assert result.log.rounds == 3  # from the second on, what the first left unread is gone
+    assert result.log.rounds == 3  # from the second on, tensors left unread by the first are gone

@@ -1,4 +1,4 @@
-"""The page of passes, the list, and the docstrings they are made of."""
+"""The page of passes, the list, and the docstrings that they are made from."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ SIZES = dict(zip("abcdefgh", (2, 3, 4, 5, 2, 3, 4, 2)))
 
 
 def einsum(equation, *, first="x", opset=17, result=None):
-    """A network of one Einsum; the operand `first` is named first, the other is the weight ``w``."""
+    """A network of one Einsum; the operand `first` comes first, the other is the weight ``w``."""
     left = equation.partition("->")[0].replace("...", "ab").split(",")
     names = ["x", "w"] if first == "x" else ["w", "x"]
     rng = np.random.default_rng(0)
@@ -95,8 +95,8 @@ def einsum_of_two(equation, *, dtype="float"):
     ("equation", "transposes"),
     [
         ("abcd,abed->abce", 1),
-        ("acbd,aebd->abce", 2),  # queries and keys with the heads behind the positions
-        ("abce,aebd->acbd", 2),  # what Softmax gives, and values
+        ("acbd,aebd->abce", 2),  # queries and keys with the heads after the positions
+        ("abce,aebd->acbd", 2),  # Softmax's output and the values
         ("abcd,abde->abce", 0),
         ("abcd,abed->abec", 1),
     ],

@@ -1,4 +1,4 @@
-"""Networks that carry Q/DQ already: repaired into TensorRT's form, and nothing lost."""
+"""Networks with Q/DQ: converted to TensorRT's form without loss."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from trtbuild.passes import optimize
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 NETWORKS = {
-    # file: (input shape, nodes that may be left of those the passes fold)
+    # file: (input shape, remaining nodes of the kinds that the passes fold)
     "cifar10/resnet20_bn.onnx": (2, 3, 32, 32),
     "imagenet/squeezenet11.onnx": (1, 3, 224, 224),
     "onnx/mnist_cntk.onnx": (1, 1, 28, 28),
@@ -21,7 +21,7 @@ NETWORKS = {
 
 
 def read_as_weights(path):
-    """Read a network as the pipeline does: weights that are also inputs are weights."""
+    """Read a network as the pipeline does: weights that are also inputs count as weights."""
     model = ir.load(path)
     for value in list(model.graph.inputs):
         if value.is_initializer():

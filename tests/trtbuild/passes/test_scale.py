@@ -1,4 +1,4 @@
-"""Large networks: weights stay where they are, and cost grows with the nodes."""
+"""Large networks: weights are not copied, and cost grows linearly with the nodes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def calls_of_optimize(model):
 
 def test_cost_grows_with_the_nodes():
     calls_of_optimize(chain(2))  # imports and caches
-    # four times the nodes; work that grew with their square would be sixteen times as much
+    # four times the nodes; quadratic work would be sixteen times as much
     assert calls_of_optimize(chain(400)) < 5 * calls_of_optimize(chain(100))
 
 
@@ -53,7 +53,7 @@ def test_taking_weights_out_leaves_the_model_as_it_was():
 
 
 def test_mapped_weights_are_not_read_into_memory(tmp_path, monkeypatch):
-    """One matrix is folded into, the other one stays the mapped region of the source's file."""
+    """One matrix is changed by a fold; the other stays the mapped region of the source's file."""
     monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1 << 22)
     text = (
         "t (float[n,1024] x) => (float[n,1024] y) "

@@ -1,4 +1,4 @@
-"""Every case of the shared collection: what must fire fires, what must not does not."""
+"""Every case of the shared collection: passes fire where they must, and only there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FOLDER = SHARED / "graph-cases"
 
 @cache
 def judge():
-    """The module that judges a case, from beside the cases."""
+    """The collection's own module that judges a case."""
     spec = importlib.util.spec_from_file_location("check_case", FOLDER / "check_case.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -41,7 +41,7 @@ def test_cases_are_there():
 
 
 def runs(case, source):
-    """Whether ONNX Runtime runs the network as it is; older ones have no reduction over no axes."""
+    """Whether ONNX Runtime runs the unchanged network; older versions lack reductions over no axes."""
     try:
         judge().numeric_diff(case, source, source)
     except Exception:  # noqa: BLE001 - ONNX Runtime's exceptions share no base
@@ -63,7 +63,7 @@ def test_case(case, tmp_path):
     assert not result.log.undoing
     assert not result.log.capped
     if enable and not case.get("idempotent"):
-        return  # passes on request run once per run, and opposites turn each other's work over
+        return  # passes on request run once per run, and opposite passes undo each other
     second = optimize(read_unchanged(target), OptimizeOptions(enable=enable, check=False))
     write_model(second.model, again)
     assert not second.log.fired

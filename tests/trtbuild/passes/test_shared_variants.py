@@ -19,8 +19,8 @@ UNCONVERTIBLE = {
     "half": {
         "TransformOnnxPad.p1.op10",  # ONNX's converter makes a float32 value for a half float Pad
         "LSTMWeightInt8.p1.op17",  # no scales of half floats before opset 19
-        "RemoveUnusefulOp.n2.op17",  # the Cast that rounds is the identity now
-        "eliminate_noop.n4.op21",  # 1e-9 is zero now
+        "RemoveUnusefulOp.n2.op17",  # the rounding Cast becomes the identity
+        "eliminate_noop.n4.op21",  # 1e-9 becomes zero
     },
     "opset": {"FuseLayerNorm.p1.op17"},  # LayerNormalization came with opset 17
 }
@@ -60,7 +60,7 @@ def at_opset(model, version):
 
 
 def in_a_branch(model):
-    """Put the graph into both branches of an If; None where its interface does not allow that."""
+    """Put the graph into both branches of an If; None if its inputs or outputs do not allow that."""
     graph = model.graph
     names = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.output}
     if any(value.name in names for value in graph.input):
@@ -124,7 +124,7 @@ def test_at_other_opsets(case, version, tmp_path):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
 def test_in_a_branch(case, tmp_path):
-    """Values only: each operator stands there twice, so the bounds of the case do not apply."""
+    """Compares values only: each operator occurs twice, so the bounds of the case do not apply."""
     model = in_a_branch(onnx.load(FOLDER / case["model"]))
     if model is None:
         pytest.skip("an input is an initialiser or an output")

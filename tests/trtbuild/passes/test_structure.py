@@ -1,4 +1,4 @@
-"""Reshapes, layouts, slices, activations and copies: what goes, what stays."""
+"""Reshapes, layouts, slices, activations and copies: what is removed, what stays."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CASES = {
     "dims without a name": (
         text("float[?,8] x", "float[?,8] y", "u = Unsqueeze(x, a) r = Reshape(u, b) y = Sin(r)"),
         {"a": vector(1), "b": vector(-1, 8)}, {"Sin": 1}),
-    # name: (network, weights, operators that are left)
+    # name: (network, weights, remaining operators)
     "reshape and back, symbolic batch": (
         text("float[n,4,1,1] x", "float[n,4,1,1] y",
              "f = Flatten(x) u = Unsqueeze(f, a) y = Relu(u)"),

@@ -19,10 +19,10 @@ __all__ = ["CASES", "Case", "randomize"]
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its input, and what must become of its norms.
+    """A network, its input, and the expected result for its norms.
 
-    `folded` counts the norms that leave the module, `in_graph` those that the graph passes fold later,
-    `reason` is a part of what the report must say about the ones that stay.
+    `folded` counts the norms that the module loses, `in_graph` those that the graph passes fold later;
+    `reason` is a part of the report's reason for those that stay.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Case:
 
 
 def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every norm statistics, scale and shift that are far from doing nothing."""
+    """Give every norm statistics, scale and shift far from the identity."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(tensor: torch.Tensor, low: float, high: float) -> None:
@@ -54,7 +54,7 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 class Net(nn.Module):
-    """Named layers and a function that is their forward."""
+    """Named layers with a function as their forward."""
 
     def __init__(self, forward: Callable[..., Any], **layers: nn.Module) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class OwnForwardConv(nn.Conv2d):
 
 
 class DoublingNorm(nn.BatchNorm2d):
-    """A BatchNorm that does more than BatchNorm."""
+    """A BatchNorm with an additional operation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) * 2

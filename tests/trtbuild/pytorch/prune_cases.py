@@ -1,4 +1,4 @@
-"""Small networks that channel pruning must get right, and those on which it is known to fail."""
+"""Small networks that channel pruning must handle, and those on which it is known to fail."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PruneCase:
-    """A network and what pruning by half must do.
+    """A network and the expected result of pruning by half.
 
     `halved` are layers that must lose half of their channels, `kept` maps layers that must not to a
-    part of the reason. Values are checked by the fence itself and again by the test.
+    part of the reason. Pruning itself compares values, and the test again.
     """
 
     name: str
@@ -167,7 +167,7 @@ def group_norm() -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Packed query, key and value; the number of heads is its own."""
+    """Attention with packed query, key and value, and its own number of heads."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -244,7 +244,7 @@ def shuffle(live: bool) -> Callable[[], nn.Module]:
 
 
 def shuffle_units() -> nn.Module:
-    """Two units of ShuffleNet V2: one half goes through a branch, both are joined and shuffled."""
+    """Two units of ShuffleNet V2: one half passes through a branch, then both are joined and shuffled."""
 
     def unit(branch: nn.Module, x: torch.Tensor) -> torch.Tensor:
         a, b = x.chunk(2, 1)
@@ -273,7 +273,7 @@ def channel_buffer() -> nn.Module:
 
 
 class FrozenBatchNorm(nn.Module):
-    """A batch norm that training leaves alone, as detectors have it: all four vectors are buffers."""
+    """A batch norm that is not trained, as in detectors: all four vectors are buffers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ def frozen_norms() -> nn.Module:
 
 
 def one_for_all() -> nn.Module:
-    """One map that weighs all channels, and one that is added to all."""
+    """One map that weights all channels, and one that is added to all."""
 
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         x = m.stem(x)
@@ -376,7 +376,7 @@ def two_outputs() -> nn.Module:
 
 
 class C2f(nn.Module):
-    """YOLOv8's block: a convolution in two pieces, the second of which goes on and is used again."""
+    """YOLOv8's block: a convolution in two pieces; the second is processed further and also used again."""
 
     def __init__(self, cut: Callable[[C2f, torch.Tensor], Any]) -> None:
         super().__init__()
@@ -429,7 +429,7 @@ def coordinates() -> nn.Module:
 
 
 def sizes_of_readers() -> nn.Module:
-    """A split whose sizes come from the layers that read it, one piece concatenated, one added."""
+    """A split with the sizes of the layers that read it; one piece is concatenated, one added."""
 
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         side, x = m.side(x), m.both(x)
@@ -441,7 +441,7 @@ def sizes_of_readers() -> nn.Module:
 
 
 def rows_joined() -> nn.Module:
-    """A concatenation and a split along the height, which is as large as the channels are many."""
+    """A concatenation and a split along the height, which equals the number of channels."""
 
     def forward(m: Any, x: torch.Tensor) -> torch.Tensor:
         a, b = m.a(x), m.b(x)
@@ -461,7 +461,7 @@ def cascade() -> nn.Module:
 
 
 class OwnLayer(nn.Module):
-    """A scale and a shift for each channel, a linear layer, and a parameter that nobody reads."""
+    """A scale and a shift for each channel, a linear layer, and an unused parameter."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -540,7 +540,7 @@ class GPT2Block(nn.Module):
 
 
 class GPT2(nn.Module):
-    """Two blocks; the head shares its weight with the table of words."""
+    """Two blocks; the head shares its weight with the token embedding."""
 
     def __init__(self) -> None:
         super().__init__()

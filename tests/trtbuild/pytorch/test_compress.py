@@ -1,4 +1,4 @@
-"""Compression in rounds: limits, what is kept, a run that was interrupted, and functions that are wrong."""
+"""Compression in rounds: limits, the kept result, resuming an interrupted run, and wrong functions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from trtbuild.runtime.onnxruntime import open_session  # noqa: E402
 if TYPE_CHECKING:
     from pathlib import Path
 
-# `calls` counts what has been trained in this process; training number `stop_at` is interrupted half-way.
+# `calls` lists the trainings in this process; training number `stop_at` is interrupted half-way.
 SOURCE = """
 import numpy as np
 import torch
@@ -167,7 +167,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(nets, tmp_path, capsys) ->
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
 
-    nets.calls.clear()  # a finished run has nothing left to do
+    nets.calls.clear()  # a finished run does nothing more
     assert run([*line, "-o", "parts"]) == 0
     assert nets.calls == []
 
@@ -498,7 +498,7 @@ def test_one_call_from_python_takes_objects(nets, tmp_path) -> None:
     assert found.engine.is_file()
     assert found.int8_model.is_file()
     assert found.report(tmp_path / "page.html").is_file()
-    assert module[0].weight.shape[0] == 16  # it stays as it is
+    assert module[0].weight.shape[0] == 16  # it is unchanged
     assert load_file(found.module / "weights.safetensors")["0.weight"].shape[0] == 8
     with torch.no_grad():
         module[0].weight.mul_(2)  # another module is another run

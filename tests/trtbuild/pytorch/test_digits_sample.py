@@ -1,4 +1,4 @@
-"""The sample runs, and does what it says: half of the channels, and hardly an image lost."""
+"""The sample does what it claims: half of the channels, and hardly an image lost."""
 
 from __future__ import annotations
 

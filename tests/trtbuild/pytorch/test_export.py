@@ -1,4 +1,4 @@
-"""Exported files: names, opsets, dynamic sizes, outputs, data files, and what is refused."""
+"""Exported files: names, opsets, dynamic sizes, outputs, data files, and refusals."""
 
 from __future__ import annotations
 
@@ -92,13 +92,13 @@ def test_file(tmp_path: Path) -> None:
     for value in (model.graph.input[0], model.graph.output[0]):
         assert value.type.tensor_type.shape.dim[0].dim_param == "batch"
     assert model.graph.output[0].name == "output"
-    # Absolute paths of source files stand in the exporter's metadata.
+    # The exporter's metadata would hold absolute paths of source files.
     assert b".py" not in path.read_bytes()
 
     image = np.random.default_rng(0).standard_normal((5, 3, 8, 8)).astype(np.float32)
     with torch.no_grad():
         wanted = module(torch.from_numpy(image)).numpy()
-    # Five layers of float32 arithmetic, 72 terms each: 1e-5 of the largest value is ample and tight.
+    # Five layers of float32 arithmetic, 72 terms each: 1e-5 of the largest value is enough and still strict.
     np.testing.assert_allclose(
         run(path, {"image": image})[0], wanted, rtol=0, atol=1e-5 * abs(wanted).max()
     )
@@ -222,7 +222,7 @@ def test_a_hard_coded_batch_is_noticed() -> None:
 
 
 def test_a_dynamic_batch_may_be_given_as_one(capfd: pytest.CaptureFixture[str]) -> None:
-    """torch.export takes a 1 for a number that never changes, and says so at length."""
+    """torch.export specializes a size of 1, with a long message."""
     image = InputSpec((1, 3, 8, 8), dynamic={0: "batch", 2: "height"})
     result = export_onnx(small(), [image])
     assert [str(dim) for dim in result.model.graph.inputs[0].shape] == ["batch", "3", "height", "8"]
@@ -298,7 +298,7 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
 
 
 class Segments(nn.Module):
-    """Pools, and goes back to the size of the input."""
+    """Pools, and resizes to the size of the input."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -310,7 +310,7 @@ class Segments(nn.Module):
 
 
 class Grid(nn.Module):
-    """Keeps what belongs to the last shape, as detectors do."""
+    """Keeps a grid for the last shape, as detectors do."""
 
     shape: Any = None
     grid = torch.empty(0)

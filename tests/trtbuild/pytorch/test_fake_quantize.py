@@ -1,4 +1,4 @@
-"""Modules of quantization-aware training: their scales reach the file, and TensorRT's form of it."""
+"""Modules of quantization-aware training: the file and TensorRT's form have their scales."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_scales_of_training_are_those_of_the_file(trained, tmp_path):
     with torch.no_grad():
         expected = trained(x).numpy()
     found = take_in(read_model(tmp_path / "q.onnx"))
-    assert found.gaps == ("full/Gemm",)  # torch rounds nothing behind the mean
+    assert found.gaps == ("full/Gemm",)  # torch does not quantize the output of the mean
     assert {d.node: d.int8 for d in found.decisions if d.op_type in ("Conv", "Gemm")} == {
         "conv/Conv": True,
         "full/Gemm": True,
@@ -67,7 +67,7 @@ def test_scales_of_training_are_those_of_the_file(trained, tmp_path):
         session = ort.InferenceSession(str(tmp_path / file), options)
         (name,) = (one.name for one in session.get_inputs())
         (given,) = session.run(None, {name: x.numpy()})
-        # the output itself is in steps: sums in another order may round a value to the next one
+        # the output itself is quantized: sums in another order may round a value to the next step
         step = float(trained.full.activation_post_process.scale)
         steps = np.rint((given - expected) / step)
         np.testing.assert_allclose(given, expected + steps * step, rtol=0, atol=1e-5)
@@ -77,7 +77,7 @@ def test_scales_of_training_are_those_of_the_file(trained, tmp_path):
 
 
 def fused(kind: str) -> tuple[nn.Module, nn.Module]:
-    """A network whose layers train with their norms, prepared, and it with scales that are fixed."""
+    """A prepared network that trains layers with their norms, and the same with fixed scales."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 3, groups=4, bias=False),
@@ -126,7 +126,7 @@ def test_norms_that_are_trained_with_their_layer_go_into_its_weights(kind, tmp_p
 
 
 class TensorQuantizer(nn.Module):
-    """As ModelOpt and pytorch-quantization have it: rounds to its amax."""
+    """Like ModelOpt's and pytorch-quantization's: rounds by its amax."""
 
     def __init__(self, amax, unsigned=False, num_bits=8):
         super().__init__()
@@ -137,7 +137,7 @@ class TensorQuantizer(nn.Module):
     def forward(self, x):
         if self._disabled:
             return x
-        if self._amax.min() < 0:  # as there: nothing that torch.export could follow
+        if self._amax.min() < 0:  # as in the original: torch.export cannot follow it
             raise ValueError
         bound, low = (255, 0) if self._unsigned else (127, -128)
         return torch.clamp((x * (bound / self._amax)).round(), low, bound) / (bound / self._amax)
@@ -173,7 +173,7 @@ def test_quantizers_of_nvidias_packages_keep_their_scales(tmp_path):
     (given,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     with torch.no_grad():
         expected = module(x).numpy()
-    # a value that sums in another order round to the next step moves a mean of 36 by 1.5 / 255 / 36
+    # sums in another order may round one value to the next step, which moves a mean of 36 by 1.5 / 255 / 36
     np.testing.assert_allclose(given, expected, rtol=0, atol=4 * 1.5 / 255 / 36)
 
 
@@ -223,7 +223,7 @@ def test_a_graph_that_torchao_only_prepared_is_refused_with_what_to_call():
 
 
 def converted(module):
-    """What torch.ao makes of a module that it has prepared."""
+    """A module prepared and converted by torch.ao."""
     kinds = torch.ao.quantization
     prepared = kinds.prepare_qat(nn.Sequential(kinds.QuantStub(qconfig=module.qconfig), module))
     prepared(torch.randn(2, 4))

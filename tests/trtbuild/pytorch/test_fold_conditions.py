@@ -50,7 +50,7 @@ def test_fold(case: Case) -> None:
     assert len(norms) == case.left - functional
 
 
-# What a fold on torch's own graph gave: a convolution a call, and what stands between and behind them.
+# The result of a fold on torch's own graph: one convolution per call, with the operators between and after.
 OPERATORS = {
     "one conv, two norms": {"Conv": 2, "Mul": 1, "Add": 1},
     "one conv, with a norm and bare": {"Conv": 2, "Mul": 1, "Add": 1},
@@ -101,7 +101,7 @@ def test_types_are_kept(dtype: torch.dtype) -> None:
 
 def test_a_wrong_fold_is_taken_back() -> None:
     class Sly(torch.nn.Module):
-        """Looks at the type of its norm, which no graph shows."""
+        """Checks the type of its norm, which no graph shows."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -42,12 +42,12 @@ def test_resnet20_export(shared: Path) -> None:
     assert names["linear"] == "Gemm"
     assert not any(node.metadata_props for node in result.model.graph)
     covered = {a.layer for a in result.activations}
-    assert "layer1.0.conv1" in covered  # its ReLU reads it alone
-    assert "layer1.0.conv2" not in covered  # the sum stands between
+    assert "layer1.0.conv1" in covered  # only its ReLU reads it
+    assert "layer1.0.conv2" not in covered  # the sum is between them
 
 
 def test_fifty_layers_with_large_means() -> None:
-    """|mean| >> std: the unfolded float32 network is the inaccurate one, so only float64 can judge."""
+    """|mean| >> std: the unfolded float32 network is inaccurate, so float64 is the reference."""
     torch.manual_seed(0)
     layers: list[torch.nn.Module] = []
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""Modules from a name, checkpoints of every shape, and what is refused."""
+"""Modules by name, checkpoints of every form, and refusals."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def gives_none():
 
 @pytest.fixture
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module of factories in the current directory, which is not on the path."""
+    """A module of factories in the current directory, which is not on `sys.path`."""
     (tmp_path / "some_nets.py").write_text(FACTORIES)
     (tmp_path / "broken_nets.py").write_text("import absent_package\n")
     (tmp_path / "odd_nets.py").write_text("1 / 0\n")

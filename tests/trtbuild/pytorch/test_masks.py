@@ -1,4 +1,4 @@
-"""Masks over weights: amounts, methods, what is held and what becomes permanent."""
+"""Masks over weights: amounts, methods, training under masks, and making them permanent."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_masks_hold_through_training_until_they_are_permanent() -> None:
     assert is_masked(module)
     assert sparsity_report(module).total.share == 0.5
 
-    copied = copy_module(module)  # which copy.deepcopy refuses
+    copied = copy_module(module)  # copy.deepcopy refuses it
     assert make_masks_permanent(copied) == ["0.weight", "2.weight"]
     assert not is_masked(copied)
     assert sparsity_report(copied).total.share == 0.5

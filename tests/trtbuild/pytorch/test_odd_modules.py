@@ -1,4 +1,4 @@
-"""Modules as people write them: each works, or is refused in a sentence that names the place."""
+"""Unusual modules of users: each works, or is refused with a message that names the place."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_both_halves_of_a_gate_lose_the_same_channels() -> None:
 
 
 class Remembers(nn.Module):
-    """Takes a feature map by a hook, and calls a layer in a function, both of which refer to ``self``."""
+    """Takes a feature map by a hook, and calls a layer in a function; both refer to ``self``."""
 
     def __init__(self, how: str) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ def test_weights_that_were_computed_are_saved_and_loaded(norm: Any, tmp_path: Pa
 
 
 class OwnKernels(nn.Module):
-    """A convolution whose kernels are made for each sample, all samples in one call."""
+    """A convolution with kernels computed for each sample, all samples in one call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -256,7 +256,7 @@ def test_float64_is_exported_as_float32(given: str) -> None:
 
 
 class Tells(nn.Module):
-    """Gives something else than tensors besides."""
+    """Returns another value besides tensors."""
 
     def __init__(self, what: Any) -> None:
         super().__init__()
@@ -335,7 +335,7 @@ class MapAttention(nn.Module):
 
 
 def test_attention_over_maps_is_kept_and_does_not_hold_up_the_rest() -> None:
-    # The library follows the more turns the larger the network is, and multiplies its numbers at each.
+    # In larger networks, the library follows more cycles, and its numbers grow with each.
     tail = [layer for _ in range(60) for layer in (nn.Conv2d(8, 8, 1), nn.ReLU())]
     first = nn.Conv2d(3, 32, 3), MapAttention(), MapAttention(), nn.Conv2d(32, 8, 1), nn.ReLU()
     module = nn.Sequential(*first, *tail, nn.Conv2d(8, 4, 1)).eval()
@@ -348,7 +348,7 @@ def test_attention_over_maps_is_kept_and_does_not_hold_up_the_rest() -> None:
 
 
 class Packed(nn.Module):
-    """Attention whose packed layer cannot be cut, since forward takes its widths from another tensor."""
+    """Attention with a packed layer that cannot be cut: forward takes its widths from another tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -375,7 +375,7 @@ def test_a_cut_that_was_taken_back_is_not_done_again_from_disk(tmp_path: Path) -
 
 
 class Normalized(nn.Module):
-    """Attention whose queries and keys are normalized, so that more than three take the three pieces."""
+    """Attention with normalized queries and keys, so that more than three nodes read the three pieces."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -396,7 +396,7 @@ def test_pieces_that_are_taken_twice_lose_the_same_channels() -> None:
 
 
 class OneKey(nn.Module):
-    """All four heads of queries read one head of keys and values, which come from the same layer."""
+    """All four heads of queries read one head of keys and values; all come from the same layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -418,7 +418,7 @@ def test_heads_are_not_counted_where_the_module_says_another_width() -> None:
 
 
 class ByVersion(nn.Module):
-    """Asks which version weights are of, as torchvision's MNASNet does."""
+    """Checks the version of its weights, like torchvision's MNASNet."""
 
     _version = 2
 
@@ -442,7 +442,7 @@ def test_a_module_that_asks_for_the_version_of_weights_is_loaded(tmp_path: Path)
 
 
 class ByValues(nn.Module):
-    """Computes with those rows alone whose first number is positive: as many as there are."""
+    """Computes only the rows with a positive first number, so their number depends on the data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -479,7 +479,7 @@ def test_a_layer_with_more_weights_than_its_own_is_named() -> None:
 
 
 class Flowing(nn.Module):
-    """A transformer whose attention takes its width from what flows around it, as the first ViTs do."""
+    """A transformer whose attention takes its width from the residual stream, as in the first ViTs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -517,7 +517,7 @@ def test_attention_is_cut_alike_with_what_flows_around_it(tmp_path: Path) -> Non
     inputs = [InputSpec((2, 5, 6))]
     result = prune_channels(Flowing().eval(), inputs, PruneSpec(0.3))
     left = {width.path: width.after for width in result.report.widths}
-    # the heads keep one width, so 20 or 24 of 32 stay; everything that flows has the same
+    # all heads have one width, so 20 or 24 of 32 stay; the residual stream has the same width
     assert left["stem"] in (20, 24)
     assert left["blocks.0.qkv"] == left["blocks.1.qkv"] == 3 * left["stem"]
     assert left["blocks.0.proj"] == left["blocks.1.down"] == left["stem"]

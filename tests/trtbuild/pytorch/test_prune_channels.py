@@ -1,4 +1,4 @@
-"""Which channels go, how many, and what the report says."""
+"""Which channels are removed, how many, and the report."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def widths(module: nn.Module, spec: PruneSpec, **options: Any) -> dict[str, int]
 
 
 def make_dead(module: nn.Module, paths: list[str], channels: range) -> None:
-    """Make output channels give nothing at all: weight, bias, and the norm's scale and shift."""
+    """Make output channels zero: weight, bias, and the norm's scale and shift."""
     with torch.no_grad():
         for path in paths:
             layer = module.get_submodule(path)
@@ -78,7 +78,7 @@ def test_dead_channels_are_found_and_their_removal_changes_nothing(build: Any, d
     sample = torch.randn(3, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         want, got = module(sample), result.module(sample)
-    # Zeros are left out of sums of float64: only their order changes, some 1e-16 per layer.
+    # Sums in float64 lose zero terms: only their order changes, some 1e-16 per layer.
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12 * want.abs().max().item())
 
 
@@ -153,10 +153,10 @@ def dense_pair() -> nn.Module:
 @pytest.mark.parametrize("count", [6, 3000])
 def test_the_curvature_is_of_all_samples(count: int) -> None:
     module, batch = dense_pair(), torch.zeros(count, 4)
-    batch[:-1, :2], batch[-1, 2:] = 1.0, 0.5  # the last sample alone would have the others removed
+    batch[:-1, :2], batch[-1, 2:] = 1.0, 0.5  # by the last sample alone, other channels would be removed
     first, second = module[0].weight.detach().double(), module[1].weight.detach().double()
     hidden = batch.double() @ first.T
-    behind = 2 * hidden @ second.T  # of the loss below by the outputs, a row for each sample
+    behind = 2 * hidden @ second.T  # gradient of the loss below by the outputs, a row per sample
     by_first = (behind @ second).square().T @ batch.double().square()
     by_second = behind.square().T @ hidden.square()
     value = (first.square() * by_first).sum(1) + (second.square() * by_second).sum(0)
@@ -169,7 +169,7 @@ def test_the_curvature_is_of_all_samples(count: int) -> None:
     spec = PruneSpec(0.5, "hessian", round_to=1)
     (cut,) = prune_channels(module, [InputSpec((2, 4))], spec, loss=loss).history.cuts
     order = value.argsort()
-    assert value[order[4]] > 4 * value[order[3]]  # what is estimated cannot turn it round
+    assert value[order[4]] > 4 * value[order[3]]  # too far apart for the estimate to change the order
     assert sorted(cut[2]) == sorted(order[:4].tolist()) == [2, 3, 6, 7]
     assert len(ways) <= 2 * 64
 
@@ -189,7 +189,7 @@ def test_ratios_by_pattern_and_layers_to_keep() -> None:
     found = prune_channels(randomize(chain()), IMAGE, spec).report
     assert {w.path: w.after for w in found.widths} == {"0.0": 16, "1.0": 8, "2.2": 10}
     assert found.widths[0].kept == "it is kept by a pattern"
-    assert found.achieved == 0.75  # of the one layer that could be cut
+    assert found.achieved == 0.75  # only one layer could be cut
 
 
 @pytest.mark.parametrize("field", ["ignore", "layer_ratios"])
@@ -229,7 +229,7 @@ def test_rounded_widths_keep_the_wish(sizes: list[int], ratio: float, round_to: 
     step = round_to or 1
     assert all(0 < count <= size for count, size in zip(kept, sizes))
     assert all(count % step == 0 or count == size for count, size in zip(kept, sizes))
-    # a group that cannot be rounded stays whole, so a wish for a multiple may be missed by a group a step
+    # a group that cannot be rounded stays whole, so the target may be missed by one group per step
     assert abs(sum(kept) - wish) <= 0.02 * sum(sizes) + len(sizes) * step
 
 
@@ -241,7 +241,7 @@ def test_heads_and_convolution_groups_go_in_their_multiples() -> None:
 
 
 def test_a_group_makes_up_for_others_by_fifteen_percent_of_its_channels() -> None:
-    whole = Span(64, 64, 1, 20, 1, 1)  # goes as one or not at all
+    whole = Span(64, 64, 1, 20, 1, 1)  # removed as a whole or not at all
     assert kept_channels([whole, Span(64, 1, 1, 32, 1, 1)], None) == [64, 32 - 9]
 
 
@@ -314,7 +314,7 @@ def test_groups_say_what_triggers_what() -> None:
     assert {m.path for m in stem.members if m.side == "out"} >= {"0.0", "0.1", "1.b"}
     reading = next(m for m in stem.members if m.path == "1.a.0")
     assert (reading.side, reading.num_channels) == ("in", 16)
-    assert reading.because in {"0.1", "1.b"}  # what stands nearest on the way from the root
+    assert reading.because in {"0.1", "1.b"}  # the nearest layer on the path from the root
     assert groups["3.2"].kept == "it gives the network's output"
 
 

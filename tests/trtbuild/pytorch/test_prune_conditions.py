@@ -86,7 +86,7 @@ def test_a_branch_on_data_is_refused() -> None:
 
 
 def turned(x: torch.Tensor) -> torch.Tensor:
-    """Positions turn pairs of channels, as in Llama."""
+    """Rotary positions rotate pairs of channels, as in Llama."""
     return 0.5 * x + 0.8 * torch.cat([-x[..., 4:], x[..., :4]], -1)
 
 
@@ -147,7 +147,7 @@ def test_a_share_is_kept_where_only_the_cut_shows_what_is_coupled(kind: str, wid
         Pairs(width, kind).eval(), [InputSpec((2, 3, 8, 8))], PruneSpec(0.3)
     ).report
     off = abs(report.achieved - 0.3)
-    # pairs go whole: of twice 8 channels 2 or 4 are 12.5 or 25 %, of twice 16 ten are 31.25 %
+    # pairs are removed whole: 2 or 4 of twice 8 channels are 12.5 or 25 %, ten of twice 16 are 31.25 %
     assert off == pytest.approx(0.05 if width == 8 else 0.0125)
     told = "25.0% of the channels went where 30.0% were asked for"
     assert any(told in note for note in report.notes) == (width == 8)

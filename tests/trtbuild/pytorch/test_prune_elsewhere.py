@@ -1,4 +1,4 @@
-"""What users do with the pruning of PyTorch and of Torch-Pruning themselves goes on here."""
+"""Pruning that users did with PyTorch or Torch-Pruning themselves can be continued here."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_what_the_library_cut_in_steps_is_exported_and_pruned_further(importance
 
 def test_the_library_s_graph_and_history_work_beside_ours(tmp_path: Path) -> None:
     module = build()
-    prune_channels(module, IMAGE, PruneSpec(0.5))  # ours first: nothing of it stays in the library
+    prune_channels(module, IMAGE, PruneSpec(0.5))  # ours first: it leaves no state in the library
     assert tp.dependency.DependencyGraph is tp.DependencyGraph
     graph = tp.DependencyGraph().build_dependency(module, torch.randn(1, 3, 16, 16))
     group = graph.get_pruning_group(module[0][0], tp.prune_conv_out_channels, idxs=[2, 6, 9])
@@ -93,7 +93,7 @@ def test_importances_reduce_and_normalize_as_they_do_there(
     module = build()
     first, *others = module[1].b, module[0][0], module[0][1]  # the library's group begins with it
     with torch.no_grad():
-        # the first layer has little of channel 5 and the others nothing, and the others alone have channel 3
+        # channel 5 has small weights in the first layer and none in the others; channel 3 only in the others
         first.weight[5] *= 0.01
         first.weight[3] = 0
         for gives in others:
@@ -109,7 +109,7 @@ def test_importances_reduce_and_normalize_as_they_do_there(
 
 
 class TwoInputs(nn.Module):
-    """Two inputs through layers of their own into one sum, and two outputs."""
+    """Two inputs, each through its own layer into one sum, and two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -160,7 +160,7 @@ def test_masks_made_by_torch_and_by_a_method_of_ones_own() -> None:
     )
     masks.random_structured(module[0], "weight", amount=0.25, dim=0)
     masks.l1_unstructured(module[2], "weight", amount=12)
-    masks.l1_unstructured(module[2], "weight", amount=0.5)  # upon the first
+    masks.l1_unstructured(module[2], "weight", amount=0.5)  # on top of the first mask
     masks.l1_unstructured(module[2], "bias", amount=2)
     every_other(module[4], "weight")
     mask_weights(module, method=EveryOther, layers=["0"])
@@ -181,7 +181,7 @@ def test_masks_made_by_torch_and_by_a_method_of_ones_own() -> None:
 
 
 def weights(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """Each masked parameter as it counts: what it was, times its mask."""
+    """Each masked parameter: its original value times its mask."""
     found = []
     for path in ("0.weight", "2.weight", "2.bias", "4.weight"):
         owner, _, name = path.rpartition(".")

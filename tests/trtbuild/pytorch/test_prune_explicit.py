@@ -1,4 +1,4 @@
-"""Channels that the user names, or that are zero, go; penalties make channels weak before."""
+"""Channels that the user names, or that are zero, are removed; penalties weaken channels before."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def widths(result: Any) -> dict[str, int]:
 
 def test_exactly_the_named_channels_go_with_what_is_coupled() -> None:
     module = build(residual)
-    named = {"0.0": [0, 5], "1.b": [5, 7], "2.b": [1, 30]}  # the first two stand in one sum
+    named = {"0.0": [0, 5], "1.b": [5, 7], "2.b": [1, 30]}  # the first two are in one sum
     result = prune_indices(module, IMAGE, named)
     found = widths(result)
     assert (found["0.0"], found["1.b"], found["1.a.0"]) == (13, 13, 16)
@@ -67,7 +67,7 @@ def test_exactly_the_named_channels_go_with_what_is_coupled() -> None:
     torch.testing.assert_close(
         result.module[0][0].weight, module[0][0].weight[kept], rtol=0, atol=0
     )
-    # What reads the removed channels sees zeros in their place: the same sums in float64.
+    # With zeros in the removed channels, their readers compute the same sums in float64.
     zeroed = build(residual).double()
     with torch.no_grad():
         for reader in (zeroed[1].a[0], zeroed[2].a[0], zeroed[2].project):
@@ -191,7 +191,7 @@ def test_channels_that_are_zero_throughout_change_nothing_and_the_rest_is_ranked
     sample = torch.randn(2, 3, 16, 16, dtype=torch.float64)
     with torch.no_grad():
         wanted = module(sample)
-        # zeros are left out of sums of float64: only their order changes
+        # sums in float64 lose zero terms: only their order changes
         torch.testing.assert_close(
             result.module(sample), wanted, rtol=0, atol=1e-12 * wanted.abs().max().item()
         )
@@ -219,7 +219,7 @@ def test_penalties_are_what_the_papers_say() -> None:
     scales = module[0][1].weight.abs().sum() + module[1][1].weight.abs().sum()
     torch.testing.assert_close(norm_scale_penalty(module, 0.5), 0.5 * scales)
     weights = {one.layer: one for one in channel_weights(module, IMAGE)}
-    # Everything of channel c of the last convolution: its filter, its norm's scale, what reads it.
+    # All parameters of channel c of the last convolution: its filter, its norm's scale, its readers' weights.
     squares = (
         module[1][0].weight.square().sum((1, 2, 3))
         + module[1][1].weight.square()
@@ -263,7 +263,7 @@ def test_a_growing_penalty_in_a_loop_empties_the_channels_that_then_go() -> None
 
 
 class Doubled(nn.Module):
-    """Every second channel is three times the one before, behind its activation as well."""
+    """Every second channel is three times the one before it, also after its activation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -296,8 +296,8 @@ def test_what_is_left_takes_over_what_went() -> None:
 
     before = off()
     assert restore_outputs(module, result, samples) == ("read", "out")
-    # All that went can be computed from what is left, but for the pull towards the present weights: a
-    # thousandth of the mean square of the inputs against three quarters of it that are tripled.
+    # The removed channels can be computed from the remaining ones, except for the regularization towards the
+    # present weights: a thousandth of the inputs' mean square, against three quarters of it that are tripled.
     assert off() < 1e-3 * before
     for given, said in (
         ([], "there are none"),
@@ -312,7 +312,7 @@ def test_what_is_left_takes_over_what_went() -> None:
 
 
 class TwoReaders(nn.Module):
-    """A convolution and a linear layer read; what is called twice or hooked reads as well."""
+    """A convolution and a linear layer read the channels, and so do layers called twice or with hooks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -338,7 +338,7 @@ def inputs_of(layer: nn.Module, module: nn.Module, images: torch.Tensor) -> torc
 
 
 def rows_of(layer: Any, given: torch.Tensor) -> np.ndarray:
-    """What each output of a layer is computed from, ``[outputs, inputs]``."""
+    """The weights of each output of a layer, ``[outputs, inputs]``."""
     if isinstance(layer, nn.Linear):
         return given.numpy()
     around, stride, apart = layer.padding[0], layer.stride[0], layer.dilation[0]
@@ -354,14 +354,14 @@ def rows_of(layer: Any, given: torch.Tensor) -> np.ndarray:
 def test_the_new_weights_are_those_of_the_least_squares_near_the_old_ones(
     at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not at_once:  # as where the outputs of all layers do not fit into memory together
+    if not at_once:  # as if the outputs of all layers do not fit into memory together
         monkeypatch.setattr("trtbuild.pytorch.prune.restore._MOST_BYTES", 1)
     module = build(TwoReaders).double()
     named = {"give": [0, 5], "read": [1, 2], "hooked": [7, 8]}
     result = prune_indices(module, [InputSpec((2, 3, 8, 8), dtype="float64")], named)
     changed, before = result.module, copy.deepcopy(result.module)
     assert changed.twice.in_channels == changed.hooked.in_features == 10
-    few = torch.randn(5, 3, 8, 8)  # give fewer rows than either layer has inputs
+    few = torch.randn(5, 3, 8, 8)  # fewer rows than either layer has inputs
     samples = [{"x": one.numpy()} for one in few.split(2)]
     assert restore_outputs(module, result, samples) == ("read", "out")
 
@@ -399,7 +399,7 @@ def test_what_two_cuts_took_is_restored_at_once() -> None:
 
     for dense, done in ((module, result), (result.module, again), (module, again)):
         before = off(done.module, dense)
-        with torch.inference_mode():  # as scripts of evaluations are in
+        with torch.inference_mode():  # as in evaluation scripts
             assert restore_outputs(dense, done, [{"input": part} for part in images.split(16)])
         assert off(done.module, dense) < before
 

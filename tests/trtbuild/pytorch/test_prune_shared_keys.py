@@ -1,4 +1,4 @@
-"""Heads of queries that share keys (LLaMA, Mistral, Qwen2) go by whole groups, or it is said why not."""
+"""Heads of queries that share keys (LLaMA, Mistral, Qwen2) go by whole groups, or are kept with a reason."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Attention(nn.Module):
     Args:
         keys: heads of keys.
         tiled: let queries read keys in another order.
-        counted: keep the numbers of heads, and not only how many heads of queries read one of keys.
+        counted: keep the numbers of heads, not only how many heads of queries read one head of keys.
     """
 
     def __init__(self, keys: int, tiled: bool, counted: bool) -> None:
@@ -124,7 +124,7 @@ def test_queries_go_with_the_keys_that_they_read(tmp_path: Path, steps: int, cou
     assert heads_of(result.module) == (4, 2, 16, 8, 8, 16)
     assert heads_of(module) == (8, 4, 32, 16, 16, 32)
 
-    # Without the columns that read them the heads that went add nothing.
+    # Without the columns that read them, the removed heads add nothing.
     silent = copy.deepcopy(module).double()
     left = result.module.attention.q_proj.weight
     width = module.attention.head_dim
@@ -243,7 +243,7 @@ def test_one_layer_may_give_queries_and_shared_keys_in_either_order(
 
 
 def test_all_blocks_together_lose_the_share_of_heads_that_was_asked_for() -> None:
-    # 30 % of 8 groups are 2.4; rounding each block by itself would take 2 or none of its 4
+    # 30 % of 8 groups are 2.4; rounding each block alone would remove 2 or none of its 4
     module = FusedBlocks(by_group=False).eval()
     result = prune_channels(module, STATES, PruneSpec(0.0, head_ratio=0.3))
     assert sum(one.num_kv_heads for one in result.module.blocks) == 6

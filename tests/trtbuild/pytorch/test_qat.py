@@ -1,4 +1,4 @@
-"""Training with rounding: TensorRT's numbers, scales that are trained, and a build with them."""
+"""Training with rounding: TensorRT's numbers, trained scales, and a build with them."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_the_command_trains_and_the_result_builds(
         assert "raised RuntimeError: no data today" in capsys.readouterr().err
         other = line.replace("-o out", "-o other --target rtx")
         assert run([*other.split(), "qat_nets:train"]) == 0
-        # that compiler runs groups of one channel in float
+        # TensorRT for RTX runs groups of one channel in float
         assert json.loads(capsys.readouterr().out)["layers"] == ["0", "7"]
     finally:
         sys.modules.pop("qat_nets", None)

@@ -1,4 +1,4 @@
-"""What a layer reads is the same whether the module runs anew or what it gave before is used again."""
+"""A layer's inputs are the same whether the module runs again or earlier outputs are replayed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trtbuild.pytorch.prune.replay import Replay  # noqa: E402
 
 
 class Writes(nn.Module):
-    """A residual block that writes into what it is given, which is added behind it."""
+    """A residual block that modifies its input in place, before the input is added to its output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Writes(nn.Module):
 
 
 class Leaves(nn.Module):
-    """Leaves what it saw as an attribute."""
+    """Stores its input as an attribute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Leaves(nn.Module):
 
 
 class Collects(nn.Module):
-    """Leaves what it saw in a dict, its own or one that it is given."""
+    """Stores its input in a dict, its own or a given one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class Collects(nn.Module):
 
 
 class Cache:
-    """What was seen, as caches of keys and values keep it."""
+    """Stores inputs, like caches of keys and values."""
 
     def __init__(self) -> None:
         self.layers: list[torch.Tensor] = []
 
 
 class Caches(nn.Module):
-    """Leaves what it saw in an object of its own."""
+    """Stores its input in an object of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Caches(nn.Module):
 
 
 class Odd(nn.Module):
-    """Blocks that write, one that is called twice, some that leave something, outputs in a dict."""
+    """Blocks that write in place, one that is called twice, some that store inputs, outputs in a dict."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -114,14 +114,14 @@ def test_layers_read_what_they_would_read_without_it(limit: int) -> None:
             layer = module.get_submodule(path)
             for number, batch in enumerate(batches):
                 read: list[torch.Tensor] = []
-                other = copy.deepcopy(module)  # what it leaves behind must not help
+                other = copy.deepcopy(module)  # its stored inputs must not help
                 other.get_submodule(path).register_forward_pre_hook(
                     lambda _, given, read=read: read.append(given[0].clone())
                 )
                 other(batch)
                 found = replay.read(path, number, lambda batch=batch: module(batch))
                 assert found.equal(read[0]), path
-            layer.weight.mul_(1.5)  # as if it was given new weights
+            layer.weight.mul_(1.5)  # as after new weights
     assert "forward" not in vars(module.block)
 
 

@@ -1,4 +1,4 @@
-"""The 2:4 pattern: where it lies, that it survives, and that the exported file has it."""
+"""The 2:4 pattern: its axis, training keeps it, and the exported file has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures and limits of a module's build count from the module as it was loaded."""
+"""Figures and limits of a module's build are relative to the loaded module."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def net():
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A network, and images with the classes that it gives them itself."""
+    """A network, and images labelled with its own classes."""
     (tmp_path / "stage_nets.py").write_text(SOURCE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
