@@ -1,4 +1,4 @@
-"""Damaged and hostile files: every reader reads them or says a sentence, and never anything else."""
+"""Damaged and hostile files: every reader reads them or raises an error of the tree, and nothing else."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ HAS_TORCH = importlib.util.find_spec("torch") is not None
 
 @dataclass(frozen=True)
 class Valid:
-    """A file that its reader takes, and the reader."""
+    """A valid file and its reader."""
 
     content: bytes
     suffix: str

@@ -1,4 +1,4 @@
-"""One tree of errors: whatever is wrong leaves as `TrtbuildError`, with one exit code a class."""
+"""One tree of errors: every error is a `TrtbuildError`, with one exit code per class."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_an_error_of_the_tree_passes_a_reader_as_it_is():
 
 def test_an_interrupt_while_packages_load_stays_an_interrupt(monkeypatch):
     for name in ("calibrators", "calibrators.errors"):
-        monkeypatch.setitem(sys.modules, name, None)  # a second import of it fails
+        monkeypatch.setitem(sys.modules, name, None)  # makes the next import of it fail
     with pytest.raises(click.Abort), in_one_tree():
         raise click.Abort
 
@@ -128,7 +128,7 @@ def test_what_the_system_refuses_is_one_sentence(number):
         raise BrokenPipeError(errno.EPIPE, "gone")
 
 
-LONG = "n" * 300  # of a name, a file system takes 255 bytes
+LONG = "n" * 300  # file systems allow 255 bytes
 
 
 @pytest.mark.parametrize(

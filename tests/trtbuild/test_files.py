@@ -75,12 +75,12 @@ def test_staged_files_appear_together_or_not_at_all(tmp_path):
 
 
 def test_threads_that_write_at_once_leave_the_mask_of_new_files_alone(tmp_path, monkeypatch):
-    """Two forms of a network are written at the same time."""
+    """As when both forms of a network are written at the same time."""
     both, umask = threading.Barrier(2), os.umask
 
     def slow(mask: int) -> int:
         before = umask(mask)
-        if mask == 0:  # until the other thread asks, too
+        if mask == 0:  # until the other thread also reads the mask
             with contextlib.suppress(threading.BrokenBarrierError):
                 both.wait(0.5)
         return before
@@ -175,7 +175,7 @@ def test_a_move_that_fails_takes_the_others_back(tmp_path, monkeypatch, error):
 
 @pytest.fixture
 def moved(monkeypatch):
-    """The names of the files that were moved, in order; temporary ones of single files left out."""
+    """The names of the moved files in order, without temporary ones of single files."""
     found, real = [], Path.replace
 
     def replace(source, target):
@@ -254,7 +254,7 @@ def test_temporary_files_of_killed_processes_are_swept(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
 def test_what_another_container_works_on_is_not_swept(tmp_path, monkeypatch):
-    """The number of its process says nothing here: it looks dead."""
+    """Its process ID means nothing here, where it looks dead."""
     monkeypatch.setattr("trtbuild.files._is_alive", lambda _: False)
     with staged_files(tmp_path) as theirs, atomic_path(tmp_path / "f") as file:
         (theirs / "a").write_text("theirs")
@@ -282,7 +282,7 @@ def test_weights_are_there_before_the_network_that_names_them(tmp_path, moved):
 
 @pytest.mark.parametrize("kind", [staged_files, lambda _: temporary_folder()])
 def test_weights_go_into_a_folder_that_is_being_filled(tmp_path, kind):
-    """Which is locked for this process already: waiting for that lock would never end."""
+    """This process already holds the folder's lock: waiting for it would never end."""
     model = read_model(NETWORKS["opset_13"].save(tmp_path)[0])
     found = []
 

@@ -1,4 +1,4 @@
-"""One encoder of JSON: what every file and every ``--json`` of trtbuild has in common."""
+"""The JSON encoder of all files and every ``--json`` of trtbuild."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole job on a network whose weights are more than one protobuf may hold."""
+"""The whole job on a network with more weights than one protobuf can hold."""
 
 from __future__ import annotations
 

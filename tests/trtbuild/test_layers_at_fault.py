@@ -1,4 +1,4 @@
-"""Layers are named where an output of TensorRT's form lies below 20 dB, and only there."""
+"""Layers are named if, and only if, an output of TensorRT's form is below 20 dB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine is asked for, and builds on those that do not tell which CPUs a process may use."""
+"""Facts about the machine, and builds where the system does not tell which CPUs a process may use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trtbuild.latency.conditions import this_device
 
 @pytest.fixture
 def without_affinity(monkeypatch):
-    """As on macOS and Windows; leaves 3 CPUs, which no real machine of these tests has to have."""
+    """As on macOS and Windows; reports 3 CPUs, whatever the real machine has."""
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
 

@@ -1,4 +1,4 @@
-"""The manifest: as its schema says, read back, and refused when it is something else."""
+"""The manifest: it satisfies its schema, is read back, and other files are refused."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TYPES = {
 
 
 def mismatches(value, schema, where="manifest"):
-    """The part of JSON Schema that ours uses."""
+    """Mismatches with a schema, for the part of JSON Schema that ours uses."""
     if "$ref" in schema:
         schema = SCHEMA["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
     if "const" in schema and value != schema["const"]:
@@ -193,7 +193,7 @@ def test_stages_tell_the_story(tmp_path, capsys):
 
 @pytest.mark.parametrize("there", [True, False])
 def test_a_network_that_changes_while_it_is_used(tmp_path, caplog, there):
-    """The manifest tells of the file that was read, and no work is lost when it is gone."""
+    """The manifest describes the file that was read; if the file is gone, no work is lost."""
     model, data = NETWORKS["opset_13"].save(tmp_path)
     read = file_digest(model)
     x = np.load(data)["x"]

@@ -11,10 +11,10 @@ from tests.command import trtbuild
 from tests.models import NETWORKS
 from tests.trtbuild.quantization.tensorrt_rules import int8_layers, violations
 
-# With nothing clipped, the step of a tensor is its largest magnitude / 127, some four standard
-# deviations / 127, and the noise of rounding a step / sqrt(12): 41 dB. The noises of up to ten quantized
-# tensors on a path add up (-10 dB); new data go a little beyond the range, and small random networks
-# cancel a part of their signal (-10 dB). A wrong axis, scale or zero point leaves less than 10 dB.
+# Without clipping, a tensor's step is its largest magnitude / 127, some four standard deviations / 127, and
+# the rounding noise is a step / sqrt(12): 41 dB. The noise of up to ten quantized tensors on a path adds up
+# (-10 dB); new data exceed the range a little, and small random networks cancel a part of their signal
+# (-10 dB). A wrong axis, scale or zero point leaves less than 10 dB.
 LEAST_SQNR_DB = 20.0
 
 
@@ -44,7 +44,7 @@ def test_network_becomes_int8(name, tmp_path, capsys):
 
 
 def without_node_names(proto):
-    """ONNX Runtime refuses equal names of nodes, which ONNX allows."""
+    """Remove node names: ONNX allows equal ones, ONNX Runtime refuses them."""
     proto = onnx.ModelProto.FromString(proto.SerializeToString())
     for node in proto.graph.node:
         node.name = ""

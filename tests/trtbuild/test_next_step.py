@@ -1,4 +1,4 @@
-"""What a verdict says to do next: the command does it, and nothing of the first one is lost."""
+"""The next step of a verdict: its command works, and keeps all options of the first."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_recipe_as_a_command_line(folder: Path, recipe: EngineRecipe, capsys) 
     command = command_line("engine", (str(recipe.model), "--int8"), recipe, {})
     found = said(capsys, f"{command} --dry-run")["recipe"]
     wanted = json.loads(json.dumps(to_table(recipe)))
-    if recipe.latency is not None:  # the command has a default of its own
+    if recipe.latency is not None:  # the command's own default differs
         del found["latency"], wanted["latency"]
     assert found == wanted
 
@@ -119,7 +119,7 @@ def test_the_steps_lead_to_a_verdict(folder: Path, capsys) -> None:
     build = ["engine", "float.onnx", "--int8", "--data", "my images.npz", "--no-latency"]
     build += ["--backend", "onnxruntime", "--task", "classify", "--effort", "fast"]
     few = said(capsys, build)
-    # two of 40 samples verify, and say little
+    # only two of 40 samples verify, too few for a verdict
     assert few["next_step"]["command"].endswith("--verify-data MORE_SAMPLES")
     np.savez("more.npz", image=images(4, 60))
     step = few["next_step"]["command"].replace("MORE_SAMPLES", "more.npz")
@@ -165,7 +165,7 @@ def test_the_step_after_verify(folder: Path, capsys) -> None:
 
 
 def with_sqnr(result, value_db: float):
-    """The result, with every output of every form at so many dB."""
+    """The result with every output of every form at this SQNR."""
     db = Estimate(value_db, value_db - 0.5, value_db + 0.5)
     comparisons = {
         name: dataclasses.replace(
@@ -203,7 +203,7 @@ def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> No
     scaled = dataclasses.replace(recipe.data, preprocess=Preprocess(scale=2.0))
     again = after_engine(noise, dataclasses.replace(recipe, data=scaled))
     assert again is not None
-    assert "--scale" not in again.command  # it would win over what the file says
+    assert "--scale" not in again.command  # it would override the file
     spoilt = ActivationError("x", 0.01, -1.28, 1.27, 2.0, 40.0, 99.0)
     clipped = dataclasses.replace(noise, layers=LayerReport(8, (), (spoilt,)))
     for other in (with_sqnr(result, 5.0), clipped):
@@ -247,7 +247,7 @@ def test_samples_out_of_reach_lead_to_a_better_engine(folder: Path, out_of_reach
     commands = [step.command for step in steps if step is not None]
     if out_of_reach:
         assert commands[0].endswith("--effort high")
-        # without ranges to choose
+        # a build that chooses no ranges
         assert all(one.endswith("--verify-data MORE_SAMPLES") for one in commands[1:3])
         assert commands[3].endswith("--layers")
     else:

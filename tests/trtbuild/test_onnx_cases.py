@@ -1,4 +1,4 @@
-"""Networks that the onnx package ships or makes for runtimes: read and optimised, nothing wrong, no crash."""
+"""Test networks of the onnx package are read and optimised without wrong results or crashes."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def run(content, feeds):
     return ort.InferenceSession(content, options, ["CPUExecutionProvider"]).run(None, feeds)
 
 
-SHARES = 8  # of the networks of a kind: each test says its name while it is at work
+SHARES = 8  # parts of the networks of a kind: each test shows its name while it runs
 
 
 def shipped(kind):
-    """Yield name, network and feeds of what lies in the package as files."""
+    """Yield name, network and feeds of the package's files."""
     for case in load_model_tests(kind=kind):
         folder = Path(case.model_dir)
         proto = onnx.load(folder / "model.onnx")
@@ -49,7 +49,7 @@ def shipped(kind):
 
 
 def made():
-    """Yield the same of the networks of one operator, which the package makes."""
+    """Yield the same for the package's generated networks of one operator."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cases = importlib.import_module("onnx.backend.test.case.node").collect_testcases(None)
@@ -59,7 +59,7 @@ def made():
 
 
 def problem(proto, feeds, folder, read):
-    """Say what is wrong with the network as it comes out; None where nothing is, or nobody can tell."""
+    """Return what is wrong with the optimised network; None if nothing is, or if that cannot be decided."""
     original = proto.SerializeToString()
     try:
         wanted = run(original, feeds)
@@ -70,9 +70,9 @@ def problem(proto, feeds, folder, read):
     try:
         model = read(path)
     except TrtbuildError:
-        return None  # said in a sentence
+        return None  # a proper error
     reason = differs(model, wanted, feeds, check=False)
-    # the safety net costs a process; what only it catches may be caught by it
+    # tried without the safety net first, since it costs a process; it may catch a fault
     return reason and differs(model, wanted, feeds, check=True)
 
 
@@ -84,7 +84,7 @@ def differs(model, wanted, feeds, *, check):
         return f"{type(error).__name__}: {error}"[:200]
     for one, other in zip(wanted, got):
         if isinstance(one, np.ndarray) and one.dtype.kind == "f":
-            # the same operators; a fold rounds once more
+            # the same operators, but a fold rounds once more
             eps = 1e-2 if one.dtype.itemsize < 4 else 1e-4
             if not np.allclose(one, other, rtol=eps, atol=eps, equal_nan=True):
                 return "other values"

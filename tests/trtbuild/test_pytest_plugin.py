@@ -1,4 +1,4 @@
-"""The plugin as a deployment repository uses it: a test file of five lines, run by pytest."""
+"""The plugin as used in a deployment repository: a test file of five lines, run by pytest."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_limit_that_fails_fails_the_test_with_the_numbers(deployment) -> None:
     result = deployment.runpytest_inprocess(*LOADED, "-k", "accuracy")
     result.assert_outcomes(failed=1)
     said = "*AssertionError: DO NOT SHIP: SQNR of 'logits': * dB, at least 95 dB, failed (1 of * failed)"
-    result.stdout.fnmatch_lines([said])  # and not a second time
+    result.stdout.fnmatch_lines([said])  # not printed a second time
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_baselines_are_made_on_request_and_then_compared_with(deployment, folder
     [("min_speedup=0.9", {"passed": 1}), ("max_latency=1e-6", {"failed": 1})],
 )
 def test_limits_while_a_baseline_is_saved(deployment, limits, outcome) -> None:
-    # nothing to be faster than yet; a limit in milliseconds counts
+    # there is no baseline to be faster than yet; a limit in milliseconds counts
     call = f'assert_not_slower("int8.onnx", against="baselines", seconds=0.2, {limits})'
     deployment.makepyfile(f"def test_it(assert_not_slower):\n    {call}\n")
     result = deployment.runpytest_inprocess(*LOADED, "--trtbuild-save-baselines")

@@ -1,4 +1,4 @@
-"""The trained networks through the main job, as a user would call it: figures, forms and kernels."""
+"""The main job on trained networks, called as by users: figures, forms and kernels."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def photographs(shared, folder, count):
 
 
 def check_forms(out, stem):
-    """TensorRT's form breaks no rule and leaves nothing in float; ONNX Runtime's runs in integers."""
+    """TensorRT's form breaks no rule and has no layer in float; ONNX Runtime's runs in integer kernels."""
     written = onnx.load(out / f"{stem}.int8.onnx")
     onnx.checker.check_model(written, full_check=True)
     assert violations(written) == []
@@ -161,6 +161,6 @@ def test_detectors_and_text(shared, tmp_path, capsys, name, effort):
         for comparison in manifest["verification"].values()
         for output in comparison["outputs"]
     )
-    # near the float one, or the report names the layers that cause it
+    # near float, or the report names the layers at fault
     assert worst >= 20 or manifest["layers_at_fault"]["layers"]
     assert name != "ultraface_rfb320" or worst >= 20

@@ -1,4 +1,4 @@
-"""The published schemas are those of the code, and what the commands write satisfies them."""
+"""The published schemas agree with the code, and the commands' files satisfy them."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_complete_feeds_run_as_they_are(tmp_path, readers):
 def test_a_state_runs_over_the_samples_along_another_axis(tmp_path, batch):
     model = detector(tmp_path / "vad.onnx", batch)
     np.savez(tmp_path / "d.npz", **frames(40))
-    # a name tells the axis; a number must be said, of the output, too
+    # a named dim shows the axis; a fixed one must be given by the user, for the output, too
     said = {} if batch == "batch" else {"state": 1, "stateN": 1}
     data = DataRecipe(str(tmp_path / "d.npz"), batch_axes=said)
     result = build_engine(
@@ -152,7 +152,7 @@ def test_a_state_runs_over_the_samples_along_another_axis(tmp_path, batch):
         VerifyRecipe(reference=model, engine=result.engine.path, data=data, batch_size=4)
     )
     assert found.comparison.num_images == 40
-    # of the state, too, every sample is judged by itself: as float64 computes it from single rows
+    # the state is also judged sample by sample: as float64 computes it from single rows
     own = [output.num_images for output in found.comparison.outputs]
     assert own == [40, 40]
     expected = per_sample_sqnr(model, result.engine.path, frames(40), 4)

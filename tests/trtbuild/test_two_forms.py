@@ -1,4 +1,4 @@
-"""Networks and data on which one scale, range or bias would spoil an engine: both forms keep the answer."""
+"""Networks and data on which one scale, range or bias would spoil an engine: both forms stay accurate."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from trtbuild.result import EngineResult
 from trtbuild.titles import ENGINE, TENSORRT_FORM
 
 COUNT = 48
-# Both forms round with 8 bits; the engine may lose one of them to the other form: 6 dB.
+# Both forms round to 8 bits; the engine may lose one bit relative to the other form: 6 dB.
 GAP_DB = 6.0
-# Below it, more is lost than rounding to 8 bits explains (3 % relative error).
+# Below it, the loss is more than rounding to 8 bits explains (3 % relative error).
 GOOD_DB = 30.0
 
 
 class Bench:
-    """A network, its data, and what a build makes of them."""
+    """A network, its data, and the results of a build."""
 
     def __init__(self, folder, capsys):
         self.folder, self.capsys = folder, capsys
@@ -32,7 +32,9 @@ class Bench:
     def build(self, proto, *options, **arrays):
         (self.folder / "net.onnx").write_bytes(proto.SerializeToString())
         np.savez(self.folder / "net.npz", **arrays)
-        if "--calibrator" not in options:  # one rule: the two forms differ by their Q/DQ alone
+        if (
+            "--calibrator" not in options
+        ):  # one rule, so that the two forms differ only by their Q/DQ
             options = ("--calibrator", "entropy", *options)
         done = trtbuild(
             *(self.capsys, "engine", self.folder / "net.onnx", "--int8", "--no-latency", "--quiet"),
@@ -91,7 +93,7 @@ def dead_tensors(built):
 
 
 def made_by(proto, node, index=0):
-    """Operator that makes an input of the node of this name."""
+    """The operator that produces an input of the node with this name."""
     makers = {name: one.op_type for one in proto.graph.node for name in one.output}
     reader = next(one for one in proto.graph.node if one.name == node)
     return makers.get(reader.input[index])
@@ -221,7 +223,7 @@ def test_a_mask_in_front_of_softmax(bench, hidden, mask):
     assert not int8_nodes(built) & {"Add_b", "Add_s"}
     assert int8_nodes(built) >= {"MatMul_a", "MatMul_p", "MatMul_y"}
     assert min(built.form_db, built.engine_db) > GOOD_DB
-    # what is in float anyway can be named all the same
+    # a node that is in float anyway can still be named
     assert bench.build(proto, "--float", "Add", x=random(COUNT, 8), k=keys).form_db == built.form_db
 
 
@@ -313,7 +315,7 @@ def test_what_leaves_the_network_is_not_clipped(bench, tail):
           a = Conv (x, w0)  r = Relu (a)  c = Conv (r, w1)  {tail} }}""",
         {"w0": (8, 3, 1, 1), "w1": (4, 8, 1, 1)},
     )
-    # heavy tails, of which entropy clips the ends
+    # heavy tails, whose ends the entropy rule clips
     data = random(COUNT, 3, 8, 8) ** 3
     built = bench.build(proto, "--calibrator", "percentile", "--percentile", 99, x=data)
     scales = {t.name: onnx.numpy_helper.to_array(t) for t in built.portable.graph.initializer}

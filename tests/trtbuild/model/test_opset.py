@@ -38,7 +38,7 @@ def answers(proto, x):
 
 
 def large(text=OLD):
-    """Append a weight of 400 bytes x 10 to the network, too large for the converter to read."""
+    """Append an addition of 1,440 weights, more than the converter is given, to the network."""
     proto = onnx.parser.parse_model(text)
     proto.graph.node[0].output[0] = "inner"
     proto.graph.node.add(op_type="Add", input=["inner", "w"], output=["y"])

@@ -86,7 +86,9 @@ def test_a_file_of_weights_may_have_two_names(
     limit: int, opset: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", limit)
-    monkeypatch.setattr("trtbuild.model.opset._LARGEST_OPERAND", 10**9)  # the converter reads all weights
+    monkeypatch.setattr(
+        "trtbuild.model.opset._LARGEST_OPERAND", 10**9
+    )  # the converter reads all weights
     path = network(tmp_path, opset)
     (tmp_path / "second name").hardlink_to(tmp_path / "w.bin")
     (written,) = write_model(read_model(path), tmp_path / "out.onnx")

@@ -82,9 +82,7 @@ def test_every_node_has_a_name_of_its_own_and_unique_names_stay(tmp_path):
 def test_external_data_small_and_large_through_a_raised_opset(tmp_path):
     proto = NETWORKS["opset_9"].proto
     path = tmp_path / "net.onnx"
-    moved = onnx.ModelProto.FromString(
-        proto.SerializeToString()
-    )  # saving removes its weights
+    moved = onnx.ModelProto.FromString(proto.SerializeToString())  # saving removes its weights
     onnx.save(moved, path, save_as_external_data=True, location="net.bin", size_threshold=0)
     inside, outside = (read_model(p) for p in (saved(tmp_path, proto, "inside.onnx"), path))
     assert weights_digest(inside) == weights_digest(outside)

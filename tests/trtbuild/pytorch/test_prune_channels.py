@@ -153,7 +153,10 @@ def dense_pair() -> nn.Module:
 @pytest.mark.parametrize("count", [6, 3000])
 def test_the_curvature_is_of_all_samples(count: int) -> None:
     module, batch = dense_pair(), torch.zeros(count, 4)
-    batch[:-1, :2], batch[-1, 2:] = 1.0, 0.5  # by the last sample alone, other channels would be removed
+    batch[:-1, :2], batch[-1, 2:] = (
+        1.0,
+        0.5,
+    )  # by the last sample alone, other channels would be removed
     first, second = module[0].weight.detach().double(), module[1].weight.detach().double()
     hidden = batch.double() @ first.T
     behind = 2 * hidden @ second.T  # gradient of the loss below by the outputs, a row per sample
@@ -169,7 +172,9 @@ def test_the_curvature_is_of_all_samples(count: int) -> None:
     spec = PruneSpec(0.5, "hessian", round_to=1)
     (cut,) = prune_channels(module, [InputSpec((2, 4))], spec, loss=loss).history.cuts
     order = value.argsort()
-    assert value[order[4]] > 4 * value[order[3]]  # too far apart for the estimate to change the order
+    assert (
+        value[order[4]] > 4 * value[order[3]]
+    )  # too far apart for the estimate to change the order
     assert sorted(cut[2]) == sorted(order[:4].tolist()) == [2, 3, 6, 7]
     assert len(ways) <= 2 * 64
 

@@ -1,4 +1,4 @@
-"""What TensorRT demands of an explicit INT8 network, checked on the file, without the product's code.
+"""TensorRT's rules for an explicit INT8 network, checked on the file without trtbuild's code.
 
 Sources: NVIDIA's TensorRT developer guide, "Explicit quantization" and "Q/DQ layer-placement
 recommendations"; the ONNX parser's handling of QuantizeLinear and DequantizeLinear.
@@ -164,7 +164,7 @@ def _layers(graph: _Graph) -> Iterator[str]:
 
 
 def _adds(graph: _Graph) -> Iterator[str]:
-    """Only the skip branch of a residual Add, never the branch that is fused with it."""
+    """Only the skip branch of a residual Add has Q/DQ, never the branch that is fused with it."""
     for node in graph.nodes:
         if node.op_type != "Add":
             continue
@@ -186,7 +186,7 @@ def _equal_scales(graph: _Graph) -> Iterator[str]:
             yield f"'{node.name}' reads {len(from_dq)} of {len(moved)} inputs through Q/DQ"
         scales = [graph.scale(name) for name in from_dq]
         if node.op_type == "Concat":
-            # a narrower part that others read, too, may have a scale of its own
+            # a narrower part with other readers may have a scale of its own
             scales = [
                 scale
                 for name, scale in zip(from_dq, scales)

@@ -1,4 +1,4 @@
-"""What only a Concat reads has the Concat's scale in ONNX Runtime's form, if its Relu allows."""
+"""In ONNX Runtime's form, a tensor that only a Concat reads has its scale, if its Relu allows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trtbuild.quantization import place, place_by_ranges, place_portable, watche
 
 
 def network(second: str) -> ir.Model:
-    """Two convolutions behind `second` or a Relu, joined, and a third on both."""
+    """Two convolutions, followed by a Relu and by `second`, concatenated, and a third that reads both."""
     text = f"""
         <ir_version: 8, opset_import: ["" : 17]>
         net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {{
@@ -39,7 +39,7 @@ def network(second: str) -> ir.Model:
     ("second", "shares_first", "shares_second"),
     [
         ("Relu", True, True),
-        # behind the Sigmoid's part the Concat may need a zero point that would not stand for the Relu
+        # with the Sigmoid's part, the Concat may need a zero point that cannot replace the Relu
         ("Sigmoid", False, True),
     ],
 )
@@ -66,7 +66,7 @@ def test_a_part_that_others_read_keeps_its_own_scale():
 
 @pytest.mark.parametrize(("ratio", "apart"), [(1.9, False), (2.1, True)])
 def test_a_part_that_others_read_does_not_take_the_scale_of_a_wider_one(ratio, apart):
-    """TensorRT's one scale must not cost another reader of the part more than one of its eight bits."""
+    """A shared scale must not cost another reader of the part more than one of its eight bits."""
     model = network("Sigmoid")
     other = ir.node("Conv", [model.graph[1].outputs[0], model.graph.initializers["w1"]], name="z")
     other.outputs[0].name = "z"

@@ -1,4 +1,4 @@
-"""Groups of Q/DQ: each place of INT8 has a name, a reason, and a pattern that takes it to float."""
+"""Groups of Q/DQ: each has a name, a reason, and a pattern that keeps it in float."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def network(text: str, weights: dict[str, tuple[int, ...]]) -> ir.Model:
 
 
 def reads_pairs(model: ir.Model, op_type: str) -> list[str]:
-    """Nodes of this operator with an input out of a DequantizeLinear."""
+    """Nodes of this operator with an input from a DequantizeLinear."""
     made = {value: node.op_type for node in model.graph for value in node.outputs}
     return [
         node.name or ""
@@ -87,7 +87,7 @@ def test_a_pattern_takes_the_pairs_of_any_group_away(op_type: str, form: str) ->
     assert reads_pairs(written(), op_type)
     without = written(op_type)
     left = reads_pairs(without, op_type)
-    # in ONNX Runtime's form the main branch of the Add comes out of an integer kernel
+    # in ONNX Runtime's form, an integer kernel computes the main branch of the Add
     assert left == (["Add_sum"] if op_type == "Add" and form == "portable" else [])
     run(without, images())
 
@@ -105,7 +105,7 @@ def test_the_skip_branch_of_an_add_in_float_is_read_in_float_in_both_forms() -> 
 
 @pytest.mark.parametrize("order", ["short, long", "long, short"])
 def test_the_longer_path_of_a_residual_is_the_main_one(order: str) -> None:
-    """Both sides come out of an INT8 layer; the kernel of the longer one takes the Add."""
+    """INT8 layers compute both sides; the kernel of the longer path is fused with the Add."""
     text = f"""
         net (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {{
             inner = Conv (x, w0)
@@ -145,14 +145,14 @@ def test_a_kernel_that_only_the_runtimes_form_has_is_a_group() -> None:
     kernels = [g for g in place(model).groups if g.kind is GroupKind.KERNEL]
     assert [g.op_type for g in kernels] == ["Sigmoid"]
     assert "a" in place_portable(model, place(model)).consumers
-    # nobody else reads what the Sigmoid reads in float
+    # no other node reads the Sigmoid's float input
     assert "a" not in place_portable(model, place(model, PlacementRequest(("Sigmoid",)))).consumers
 
 
 def test_a_pattern_that_changes_nothing_says_what_it_matched(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """What it names is in float as the user wants it: no reason to end a build."""
+    """The named nodes are in float already, as the user wants: no reason to end a build."""
     idle = check_floats(float_network(), PlacementRequest(("Relu", "Gemm")))
     assert list(idle) == ["Relu"]
     (said,) = caplog.messages
@@ -184,7 +184,7 @@ def test_a_node_named_like_an_operator_takes_no_other_along() -> None:
 def test_an_exact_name_that_is_no_group() -> None:
     with pytest.raises(OptionError, match=r"'Conv_\*' is the name of no group"):
         place(float_network(), PlacementRequest(groups=frozenset({"Conv_*"})))
-    # a group that another choice has done away with is none that is asked for in vain
+    # a group that another pattern has removed is no unknown name
     assert place(float_network(), PlacementRequest(groups=frozenset({"Conv_a2", "Add_sum"})))
 
 
@@ -236,7 +236,7 @@ def test_neighbours_bound_what_was_not_counted() -> None:
 
     model = network(text, {})
     known = with_neighbours(model, {"x": ranged(-2.0, 1.0), "r": ranged(0.0, 5.0)})
-    # z = s - x, which for its one reader is as if s were r
+    # z = s - x, which replaces r for its only reader
     assert (known["z"].minimum, known["z"].maximum) == (-1.0, 7.0)
     assert known["m"] == known["r"]
     assert (known["y"].minimum, known["y"].maximum, known["y"].amax) == (-2.0, 5.0, 5.0)
@@ -260,7 +260,7 @@ def test_groups_kept_in_float_with_the_ranges_of_a_build_without(tmp_path, capsy
 
 
 def test_no_rounded_branch_reaches_a_normalisation() -> None:
-    """A convolution beside the residual stream of a transformer, as position encodings are."""
+    """A convolution beside a transformer's residual stream, as in position encodings."""
     model = network(
         """g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {
             c = Conv <pads = [1, 1, 1, 1]> (x, w)
@@ -276,7 +276,7 @@ def test_no_rounded_branch_reaches_a_normalisation() -> None:
 
 @pytest.mark.parametrize(("reader", "rounded"), [("Softmax", False), ("Relu", True)])
 def test_softmax_reads_what_a_convolution_gives_in_float(reader: str, rounded: bool) -> None:
-    """Scores of places, as detectors weigh the bins of a box side: moved, then through Softmax."""
+    """Scores of positions, as for the bins of a box side in detectors: reshaped, then Softmax."""
     model = network(
         f"""g (float[1, 4, 8, 8] x) => (float[1, 4, 64, 1] y) {{
             c = Conv <pads = [1, 1, 1, 1]> (x, w)

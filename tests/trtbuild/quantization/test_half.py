@@ -1,4 +1,4 @@
-"""FP16 in the network: what is typed how, and that ONNX Runtime computes what it says."""
+"""FP16 in the network: the types, and that ONNX Runtime computes accordingly."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 
 def _strictly(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
-    """Run every operator in its own type; ONNX Runtime computes chains of FP16 in FP32 on CPU."""
+    """Run every operator in its own type; on a CPU, ONNX Runtime computes chains of FP16 in FP32."""
     with np.errstate(over="ignore"):
         return np.asarray(ReferenceEvaluator(ir.to_proto(model)).run(None, feeds)[0])
 
@@ -66,15 +66,15 @@ def test_a_float_network_computes_in_fp16_and_keeps_its_interface() -> None:
     assert [v.name for v in half.graph.outputs] == ["scores"]
     assert _dtypes(half, "Conv") == _dtypes(half, "Add") == _dtypes(half, "Gemm") == {HALF}
     assert {v.dtype for v in half.graph.initializers.values()} == {HALF}
-    # Two casts: in and out. More would be reformats in the engine.
+    # Two casts, at input and output; more would cause reformats in the engine.
     assert sum(node.op_type == "Cast" for node in half.graph) == 2
     feeds = networks.batches(1, 4)[0]
     (got,), (wanted,) = _run(half, feeds), _run(model, feeds)
     # Rounding of 2**-11 at the input, each weight and each of 7 results; sums of 144 products of either sign
     # grow it by no more than the sum of magnitudes, here below 4 times the largest output.
     assert np.abs(got - wanted).max() < 9 * 4 * 2**-11 * np.abs(wanted).max()
-    assert np.abs(got - wanted).max() > 0  # it did round
-    assert _dtypes(model, "Conv") <= {None, FLOAT}  # the network given is untouched
+    assert np.abs(got - wanted).max() > 0  # FP16 did round
+    assert _dtypes(model, "Conv") <= {None, FLOAT}  # the given network is unchanged
 
 
 def test_q_dq_become_fp16_with_their_scales() -> None:
@@ -101,9 +101,8 @@ def test_q_dq_in_fp16_give_the_result_of_q_dq_in_fp32() -> None:
     (got,), (wanted,), (plain,) = (
         _run(model, feeds) for model in (half, artifact.quantized, artifact.model)
     )
-    # FP16 moves values over a rounding boundary here and there: the INT8 noise itself, of which it may
-    # add a fraction, is the measure. Half of it in RMS is far more than measured (a tenth) and far less
-    # than a wrong scale or axis gives.
+    # FP16 moves some values over a rounding boundary, so its error is compared with the INT8 noise. Half of
+    # that noise in RMS is far more than measured (a tenth), and far less than a wrong scale or axis gives.
     int8_noise = np.sqrt(np.mean((wanted - plain) ** 2))
     assert np.sqrt(np.mean((got - wanted) ** 2)) < 0.5 * int8_noise
 
@@ -215,14 +214,14 @@ def test_an_activation_scale_that_vanishes_in_fp16_keeps_its_pair_fp32(scale: fl
         z=np.int8(0),
     )
     half, kept = to_half(model, {})
-    # and its reader: a Cast between the two would keep INT8 kernels from it
+    # and its reader: a Cast between them would prevent an INT8 kernel
     assert {k.op_type for k in kept} == {"QuantizeLinear", "DequantizeLinear", "Relu"}
     assert all("too small for FP16" in one.reason for one in kept)
     assert _dtypes(half, "DequantizeLinear") == _dtypes(half, "Relu") == {FLOAT}
 
 
 def _sources(model: ir.Model, op_type: str) -> list[tuple[str, ir.DataType | None]]:
-    """What makes the first two inputs of each node of a kind, and in which type."""
+    """The producers of the first two inputs of each node of a kind, with their types."""
     return [
         (value.producer().op_type, value.dtype)
         for node in model.graph
@@ -233,7 +232,7 @@ def _sources(model: ir.Model, op_type: str) -> list[tuple[str, ir.DataType | Non
 
 @rounds_fp16
 def test_no_cast_stands_between_q_dq_and_a_layer_of_either_type() -> None:
-    """One pair and one INT8 weight are read by a layer in FP16 and by one that its result keeps in FP32."""
+    """A layer in FP16 and one that its result keeps in FP32 read the same pair and the same INT8 weight."""
     weight = np.random.default_rng(3).integers(-127, 128, (4, 4)).astype(np.int8)
     model = _model(
         """<ir_version: 10, opset_import: ["" : 21]>
@@ -252,7 +251,7 @@ def test_no_cast_stands_between_q_dq_and_a_layer_of_either_type() -> None:
     assert [one.op_type for one in kept] == ["MatMul"]
     both = [("DequantizeLinear", dtype) for dtype in (HALF, HALF, FLOAT, FLOAT)]
     assert _sources(half, "MatMul") == both
-    # Q and both DQ of the pair hold one number, that of FP16
+    # Q and both DQ of the pair have the same scale, that of FP16
     pair = [
         node.inputs[1].const_value.numpy()
         for node in half.graph
@@ -271,7 +270,7 @@ def test_no_cast_stands_between_q_dq_and_a_layer_of_either_type() -> None:
 
 
 def test_tiny_weight_scales_are_quantized_anew() -> None:
-    """Scales below FP16's normal numbers lose digits; the integers make up for it."""
+    """Scales below FP16's normal numbers lose digits; new integers compensate."""
     rng = np.random.default_rng(2)
     scales = np.array([3.1e-6, 1.3e-7, 2e-9, 0.01], np.float32)
     integers = rng.integers(-127, 128, (4, 6)).astype(np.int8)
@@ -292,8 +291,8 @@ def test_tiny_weight_scales_are_quantized_anew() -> None:
     new = node.inputs[1].const_value.numpy().astype(np.float64)
     assert (new > 0).all()
     error = np.abs(stored * new[:, None] - integers * scales[:, None].astype(np.float64))
-    # Half a step of the new scale from rounding; plus, where the new scale is smaller, what is clipped at
-    # 127 of its steps: 127 times the rounding of the scale itself, half of FP16's smallest step at most.
+    # Half a step of the new scale from rounding; if the new scale is smaller, also the clipping at 127 of its
+    # steps: 127 times the rounding of the scale itself, at most half of FP16's smallest step.
     assert (error <= new[:, None] / 2 + 127 * np.abs(new - scales)[:, None]).all()
     assert (error[2] <= new[2]).all()  # a channel far below FP16 becomes zeros or one step
 
@@ -383,7 +382,7 @@ def test_an_output_that_is_read_too_keeps_name_and_type() -> None:
 
 
 def test_figures_of_fp16_round_behind_every_node() -> None:
-    """ONNX Runtime hands FP32 from node to node, so that FP16 in the types alone rounds constants only."""
+    """ONNX Runtime passes FP32 from node to node, so FP16 types alone round constants only."""
     rng = np.random.default_rng(0)
     weights = [rng.normal(size=(16, 16)).astype(np.float32) / 4 for _ in range(6)]
     steps = "".join(
@@ -407,7 +406,7 @@ def test_figures_of_fp16_round_behind_every_node() -> None:
         expected = rounded(np.tanh(rounded(expected @ rounded(weight))))
     typed = to_half(model, {})[0]
     found = open_session(as_rounding_floats(typed), Execution.REFERENCE).run({"x": x})["y"]
-    # FP32 and float64 sums can fall on two sides of a rounding; the next layers carry one ulp of FP16 on
+    # FP32 and float64 sums can round differently; the next layers propagate one ulp of FP16
     near = np.abs(found - expected).max()
     as_typed = open_session(typed, Execution.REFERENCE).run({"x": x})["y"]
     assert near < np.abs(as_typed - expected).max() / 2
@@ -438,13 +437,13 @@ def test_what_was_fp16_keeps_its_types() -> None:
     }
     model = _model(SUMMED, two=np.float32(2), **weights)
     half, kept = to_half(model, {})
-    assert [one.op_type for one in kept] == ["Pow"]  # in FP32 before, too
+    assert [one.op_type for one in kept] == ["Pow"]  # it was in FP32 before
     assert [value.dtype for value in (*half.graph.inputs, *half.graph.outputs)] == [HALF, HALF]
     assert _dtypes(half, "ReduceMean") == _dtypes(half, "Exp") == _dtypes(half, "Sqrt") == {HALF}
     feeds = {"x": rng.normal(size=(2, 8)).astype(np.float16)}
     (got,), (wanted,) = _run(half, feeds), _run(model, feeds)
     assert got.dtype == np.float16
-    # Sqrt is rounded to 2**-11 of it now, which Pow doubles; eight positive products sum in FP16
+    # Sqrt is now rounded to 2**-11 of its value, which Pow doubles; FP16 sums eight positive products
     np.testing.assert_allclose(got, wanted, atol=3 * 2**-11 * 8 * np.abs(wanted).max())
 
 
@@ -486,7 +485,7 @@ def test_a_recurrent_layer_with_lengths_stays_fp32() -> None:
             a = MatMul(x, m) b = MatMul(a, m) t = Transpose <perm = [0, 1, 2]> (b)
             y = LSTM <hidden_size = 2> (t, w, r, , LENGTHS) }"""
     half, kept = to_half(_model(text.replace("LENGTHS", "lengths"), **weights), {})
-    # no Cast stands between the layer and what computes its sequence
+    # no Cast stands between the layer and the producer of its sequence
     assert [one.op_type for one in kept] == ["LSTM", "Transpose", "MatMul"]
     assert [node.outputs[0].dtype for node in half.graph if node.op_type == "MatMul"] == [
         HALF,

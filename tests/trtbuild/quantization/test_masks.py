@@ -1,4 +1,4 @@
-"""What is taken for a mask in front of Softmax."""
+"""Recognition of masks in front of Softmax."""
 
 from __future__ import annotations
 

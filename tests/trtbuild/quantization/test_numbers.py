@@ -42,8 +42,8 @@ def test_weights(weight, axis):
     assert steps.dtype == np.int8
     assert steps.min() >= -127
     scale = shaped(scales.astype(np.float64), weight.ndim, axis)
-    # Half a step for the rounding. A quotient of 127 is off by at most 127 * 2**-23 steps in float32,
-    # which can turn a tie; so much is added.
+    # Half a step for the rounding, plus the error of a quotient of 127 in float32, which is at most
+    # 127 * 2**-23 steps and can change a tie.
     error = np.abs(steps * scale - weight.astype(np.float64))
     assert np.all(error <= (0.5 + 127 * 2.0**-22) * scale)
 
@@ -54,7 +54,7 @@ def test_the_largest_weight_of_every_channel_uses_the_whole_range(weight):
     scales = weight_scales(weight, 0, "w")
     steps = quantize_weight(weight, scales, 0)
     amax = np.abs(weight).max(axis=1)
-    normal = amax > 127 * TINY  # below that the scale is held up
+    normal = amax > 127 * TINY  # for smaller weights the scale has a lower limit
     assert np.all(np.abs(steps.astype(int)).max(axis=1)[normal] == 127)
     assert np.all(steps[amax == 0] == 0)
 
@@ -105,7 +105,7 @@ def test_unsigned_activations(values, share):
     assert 0 <= zero <= 255
     assert isinstance(zero, int)
     if given_range.minimum >= 0:
-        assert zero == 0  # stands for a ReLU, and zero is exact in any case
+        assert zero == 0  # replaces a ReLU, and zero is exact in any case
     # Every value inside [-amax, amax] comes back to within one step: half of it is rounding, half is
     # the zero point's own rounding at the ends. 2**-20 of the range covers float32 scales.
     inside = np.clip(np.asarray(values, np.float64), -given_range.amax, given_range.amax)
@@ -129,5 +129,7 @@ def test_integer_biases(bias, data_scale, scales_of_weight):
     exact = bias.astype(np.float64) / scales
     inside = np.abs(exact) < 2**31 - 1
     assert np.all(np.abs(steps - exact)[inside] <= 0.5)
-    assert np.all(np.abs(steps[~inside].astype(np.float64)) >= 2**31 - 1)  # and not wrapped round
+    assert np.all(
+        np.abs(steps[~inside].astype(np.float64)) >= 2**31 - 1
+    )  # clipped, not wrapped around
     assert np.all(np.sign(steps[~inside]) == np.sign(bias[~inside]))

@@ -1,4 +1,4 @@
-"""What each target runs in INT8, and that both forms compute what is said for it."""
+"""The operators that each target runs in INT8, and that both forms compute accordingly."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ GROUPED = """g (float[1, 12, 8, 8] x) => (float[1, M, H, W] y) {
         (6, 6, {"common", "dla"}),
         (4, 4, set(TARGETS) - {"rtx-turing"}),
         (6, 8, {"common", "dla"}),
-        (4, 1, {"common", "dla", "rtx"}),  # RTX makes any number of channels from groups of four
+        (4, 1, {"common", "dla", "rtx"}),  # RTX takes groups of four, with any outputs
         (4, 2, {"common", "dla", "rtx"}),
-        (12, 12, set(TARGETS) - {"rtx-turing"}),  # one group: no groups at all
+        (12, 12, set(TARGETS) - {"rtx-turing"}),  # one group is an ordinary convolution
     ],
 )
 def test_grouped_convolutions_in_int8(given: int, made: int, where: set[str]) -> None:
@@ -177,7 +177,7 @@ def test_a_pool_that_would_run_twice_is_read_through_one_pair() -> None:
     assert pool.kind is GroupKind.POOL
     assert Consumer(sigmoid, 0) in pool.consumers & placement.consumers["p"]
     assert "a" in placement.consumers
-    # elsewhere, and where the other reader must not be rounded, only the layer behind it reads INT8
+    # on other targets, or if the other reader must stay in float, only the layer after it reads INT8
     spared = (
         place(model, PlacementRequest(target=COMMON)),
         place(model, PlacementRequest(("MaxPool",), target=TARGETS["rtx"])),
@@ -223,7 +223,9 @@ def test_attention_reads_all_four_through_pairs_where_it_is_one_kernel(
         return
     assert all(one.int8 and one.rounds and one.reason.startswith(f"target {name}") for one in found)
     assert placement.consumers.keys() >= {"q", "kt", "p", "v"}
-    assert "k" not in placement.consumers  # each in front of its product, with a scale of its own
+    assert (
+        "k" not in placement.consumers
+    )  # each pair is in front of its product, with its own scale
     assert placement.unclipped == {"p"}
 
 
@@ -290,11 +292,11 @@ def test_attention_in_int8_computes_what_its_scales_say() -> None:
     scores = q @ k.transpose(0, 2, 1) * weights["half"] + mask
     share = np.exp(scores - scores.max(-1, keepdims=True))
     share /= share.sum(-1, keepdims=True)
-    # Softmax is not clipped: its scale spans what was seen, 4, whatever the rule chose
+    # Softmax is not clipped: its scale spans the largest value seen, 4, whatever the rule chose
     wanted = rounded(share, 4) @ v
     assert artifact.quantized is not None
     (got,) = run(artifact.quantized, x=x, mask=mask)
-    # float32 sums may round a value over a boundary, which moves it by one step of 3 / 127
+    # float32 sums may move a value over a rounding boundary, which is one step of 3 / 127
     assert np.abs(got - wanted).max() < 2 * 3 / 127
     assert np.mean(np.abs(got - wanted) > 1e-4) < 0.2
     assert run(portable_form(artifact), x=x, mask=mask)[0].shape == wanted.shape
@@ -332,7 +334,7 @@ def test_layers_alone_between_layers_in_float() -> None:
         )
         for target in ("rtx", "tensorrt-10")
     }
-    # 'a' reads the input, 'h' and 'j' are next to each other; with depthwise ones in INT8 none is alone
+    # 'a' reads the input, 'h' and 'j' are neighbours; with depthwise ones in INT8, no layer is alone
     assert alone == {"rtx": (name["e"], name["y"]), "tensorrt-10": ()}
 
 

@@ -1,4 +1,4 @@
-"""The figures at a report's head, and the parts that only a page shows."""
+"""The figures at a report's head, and the parts shown only on a page."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_no_speed_is_claimed_that_the_interval_denies(value: float) -> None:
 
 
 def test_each_batch_size_has_its_own_card_and_checks() -> None:
-    # limits: 1.5 times as fast, which batch 1 is and batch 8 is not
+    # limit: 1.5 times as fast; batch 1 meets it, batch 8 does not
     engine_ms = {1: 1.0, 8: 1.6}
     samples, verdicts, speed = [], [], []
     for size, median in engine_ms.items():
@@ -193,7 +193,7 @@ def test_the_page_of_2000_layers_stays_small() -> None:
         Report(title="net", sections=(Section("Layers", layer_bars(artifact, effects)),))
     )
     assert len(page) < 1_000_000
-    # of neighbours that share a bar the worst is told
+    # a bar shared by several neighbours names the worst
     assert f"{names_[0]} (MatMul), INT8; alone in INT8 the outputs keep 10.0 dB" in page
     assert "2000 layers" in page
 

@@ -1,4 +1,4 @@
-"""What the report of a build says: the same on the terminal, on the page and in JSON."""
+"""The report of a build says the same on the terminal, on the page and in JSON."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_verdict_and_every_limit_are_in_all_of_them(files, capsys) -> None:
 
 
 def test_speed_is_judged_as_bench_judges_it(monkeypatch, files, capsys) -> None:
-    # turns of three runs: the engine is faster than float in half of them and slower in the others
+    # turns of three runs: the engine is faster than float in half of the turns and slower in the others
     moves = np.random.default_rng(0).random((3, 15, 3))
     base, other = 7.0 + moves[0], np.where(np.arange(15) % 2, 10.5, 3.0)[:, None] + moves[1]
     half = 30.0 + moves[2]
@@ -95,7 +95,7 @@ def test_speed_is_judged_as_bench_judges_it(monkeypatch, files, capsys) -> None:
         assert one in " ".join(done.out.split())
         assert one.replace("'", "&#39;") in text
     assert re.search(r"Speed against FP16 +[\d.]+ x faster +than FP16, here", done.out)
-    # ONNX Runtime builds no such engine, and it is said why
+    # ONNX Runtime builds no such engine, and the report says why
     assert "not compared with FP16: ONNX Runtime computes FP16 as FP32" in done.out
     manifest = json.loads((folder / "out" / "net.manifest.json").read_text())
     assert manifest["latency_verdicts"]["engine"]["answer"] == "cannot tell"
@@ -104,7 +104,7 @@ def test_speed_is_judged_as_bench_judges_it(monkeypatch, files, capsys) -> None:
 
 
 def timed(monkeypatch, engine_ms: float, spread: float = 0.01) -> None:
-    """Let a build find these latencies: float's 8 ms, FP16's 4 ms."""
+    """Let a build measure these latencies for its engine, 8 ms for float and 4 ms for FP16."""
     moves = 1 + spread * np.random.default_rng(0).random((3, 40, 3))
     medians = {"float": 8.0, "engine": engine_ms, "fp16": 4.0}
     taken = {

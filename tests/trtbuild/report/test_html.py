@@ -1,4 +1,4 @@
-"""The page, read as XML-like text and looked at in a real browser."""
+"""The page, read as XML-like text and opened in a real browser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal is spared: a search that did nothing, and a subset of many names."""
+"""Shortened output on a terminal: a search that did nothing, and a subset of many names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names from outside are shown as they are, wherever a command prints them, and never end a command."""
+"""Names from files are printed unchanged by every command, and never make a command fail."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.command import FAST, trtbuild
 from trtbuild.toml_files import read_toml
 from trtbuild.visible import visible
 
-# Markup of rich, which would raise, vanish or colour; HTML; XML; what steers a terminal.
+# Markup of rich, which would raise, vanish or colour; HTML; XML; control characters of a terminal.
 HOSTILE = ("[/x]", "run [int8]", "[red]a", "<b>&amp;", "a\x1b[31mb", "c\u202ed", ":smile:")
 
 
 def network(path: Path, names: tuple[str, ...]) -> None:
-    """A network of one Conv, whose folder, tensors and nodes are called by `names`."""
+    """A network of one Conv, with `names` for its folder, tensors and nodes."""
     conv, inner, output = names
     random = np.random.default_rng(0)
     weight = numpy_helper.from_array(random.standard_normal((8, 3, 3, 3)).astype("f"), "w")

@@ -1,4 +1,4 @@
-"""Outputs that stay in ONNX Runtime's layout: the same values, in whatever order."""
+"""Outputs kept in ONNX Runtime's blocked layout: the same values in another order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHANNELS = st.sampled_from([3, 4, 8, 15, 16, 17, 32, 48])
 
 
 def network(channels: tuple[int, int, int], *, pool: str, shortcut: bool, seed: int) -> ir.Model:
-    """Two convolutions, a residual addition or none, a pooling, and readers outside of blocks."""
+    """Two convolutions, perhaps a residual addition, a pooling, and readers outside the blocked layout."""
     first, second, rows = channels
     back = (
         "d = Conv <pads = [1, 1, 1, 1]> (c, w2) e = Add (d, b)" if shortcut else "e = Identity (c)"
@@ -84,7 +84,7 @@ def test_whole_blocks_are_left_as_they_are(tmp_path: Path) -> None:
     feeds = {"x": np.random.default_rng(0).standard_normal((1, 16, 10, 9), np.float32)}
     ordered = open_session(model, Execution.FLOAT, threads=1).run(feeds)
     found = open_blocked(model, threads=1).run(feeds)
-    # values of so many channels stand side by side
+    # values of this many channels are adjacent
     together = {
         block: ordered["b"].reshape(16 // block, block, 90).transpose(0, 2, 1).ravel()
         for block in (4, 8, 16)

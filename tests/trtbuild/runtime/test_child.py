@@ -1,4 +1,4 @@
-"""Processes of our own find our modules and the user's, and none that happens to lie about."""
+"""Our child processes find our modules and the user's, and no file that merely has such a name."""
 
 from __future__ import annotations
 

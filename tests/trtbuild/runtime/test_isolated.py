@@ -1,4 +1,4 @@
-"""Networks that divide by zero, never end or ask for too much end their own process alone."""
+"""Networks that divide by zero, never end or need too much memory end only their own process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights of a very large network are read where they lie, in memory as from a file."""
+"""The weights of a very large network are used in place, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def network() -> ir.Model:
 
 
 def test_a_file_gives_what_its_network_gives_to_the_bit(tmp_path, monkeypatch) -> None:
-    """Parts of a calibration that run in other processes must be equal to one run."""
+    """Parts of a calibration in other processes must equal a single run."""
     monkeypatch.setattr(outside_weights, "MAPPED_LIMIT", 1)
     model = network()
     (path,) = write_model(model, tmp_path / "m.onnx")

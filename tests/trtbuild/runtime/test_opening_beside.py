@@ -1,4 +1,4 @@
-"""A network that another thread opens is given up when nobody waits for it any more."""
+"""Opening a network in another thread is abandoned when nothing waits for it any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Ray cluster is joined and left."""
+"""Joining and leaving a Ray cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trtbuild.runtime.ray_cluster import joined, staying_joined
 
 @pytest.fixture
 def calls(monkeypatch) -> list[str]:
-    """What is called of Ray, which is not started."""
+    """The calls to a fake Ray."""
     made: list[str] = []
     ray = SimpleNamespace(
         is_initialized=lambda: made.count("init") > made.count("shutdown"),
@@ -56,7 +56,7 @@ def test_no_cluster_is_joined_where_none_was_asked_for(calls) -> None:
 def test_a_cluster_that_does_not_start_in_time_is_no_bug_of_ours(
     monkeypatch, address, said
 ) -> None:
-    """Ray raises an Exception of no class of its own then."""
+    """Ray raises a plain Exception then."""
 
     def init(**_: object) -> None:
         raise Exception("The current node timed out during startup.")  # noqa: TRY002

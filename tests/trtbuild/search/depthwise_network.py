@@ -35,8 +35,8 @@ SHAPES = [(8, 3, 3, 3), (8, 1, 3, 3), (12, 8, 1, 1), (12, 1, 3, 3), (10, 6, 1, 1
 
 
 def network(imbalance: float = 0.0, clipped: bool = False) -> ir.Model:
-    """`imbalance`: standard deviation, in logarithms, of a factor per channel that one layer puts on
-    and the next takes off; the function computed does not depend on it (with ReLU)."""
+    """`imbalance`: standard deviation of the logarithm of a factor per channel that one layer applies and
+    the next undoes; the computed function does not depend on it (with ReLU)."""
     activation = "Clip (s0, zero, six)" if clipped else "Relu (s0)"
     proto = onnx.parser.parse_model(TEXT.replace("ACTIVATION0", activation))
     rng, factors = np.random.default_rng(3), np.random.default_rng(4)

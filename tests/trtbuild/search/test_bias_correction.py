@@ -1,4 +1,4 @@
-"""What is taken out of the biases is what quantizing put in, channel by channel."""
+"""Bias correction removes the mean error of quantizing, channel by channel."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_mean_of_every_channel_is_restored() -> None:
     shifts = {name: one.mean for name, one in found.items()}
     assert set(shifts) == {"s0", "d1", "p2", "d3", "p4", "logits"}
 
-    # the first layer inherits nothing: its shift is the difference of the two networks there
+    # the first layer inherits no error: its shift is the difference of the two networks
     y, q = (run(tapped(m, ["s0"]), images(0))["s0"] for m in (ready.model, quantized))
     expected = (q.astype(np.float64) - y).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(shifts["s0"], expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Bisecting: minimal sets found, in few evaluations, also where the predicate is not monotone."""
+"""Bisecting finds minimal sets in few evaluations, also if the predicate is not monotone."""
 
 from __future__ import annotations
 

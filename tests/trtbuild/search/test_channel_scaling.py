@@ -1,4 +1,4 @@
-"""Scaling and shifting channels keeps the function, costs what it says, and makes INT8 better."""
+"""Scaling and shifting channels keeps the function, inserts only the reported operators, and helps INT8."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def network(text: str, shapes: dict[str, tuple[int, ...]], seed: int = 0) -> ir.
 
 
 def convolutions(middle: str, constants: dict[str, tuple[int, ...]], last: str = "") -> ir.Model:
-    """Conv, what makes `x` of its output `y`, and a Conv with the attributes `last` that reads x."""
+    """Conv, `middle` from its output `y` to `x`, and a Conv with the attributes `last` that reads x."""
     text = f"""<{HEAD}> n (float[N, 3, 8, 8] image) => (float[N, 4, H, W] out) {{
         y = Conv <pads = [1, 1, 1, 1]> (image, w0, b0)
         {middle}
@@ -56,7 +56,7 @@ def convolutions(middle: str, constants: dict[str, tuple[int, ...]], last: str =
 
 
 def tokens(middle: str, constants: dict[str, tuple[int, ...]]) -> ir.Model:
-    """MatMul + Add, what makes `x` of their result `y`, and two MatMuls that read x."""
+    """MatMul + Add, `middle` from their result `y` to `x`, and two MatMuls that read x."""
     text = f"""<{HEAD}> n (float[N, 5, 3] image) => (float[N, 5, 4] out, float[N, 5, 4] other) {{
         m = MatMul (image, w0)
         y = Add (m, b0)
@@ -104,7 +104,7 @@ GATE = """p = GlobalAveragePool (y)
     g = Sigmoid (p)
     x = Mul (y, g)"""
 
-# (network, whether a scale is free, whether a shift is free as well)
+# (network, whether a scale needs no operator, whether a shift needs none)
 MADE_BY = {
     "a convolution": (lambda: convolutions("x = Identity (y)", {}), True, True),
     "ReLU and pooling": (
@@ -326,7 +326,9 @@ def test_no_channel_is_scaled_up_beyond_the_limit_of_a_clip_that_stays() -> None
         for m in (model, scaled.artifact.model)
     )
     largest = np.zeros(32)
-    for feeds in material.feeds:  # the images that the scales are of: nothing more is cut off
+    for (
+        feeds
+    ) in material.feeds:  # the images that set the scales: the clip cuts off no more of them
         expected, got = before.run(feeds), after.run(feeds)
         atol = 1e-5 * float(
             np.abs(expected["out"]).max()
@@ -357,7 +359,7 @@ def test_a_one_sided_tensor_is_shifted_into_the_signed_range() -> None:
     assert read.op_type == "Add"
     assert (array(read.inputs[1]) < 0).all()  # every channel lies above zero
     assert_same_function(model, shifted.artifact.model)
-    # twice as many steps: 6 dB, of which the weights' own rounding and the wider window take some
+    # twice as many steps: 6 dB, less the weights' own rounding and the wider window
     assert noise_db(model, shifted) < noise_db(model, plain) - 2
 
 

@@ -1,4 +1,4 @@
-"""Ranges are chosen by what they do to the outputs: better than any rule, never worse than the best."""
+"""Ranges are chosen by their effect on the outputs: better than any rule, never worse than the best."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trtbuild.search.ranges.choose import BY_EFFECT, choose_ranges
 from trtbuild.search.ranges.first_order import Gradients
 from trtbuild.search.ranges.shared_scales import RULES
 
-# Rare values of `whole` are the answer; those of `cut` are clipped away behind the layer.
+# Rare values of `whole` determine the output; rare values of `cut` are clipped after the layer.
 TEXT = """
 <ir_version: 8, opset_import: ["" : 17]>
 two (float[N, 4, 8, 8] whole, float[N, 4, 8, 8] cut) => (float[N, 4, 8, 8] a, float[N, 4, 8, 8] b) {
@@ -168,9 +168,9 @@ def test_the_float_network_is_run_once_for_images_that_choose_and_that_check(
 
 
 class Misleading(Images):
-    """On some images rare values are rare in both inputs; on the others `whole` never has any.
+    """Some images have rare values in both inputs, in the others `whole` has none.
 
-    Which of them choose and which check goes by the samples' keys.
+    The samples' keys decide which images choose and which check.
     """
 
     def __iter__(self):
@@ -187,7 +187,7 @@ def test_what_check_images_do_not_confirm_is_undone() -> None:
     details = choose_ranges(calibrated(source), CalibrationImages(source)).history[-1].details
     of_rules = {rule: details["errors"][rule] for rule in RULES}
     assert details["errors"][details["chosen"]] <= min(of_rules.values())
-    # all that was chosen on images without large values of `whole` would clip them
+    # ranges chosen on images without large values of `whole` would clip these values
     everything = next(e for name, e in details["errors"].items() if "2 of 2 scales" in name)
     assert everything > min(of_rules.values())
 

@@ -1,4 +1,4 @@
-"""Whatever ruins the outputs is named first: by runs, not only by gradients."""
+"""The cause of ruined outputs is named first: found by runs, not only by gradients."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_range_that_alone_ruins_the_output_is_first(tensor) -> None:
 def test_effects_are_those_of_first_order() -> None:
     """A mean of 16 squares of normal numbers: its deviation is sqrt(2 / 16) of it, or 1.5 dB.
 
-    Three times that, less than 5 dB, is left, and beside it what is not of first order.
+    The tolerance is three times that, less than 5 dB, and allows for effects of higher order.
     """
     artifact = quantized()
     groups = {group.name for group in find_groups(artifact.quantized)}

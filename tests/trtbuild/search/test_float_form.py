@@ -20,7 +20,7 @@ from trtbuild.search.float_form import float_form
 
 
 def uneven() -> ir.Model:
-    """What `float_network` computes, with channels of unlike size between its second and third layer."""
+    """The same function as `float_network`, with very unequal channels between its second and third layer."""
     model = float_network()
     factors = np.geomspace(1 / 30, 30, 8).astype(np.float32)
     outside = factors[:, None, None, None]
@@ -48,7 +48,7 @@ def test_a_scale_that_nothing_takes_back_is_no_scaled_channel() -> None:
 
 
 def test_scaled_channels_are_found_again() -> None:
-    # as a build brings the channels to one size
+    # as a build equalizes the channels
     found = found_for(quantized().quantized, uneven())
     assert not any("QuantizeLinear" in node.op_type for node in found.graph)
     data = images(3)
@@ -63,6 +63,6 @@ def test_no_layer_is_blamed_for_a_scale_that_its_neighbour_takes_back() -> None:
     evaluate = Evaluator(open_session(original), batches())
     found = find_faults(found_for(built, original), built, evaluate)
     assert min(layer.effect.alone_sqnr_db for layer in found.layers) > 25
-    # beside the network as it was, a layer that was scaled seems to lose everything
+    # compared with the original network, a scaled layer seems to lose everything
     wrong = find_faults(original, built, evaluate)
     assert min(layer.effect.alone_sqnr_db for layer in wrong.layers) < 5

@@ -1,4 +1,4 @@
-"""What stays in float without a limit: little of the work, and only where other images agree."""
+"""Layers in float without a limit: little of the work, and only if other images confirm the gain."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def with_share(plain) -> Candidate:
 
 
 def noise(candidate: Candidate) -> float:
-    """On images that nothing has seen."""
+    """The noise on unseen images."""
     model, reference = candidate.network(), candidate.artifact.source
     found, wanted = (open_session(one, Execution.REFERENCE) for one in (model, reference))
     pairs = [(found.run(one.load()), wanted.run(one.load())) for one in Images(1)]
@@ -80,7 +80,7 @@ def test_the_layer_that_is_clipped_is_found_and_little_is_taken(plain) -> None:
     found = costly_groups(replace(plain, artifact=artifact), FEEDS, 30.0)
     assert found.groups[0] == victim.name
     assert 0 < found.percent <= 30.0
-    # to first order; nearly all noise is this layer's
+    # to first order; nearly all noise comes from this layer
     assert 50.0 < found.expected_percent <= 100.0
     assert costly_groups(plain, FEEDS, 0.0).groups == ()
 
@@ -119,7 +119,7 @@ def test_a_share_stays_in_float_where_the_error_falls_enough(
 
 
 def let_float_change_errors(monkeypatch, factors) -> None:
-    """Every network has the same errors, but with layers in float by `factors` of the number of images."""
+    """Give every network the same errors; with layers in float, times `factors` of the number of images."""
     network_of = Candidate.network
 
     def network(candidate: Candidate) -> ir.Model:
@@ -221,7 +221,7 @@ def test_labels_make_a_classifier(tmp_path, monkeypatch) -> None:
 
 
 def allowed(monkeypatch, output, more_data, **asked) -> tuple[float, bool]:
-    """What a build allows to stay in float: percent, and whether near float, too; it ends there."""
+    """The percentage that a build may keep in float, and whether also when near float; ends the build."""
 
     def noted(*_: object, **given: object) -> None:
         room = given["room"]
@@ -229,7 +229,7 @@ def allowed(monkeypatch, output, more_data, **asked) -> tuple[float, bool]:
         raise StopIteration(room.percent, room.when_near)
 
     monkeypatch.setattr(trtbuild.jobs.ranges, "improve", noted)
-    # whether the outputs fit the task that is named is not asked here
+    # skip the check that the outputs fit the named task
     monkeypatch.setattr(trtbuild.jobs.engine, "check_float_outputs", lambda *_: None)
     data = {"image": images(0), **more_data}
     with pytest.raises(StopIteration) as told:

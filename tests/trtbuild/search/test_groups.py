@@ -1,4 +1,4 @@
-"""Groups in float and in INT8, against the float network and against quantizing anew."""
+"""Groups in float and in INT8, compared with the float network and with quantizing again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves that change the network are kept where other images agree, and what it computes stays."""
+"""Moves that change the network are kept if other images confirm the gain, and keep its function."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def better(start) -> Candidate:
 
 
 def outputs(model) -> np.ndarray:
-    """On images that nothing has seen."""
+    """The outputs for unseen images."""
     session = open_session(model, Execution.REFERENCE)
     return np.stack([session.run(one.load())["logits"] for one in Images(1)]).astype(np.float64)
 
@@ -77,9 +77,9 @@ def test_nothing_is_tried_where_the_time_is_over_or_little_is_asked_for(start) -
     ("factors", "kept"),
     [
         ((0.96, 0.96), True),
-        ((0.98, 0.98), False),  # less than three percent is luck
+        ((0.98, 0.98), False),  # less than three percent may be luck
         ((0.5, 1.09), True),
-        ((0.5, 1.11), False),  # no part pays more than a tenth for another
+        ((0.5, 1.11), False),  # no part may lose more than a tenth for another
     ],
 )
 def test_a_move_is_kept_where_the_error_falls_enough_and_no_part_pays(
@@ -111,7 +111,7 @@ def test_less_error_is_less_in_sum_and_on_most_images() -> None:
 
 
 def test_images_without_error_have_no_say() -> None:
-    # a Softmax that is sure: its probabilities differ in the twelfth digit, and sevenfold
+    # a saturated Softmax: its probabilities differ in the twelfth digit, but sevenfold
     sure = np.full(28, 1e-12)
     before = np.concatenate([[4.0, 3.0, 2.0, 1.0], sure])
     after = np.concatenate([[2.0, 1.5, 1.2, 0.5], 7 * sure])

@@ -1,4 +1,4 @@
-"""What a group in float costs is what layers take: measured, and used where it differs from their work."""
+"""The cost of a group in float is the measured time of its layers, which may differ from their work."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ FEEDS = [{"image": images(0)[:4]}]
 
 
 class Told:
-    """A profiler that tells what the test says: node -> milliseconds."""
+    """A profiler with the test's own times: node -> milliseconds."""
 
     def __init__(self, layers: dict[str, float]) -> None:
         self.layers = layers
@@ -50,7 +50,7 @@ class Told:
         return [self.layers] * (runs * len(feeds))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""
 
 
 def quantized_form(artifact: Artifact) -> ir.Model:

@@ -1,4 +1,4 @@
-"""What ONNX Runtime's form alone rounds gets a scale a channel, or stays float, where that is better."""
+"""Tensors that only ONNX Runtime's form rounds get scales per channel, or stay float, if that is better."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ swish (float[N, 3, 10, 10] image) => (float[N, 6] logits) {
 
 
 def network(text: str = TEXT) -> ir.Model:
-    """One channel lies so far below zero that the hard-swish gives nothing of it, and widens the range."""
+    """One channel is so far below zero that hard-swish makes it zero; it widens the range."""
     rng = np.random.default_rng(3)
     constants = {
         "w0": rng.normal(0, (2 / 27) ** 0.5, (8, 3, 3, 3)),
@@ -66,7 +66,7 @@ def quantized_network(model: ir.Model, source: Images = CALIBRATION) -> Artifact
 
 
 class Louder(Images):
-    """Images of which every other one, by its key a check image, is louder."""
+    """Images of which every other one is louder; by their keys, these are the check images."""
 
     def __init__(self, seed: int, factor: float) -> None:
         super().__init__(seed)
@@ -82,7 +82,7 @@ class Louder(Images):
 def outputs(
     model: ir.Model, execution: Execution = Execution.REFERENCE, source: Images = UNSEEN
 ) -> np.ndarray:
-    """On images that nothing has seen."""
+    """The outputs for unseen images."""
     session = open_session(model, execution)
     return np.stack([session.run(one.load())["logits"] for one in source]).astype(np.float64)
 
@@ -103,9 +103,9 @@ def test_only_what_float_operators_read_of_a_convolution_can_be_chosen_for(quant
 
 def test_a_scale_a_channel_is_chosen_where_one_for_all_spoils_the_engine(quantized) -> None:
     chosen = choose_portable(quantized, Images(0), Effort.NORMAL)
-    # the steps of one scale are those of a range forty times as wide: 5 bits, 6 dB each
+    # one scale for all has the steps of a range forty times as wide: it loses 5 bits, 6 dB each
     assert sqnr_db(chosen) > sqnr_db(quantized) + 12
-    # integer kernels round sums in another order: no more than a step here and there
+    # integer kernels sum in another order: some values differ by a step
     assert sqnr_db(chosen, Execution.FAST) > sqnr_db(quantized, Execution.FAST) + 12
     record = chosen.history[-1]
     assert record.stage == "portable form"
@@ -172,7 +172,7 @@ def test_half_of_the_convolutions_at_most_are_tried_in_float(quantized, monkeypa
     monkeypatch.setattr("trtbuild.search.portable.choose._NEAR", 0.0)  # nothing is near enough
     details = choose_portable(quantized, Images(0), Effort.NORMAL).history[-1].details
     tried = [what.rpartition(", ")[2] for what in details["errors"] if "in float" in what]
-    # none, a quarter and a half of two convolutions; equal choices have one name
+    # none, a quarter and a half of two convolutions; equal choices share one name
     assert sorted(set(tried)) == ["0 in float", "1 in float"]
     assert len(details["in_float"]) <= 1
 

@@ -1,4 +1,4 @@
-"""Rounded weights: on their grid, nearer at the layer's output, and that of the network."""
+"""Rounded weights: they stay on their grid, and bring the outputs of layer and network nearer to float."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYERS = {
 
 
 def network(op_type, shape, attributes) -> tuple[ir.Model, np.ndarray, WeightPoint]:
-    """One layer whose inputs follow each other closely, so that errors can make up for each other."""
+    """One layer with strongly correlated inputs, so that errors can cancel."""
     rng = np.random.default_rng(5)
     size = (6, 4, 9, 8) if op_type == "Conv" else (80, 9)
     x = rng.normal(size=size) + 2 * rng.normal(size=(*size[:1], *[1] * (len(size) - 1)))
@@ -58,7 +58,7 @@ def test_the_output_is_nearer_and_the_weight_stays_on_its_grid(name) -> None:
     weight = model.graph.initializers["w"].const_value.numpy()
     found = round_weights(model, [point], [{"x": x}])["layer"]
     assert found.shape == weight.shape
-    # quantized once more, it stays to the last bits of float32
+    # quantized once more, it is the same to the last bits of float32
     np.testing.assert_allclose(nearest(found, point.axis), found, rtol=1e-6)
     np.testing.assert_allclose(
         weight_scales(found, point.axis, "w"), weight_scales(weight, point.axis, "w"), rtol=1e-6

@@ -1,4 +1,4 @@
-"""Whether images of a batch have a say in each other, told by the network alone."""
+"""Whether the images of a batch affect each other, found from the network alone."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import pytest
 from trtbuild.model.inference import infer_model
 from trtbuild.search.rows import rows_are_apart, rows_meet
 
-# Nodes from x, float[N, 4, 6], to y -> whether rows are known to be apart, and seen to meet.
+# Nodes from x, float[N, 4, 6], to y -> whether rows are known to be independent, and known to mix.
 CASES = {
     "y = Relu(x)": (True, False),
-    # the batch is a length alone
+    # the batch is used only as a length
     "d = Shape(x) n = Gather(d, first) s = Concat<axis = 0>(n, rest) y = Reshape(x, s)": (
         True,
         False,
     ),
     "d = Shape(x) r = ConstantOfShape(d) y = Add(x, r)": (True, False),
     "d = Shape(x) e = Expand(row, d) y = Mul(x, e)": (True, False),
-    # another length than that of the batch is computed with, as attention does
+    # computes with the length of another axis, as attention does
     "d = Shape(x) l = Gather(d, last) f = Cast<to = 1>(l) r = Sqrt(f) y = Div(x, r)": (True, False),
     "d = Shape<start = 1>(x) f = Cast<to = 1>(d) s = ReduceSum(f) y = Div(x, s)": (True, False),
     "d = Shape(x) l = Slice(d, two, three) f = Cast<to = 1>(l) y = Div(x, f)": (True, False),
-    # the length of the batch
+    # computes with the length of the batch
     "d = Shape(x) n = Gather(d, first) f = Cast<to = 1>(n) r = Sqrt(f) y = Div(x, r)": (
         False,
         True,
@@ -30,18 +30,18 @@ CASES = {
     "d = Shape(x) f = Cast<to = 1>(d) s = ReduceSum(f) y = Div(x, s)": (False, True),
     "n = Size(x) f = Cast<to = 1>(n) y = Div(x, f)": (False, True),
     "d = Shape(x) n = Gather(d, first) c = Greater(n, two) y = Where(c, x, row)": (False, True),
-    # along the batch
+    # operators along the batch
     "p = Softmax<axis = 0>(x) y = Relu(p)": (False, True),
     "s = ReduceSum(x, first) y = Sub(x, s)": (False, True),
     "s = ReduceMax(x) y = Sub(x, s)": (False, True),
     "s = CumSum(x, zero) y = Relu(s)": (False, True),
     "y = MeanVarianceNormalization<axes = [0, 1]>(x)": (False, True),
     "y, m, v = BatchNormalization<training_mode = 1>(x, four, four, four, four)": (False, True),
-    # along others
+    # operators along other axes
     "y = BatchNormalization(x, four, four, four, four)": (True, False),
     "s = ReduceSum(x, two) y = Sub(x, s)": (True, False),
     "p = Softmax(x) y = Relu(p)": (True, False),
-    # the batch moves: where it is then is known, that nothing meets is not
+    # the batch axis moves: its new place is known, but not that rows stay independent
     "t = Transpose<perm = [1, 0, 2]>(x) p = Softmax(t) y = Transpose<perm = [1, 0, 2]>(p)": (
         False,
         False,

@@ -1,4 +1,4 @@
-"""Choices of ranges that are run together give each image the outputs that each choice gives it alone."""
+"""Choices of ranges run in one batch give each image the same outputs as each choice alone."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from trtbuild.runtime.onnxruntime import OnnxRuntimeSession
 from trtbuild.search import together
 from trtbuild.search.ranges.scale_inputs import OpenScales
 
-# What is quantized has a row for each image.
+# The quantized tensors have one row per image.
 ROWS = "m = MatMul(x, w) r = Relu(m) y = MatMul(r, w)"
-# What the second product reads has two rows for each image.
+# The second product's input has two rows per image.
 HALVES = "h = Reshape(x, halves) r = Sigmoid(h) m = MatMul(r, v) y = Reshape(m, whole)"
-# All that is quantized has its row in front, and the rows have a say in each other.
+# All quantized tensors have one row per image, and the rows affect each other.
 MIXED = {
     "a running sum": "m = MatMul(x, w) s = CumSum(m, zero) y = MatMul(s, w)",
     "a mean": "m = MatMul(x, w) a = ReduceMean<axes = [0]>(m) d = Div(m, a) y = MatMul(d, w)",
@@ -36,7 +36,7 @@ FACTORS = (1.0, 0.7, 0.4)
 
 
 class Rows(Source):
-    """The images, with as many axes as the network has."""
+    """The images, with as many axes as the network's input."""
 
     def __init__(self, num_axes: int) -> None:
         self.num_axes = num_axes
@@ -144,7 +144,7 @@ def test_choices_do_not_meet_in_a_network_that_mixes_its_batch(nodes, monkeypatc
 
 
 def test_an_axis_of_the_same_name_is_not_taken_for_the_batch(monkeypatch) -> None:
-    """Exporters name axes by their sizes in one example; the network is run one by one then."""
+    """Exporters name axes by their sizes in one example; images are run one by one then."""
     monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
     nodes = "m = MatMul(x, w) t = Transpose<perm = [1, 0, 2]>(m) y = MatMul(t, w)"
     session, choices = opened(nodes, "float[N, N, 8]")

@@ -1,4 +1,4 @@
-"""The search meets budgets at least cost, on other images than it is judged on, and can go on."""
+"""The search meets limits at least cost, on other images than the final verdict's, and can be resumed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def search(ready, gate: Gate, **options) -> Tuned:
 
 
 def judged(ready, network, gate: Gate):
-    """On images that the search has not seen."""
+    """The comparison on images that the search has not seen."""
     comparison = compare(open_session(ready.source), open_session(network), batches(Images(1), 16))
     return judge(comparison, gate), comparison
 
@@ -78,7 +78,7 @@ def test_a_tighter_budget_takes_layers_to_float_and_says_so(ready) -> None:
     assert tuned.met
     assert tuned.float_layers
     assert 0 < tuned.float_macs_percent <= 95.0
-    # images that calibration has not seen clip where these did not, so they fall short of 44 dB
+    # images that calibration has not seen are clipped more, so they fall short of 44 dB
     without = search(ready, Gate(min_sqnr=22.0))
     far, near = (
         judged(ready, found.artifact.quantized, gate)[1].outputs[0].sqnr_db.value
@@ -98,7 +98,7 @@ def test_a_budget_out_of_reach_is_not_met_and_the_best_is_kept(ready) -> None:
         r"not met with the \d+ most useful groups in float \(([\d.]+) dB\)", tuned.steps[-1].what
     )
     assert said is not None
-    # how far float would go within the share that is allowed: further, but not far enough
+    # within its allowed share, float would help further, but not enough
     assert tuned.steps[-1].sqnr_db < float(said[1]) < 90.0
 
 

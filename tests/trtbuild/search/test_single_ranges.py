@@ -1,4 +1,4 @@
-"""Which ranges of single tensors are worth a run, and which rule is worth a sentence."""
+"""Which ranges of single tensors are worth a run, and which rule is worth a message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trtbuild.search.candidate import Candidate
 
 @dataclass(frozen=True)
 class Rules:
-    """A calibration whose rules give what the test says."""
+    """A calibration with the test's own ranges for each rule."""
 
     ranges: dict[str, Any]
     by_rule: dict[str, dict[str, Any]]

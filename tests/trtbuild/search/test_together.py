@@ -1,4 +1,4 @@
-"""Images of a network with many weights are run together, and each still gets its own outputs."""
+"""Images of a network with many weights are run in one batch, with the same outputs as alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MANY = [{"x": np.full((1, 3), float(i), np.float32)} for i in range(5)]
 
 
 def network(lead: str | int = "N", *, flat: bool = False) -> ir.Model:
-    """Twice the input; or that in one row for all."""
+    """Twice the input, with `flat` as one row for all images."""
     ends = "float[1, M]" if flat else f"float[{lead}, 3]"
     rest = "y = Reshape(d, s)" if flat else "y = Identity(d)"
     text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[{lead}, 3] x) => ({ends} y)
@@ -29,7 +29,7 @@ def network(lead: str | int = "N", *, flat: bool = False) -> ir.Model:
         (network(), 0, 1),
         (network(), 10**9, 5),  # too few weights
         (network(1), 0, 5),  # the batch is fixed
-        (network(flat=True), 0, 6),  # no row for each image, which is seen when it has run
+        (network(flat=True), 0, 6),  # no row per image, which only a run shows
     ],
 )
 def test_each_image_gets_its_own_outputs(model, limit, runs, monkeypatch) -> None:

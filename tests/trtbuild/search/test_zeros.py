@@ -1,4 +1,4 @@
-"""What the 2:4 zeros of a layer cost is told layer by layer, against the dense network."""
+"""The cost of 2:4 zeros is reported layer by layer, relative to the dense network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEIGHTS = [RANDOM.standard_normal((WIDE, WIDE)).astype(np.float32) for _ in rang
 
 
 def pruned(weight: np.ndarray, left: float) -> np.ndarray:
-    """Two of every four consecutive input channels become zero, or a part of what they were."""
+    """Multiply two of every four consecutive input channels by zero, or by another factor."""
     factor = np.tile([1.0, left, left, 1.0], WIDE // 4).astype(np.float32)
     return weight * factor[:, np.newaxis]
 
@@ -46,7 +46,7 @@ def batches(count: int = 16) -> list[Batch]:
 
 def test_the_layer_whose_zeros_do_most_comes_first() -> None:
     first, second, third = WEIGHTS
-    # what the second loses was next to nothing before; the third has no zeros
+    # the second layer loses very small weights only; the third has no zeros
     dense = network(first, pruned(second, 1e-3), third)
     sparse = network(pruned(first, 0.0), pruned(second, 0.0), third)
     artifact = with_cost_of_zeros(Artifact("m", sparse, sparse, reference=dense), batches())

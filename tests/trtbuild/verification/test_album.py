@@ -1,4 +1,4 @@
-"""What is kept to look at: the worst samples alone, as pictures, with what both networks answer."""
+"""Samples kept for the report: only the worst, as pictures, with both networks' answers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,9 @@ def test_restored_images_are_as_bright_as_they_are(black: float, white: float) -
     pixels[0, 0, 0, :2] = 0, 255
     clean = black + pixels / 255 * (white - black)
     made = clean.copy()
-    made[0, 0, 0, :2] += np.array([-0.02, 0.04]) * (white - black)  # a network goes too far
+    made[0, 0, 0, :2] += np.array([-0.02, 0.04]) * (
+        white - black
+    )  # the network's output exceeds the range
     view = shown(Restore(), {"x": clean}, {"y": clean}, {"y": made})["s0"]
     for answer in (view.reference, view.candidate):
         np.testing.assert_array_equal(answer.picture, pixels[0].transpose(1, 2, 0))
@@ -118,7 +120,7 @@ def test_without_a_task_the_samples_furthest_from_float_are_kept() -> None:
     # 20 log10(1 / 0.2)
     assert found[0].value == pytest.approx(13.9794, abs=1e-4)
     assert found[0].view.picture.shape == (4, 4, 3)
-    # of inputs that are no picture there is nothing to look at
+    # inputs that are no picture give no view
     words = Album()
     words.add(task, Batch({"t": np.arange(3)}, ("s0", "s1", "s2")), {"y": y}, {"y": given})
     assert [one.view for one in words.viewed(task.worst)] == [None, None]

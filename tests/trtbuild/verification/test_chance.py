@@ -1,4 +1,4 @@
-"""A float network that does not know the labels is an error; one that does, however little, is none."""
+"""A float network no better than chance on the labels is an error; one slightly better is none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trtbuild.verification.chance import LabelCheck
 
 
 def check(found, labels, num_classes, output=None):
-    """A check of a network that answers `found`, in two batches."""
+    """A check of a network with the answers `found`, in two batches."""
     result = LabelCheck(output)
     for part in (slice(None, 3), slice(3, None)):
         scores = np.eye(num_classes, dtype=np.float32)[found[part]]
@@ -25,7 +25,7 @@ def check(found, labels, num_classes, output=None):
 
 
 def answers(num_samples, num_classes, share, seed=0):
-    """Answers, and labels of which `share` are the same and the others are drawn."""
+    """Answers, and labels: the share `share` of them equal, the others random."""
     generator = np.random.default_rng(seed)
     found = generator.integers(0, num_classes, num_samples)
     labels = generator.integers(0, num_classes, num_samples)
@@ -89,7 +89,7 @@ def test_float_is_judged_on_all_samples_that_calibrate(tmp_path, capsys):
     # all but the five percent that verify
     assert found["num_samples"] == 57
     assert found["top1_percent"]["value"] == pytest.approx(100 * right, abs=100 * 3 / 57)
-    # what is heard beside changes no range
+    # the check reads the same run and changes no range
     assert "float accuracy" not in stages("without")
     first, second = (
         (tmp_path / name / "net.calibration.json").read_bytes() for name in ("with", "without")

@@ -38,7 +38,7 @@ def coco(folder: Path, objects: list[tuple], size: tuple[int, int] = (100, 200),
 
 
 def boxes(*found: tuple) -> Detections:
-    """Of corners, a score and a class each."""
+    """Boxes as corners, with a score and a class each."""
     rows = np.array([one[:6] for one in found], float).reshape(-1, 6)
     return Detections(rows[:, :4], rows[:, 4], rows[:, 5].astype(int))
 

@@ -1,4 +1,4 @@
-"""Two sessions on the same batches; saved, read again and judged again."""
+"""Comparing two sessions on the same batches; the result is saved, read and judged again."""
 
 from __future__ import annotations
 

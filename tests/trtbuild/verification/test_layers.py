@@ -67,7 +67,7 @@ def test_a_spoilt_weight_is_found_first_with_its_channel(form: str) -> None:
     # the channel is three times too large: its error is twice its signal, -6.02 dB; rounding adds
     # less than 0.1 dB to it
     assert found[0].weight.worst_channel_sqnr_db == pytest.approx(-6.02, abs=0.1)
-    # the error of other layers is their own and none of this one's
+    # other layers have only their own error, not this layer's
     assert found[1].own_sqnr_db > found[0].own_sqnr_db + 10
 
 
@@ -117,7 +117,7 @@ def test_spoiling_is_what_the_name_says() -> None:
 
 
 def chain(length: int) -> tuple[ir.Model, ir.Model]:
-    """So many convolutions one after the other: in float, and quantized with made-up ranges."""
+    """A chain of convolutions: in float, and quantized with made-up ranges."""
     steps = " ".join(f"t{i + 1} = Conv (t{i}, t{i})" for i in range(length))
     model = ir.from_onnx_text(
         f"""<ir_version: 8, opset_import: ["" : 17]>

@@ -164,13 +164,15 @@ def test_five_classes_and_ten_images_unless_asked_for_more() -> None:
 
 def test_among_equal_scores_the_lower_classes_come_first() -> None:
     x, y = np.zeros((1, 1000)), np.zeros((1, 1000))
-    y[0, 5:] = -np.arange(995)  # classes 0 to 4 lead in one by their place, in the other by value
+    y[0, 5:] = -np.arange(
+        995
+    )  # classes 0 to 4 lead by their order in one array, by value in the other
     assert measured(x, y, [1]).topk_agreement_percent.value == 100.0
 
 
 @pytest.mark.parametrize("classes", [20, 100, 1000])
 def test_among_many_equal_scores_the_lower_classes_come_first(classes: int) -> None:
-    # an order that is not stable, and whose picks differ with the length, mixes them
+    # an unstable sort, whose choice depends on the length, would mix them
     tied = np.zeros((1, classes), np.float32)
     tied[0, ::7] = 1.0
     ahead = tied.copy()

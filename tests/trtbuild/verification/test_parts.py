@@ -1,4 +1,4 @@
-"""Figures by part against float64 NumPy, and what they are for: parts that a whole output hides."""
+"""Figures by part, compared with float64 NumPy; they show errors that a whole output hides."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_cosine_and_relative_l2_of_a_part_are_about_the_means_of_float(
         truth = ((a - mean) * (b - mean)).sum() / np.sqrt(
             ((a - mean) ** 2).sum() * ((b - mean) ** 2).sum()
         )
-        # values about the centre cancel from at most 50 to 1, in float64
+        # subtracting the centre cancels from at most 50 to 1, in float64
         assert part.cosine.value == pytest.approx(truth, abs=1e-9)
         assert part.relative_l2.value == pytest.approx(10 ** (-part.sqnr_db.value / 20), rel=1e-9)
 

@@ -60,7 +60,7 @@ def test_the_four_answers() -> None:
 
 def test_so_many_images_would_do() -> None:
     (finding,) = [f for f in judge(compared(2), Gate(min_agreement=90)).findings if f.is_limit]
-    # independent truth: the first number of which Wilson's interval of 95 % ends above the limit
+    # independent truth: the first number with the lower end of Wilson's 95 % interval above the limit
     shares = ((n, binomtest(round(0.95 * n), n)) for n in range(20, 1000, 20))
     least = next(n for n, one in shares if one.proportion_ci(method="wilson").low > 0.9)
     assert finding.num_needed == pytest.approx(least, abs=20)
@@ -75,7 +75,7 @@ def test_one_answer_is_luck_and_two_are_none() -> None:
     assert "misses its limit by one answer" in missed.why
     assert [missed.exit_code(), missed.exit_code(is_strict=True)] == [0, 5]
     assert ruled(compared(2), min_agreement=97.6).word == "DO NOT SHIP"
-    # surely too few, and not by luck
+    # surely too few, not by chance
     assert ruled(compared(20), min_agreement=97).word == "DO NOT SHIP"
 
 
@@ -88,7 +88,7 @@ def test_the_number_of_samples_is_true(wrong: int, limit: float) -> None:
     assert found is not None
 
     def low(count: int) -> float:
-        """Wilson's lower end for this share, which need not be of whole answers."""
+        """Wilson's lower end for this share, also for fractional numbers of answers."""
         z = 1.959963984540054
         centre = share + z * z / (2 * count)
         half = z * np.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
@@ -123,7 +123,7 @@ def test_a_doubt_names_its_network_and_a_miss_comes_first() -> None:
 
 def test_an_engine_that_answers_one_class_is_not_shipped() -> None:
     rows = IMAGES.copy()
-    rows[:38, 0] = 9.0  # nearly always class 0, and so is every answer of the engine
+    rows[:38, 0] = 9.0  # nearly always class 0; the engine always answers class 0
     constant = np.array([9, 0, 0, 0, 0, 0], np.float32)
     options = ComparisonOptions(make_task=choose_task(TaskOptions(kind="classify"), None))
     session = FunctionSession(lambda x: x)
@@ -140,7 +140,7 @@ def test_an_engine_that_answers_one_class_is_not_shipped() -> None:
         ruled(compare(session, session, batches_of(rows[:30]), options), min_agreement=50).word
         == "SHIP"
     )
-    # and no engine by samples that are one, but for what eight bits do not show: a thousandth
+    # nor on samples that are all equal but for a thousandth, which eight bits do not show
     steps = np.linspace(-1, 1, 30)[:, None] / np.linspace(-1, 1, 30).std(ddof=1)
     for deviation, word in ((0.9e-3, "NOT JUDGED"), (1.1e-3, "SHIP")):
         near = (rows[:1] * (1 + deviation * steps)).astype(np.float32)
@@ -169,7 +169,7 @@ def test_top1_that_is_surely_lost_is_not_shipped_unless_a_limit_takes_it() -> No
     wrong = {row.tobytes() for row in IMAGES[:10]}
 
     def engine(x: np.ndarray) -> np.ndarray:
-        # the second class wins, and nothing else changes
+        # now the second class wins; nothing else changes
         rows = x.copy()
         for row, one in zip(rows, x):
             if one.tobytes() in wrong:
@@ -193,7 +193,7 @@ def test_a_limit_that_there_is_not_names_those_that_there_are() -> None:
 
 @pytest.mark.parametrize(("noise", "word"), [(0.70, "SHIP"), (0.71, "NOT JUDGED")])
 def test_half_of_the_signal_as_noise_is_no_answer(noise: float, word: str) -> None:
-    """3.1 and 2.97 dB, with the classes all the same."""
+    """3.1 and 2.97 dB, with all classes equal."""
     assert ruled(compared(0, noise=noise), min_agreement=50).word == word
 
 
@@ -208,7 +208,7 @@ def test_what_lies_below_the_floor_is_never_shipped() -> None:
     # 12 of 40 rows are turned round: -0.8 dB, and no figure of a task makes up for that
     assert "-0.8 dB" in ruled(poor, min_agreement=40).why
     assert ruled(poor, min_agreement=40).word == "NOT JUDGED"
-    # a limit on the max error, in the output's own unit, judges nothing; noise as large as the output does
+    # limits that even an engine of zeros meets judge nothing
     silent = compare(
         FunctionSession(lambda x: x), FunctionSession(np.zeros_like), batches_of(IMAGES)
     )

@@ -1,4 +1,4 @@
-"""Which task is measured: as the user says, or as the graph tells without doubt; and what goes by it."""
+"""The measured task: named by the user, or found in the graph without doubt; and its consequences."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def compared(function, kind: str = "classify"):
 
 
 def turned(count: int):
-    """Gives the first `count` images another class."""
+    """Change the class of the first `count` images."""
     wrong = {row.tobytes() for row in IMAGES[:count]}
     return lambda x: np.stack([-row if row.tobytes() in wrong else row for row in x])
 
@@ -167,7 +167,7 @@ def test_a_limit_is_on_the_main_figure() -> None:
     assert failure.unit == "%"
     with pytest.raises(OptionError, match="--task"):
         judge(replace(found, task=None), Gate(min_agreement=90))
-    # the search wants more than just the limit: half of the way to the interval's lower end
+    # the search requires more than the limit: half of the way to the interval's lower end
     assert not meets(found, Gate(min_agreement=90))
     assert meets(found, Gate(min_agreement=80))
 
@@ -262,7 +262,7 @@ IMAGE = np.random.default_rng(3).uniform(size=(4, 3, 64, 64)).astype(np.float32)
 
 
 def guessed(text: str, outputs, feed: np.ndarray = IMAGE, **weights: tuple[int, ...]) -> str:
-    """What is measured of a network of this graph that gives `outputs` on `feed`; empty: nothing."""
+    """The task measured for a network with this graph and `outputs` on `feed`; empty for none."""
     model = ir.serde.deserialize_model(proto_of(text, **weights))
     task = choose_task(TaskOptions(), model)
     session = FunctionSession(outputs)
@@ -281,7 +281,7 @@ STEPS = np.random.default_rng(4).normal(size=(6, 20, 8)).astype(np.float32)
 
 
 def steps_of(*classes: int):
-    """Scores ``[N, 20, 5]`` of these classes, over and over."""
+    """Scores ``[N, 20, 5]`` of these classes, repeated."""
     scores = np.eye(5, dtype=np.float32)[np.resize(classes, 20)]
     return lambda x: np.repeat(scores[None], len(x), 0)
 
@@ -292,7 +292,7 @@ def test_a_wrong_guess_is_worse_than_none() -> None:
     assert guessed(head, lambda x: rows_of(x, 30, 30, 9, 9, 0.9), **YOLO) == "detect"
     assert guessed(head, lambda x: rows_of(x, 30, 30, -9, 9, 0.9), **YOLO) == ""
     assert guessed(head, lambda x: rows_of(x, 900, 30, 9, 9, 0.9), **YOLO) == ""
-    # a text has blanks; the classes of frames last
+    # a text has blanks; classes of frames stay for several steps
     assert guessed(CTC_END, steps_of(0, 0, 1, 0, 0, 2, 2), STEPS, w=(8, 5)) == "ctc"
     assert guessed(CTC_END, steps_of(*[1] * 7, *[2] * 7, *[0] * 6), STEPS, w=(8, 5)) == ""
     assert guessed(CTC_END, steps_of(*[0] * 12, *[3] * 8), STEPS, w=(8, 5)) == ""

@@ -57,7 +57,7 @@ def random_boxes(rng: np.random.Generator, count: int) -> Detections:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two boxes, by the definition."""
+    """IoU of two boxes, by the definition."""
     wide = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     high = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (a, b)]
@@ -353,7 +353,7 @@ def test_embeddings_by_neighbours_order_and_cosine() -> None:
     expected = stats.spearmanr((a @ a.T)[pairs], (b @ b.T)[pairs]).statistic
     assert found.others[0].estimate.value == pytest.approx(expected, abs=1e-5)
     assert found.others[1].estimate.value == pytest.approx(float((a * b).sum(1).mean()), abs=1e-6)
-    # samples with another neighbour are the worst, those that have moved furthest first
+    # samples with another neighbour are the worst; those that moved furthest come first
     cosines = (a * b).sum(1)
     moved = [i for i in range(30) if neighbours[0][i] != neighbours[1][i]]
     order = [f"sample {i}" for i in sorted(moved, key=lambda i: cosines[i])][:10]
@@ -386,7 +386,7 @@ def test_masks_of_one_class_and_of_several() -> None:
     y = x.copy()
     y[0, 0, 1] = 0.1
     found = judged(Segment(), {"m": x}, {"m": y})
-    # the second image has no mask in either
+    # both masks of the second image are empty
     assert found.main.estimate.value == pytest.approx(50.0)
     assert judged(Segment(0.05), {"m": x}, {"m": y}).main.estimate.value == pytest.approx(100.0)
     logits = np.where(x > 0.5, 4.0, -4.0).astype(np.float32)
@@ -503,7 +503,7 @@ def test_an_own_judge_that_finds_wrong_outputs_as_good_as_right_ones_is_doubted(
 
 
 def test_an_own_judge_by_labels_is_not_doubted_where_float_is_wrong_at_first() -> None:
-    # in the first three batches nothing is right, of whatever outputs
+    # in the first three batches, no output is right
     labels = np.array([2, 3] * 6 + [0] * 4)
 
     def right(reference, candidate, labels, names):
@@ -546,10 +546,10 @@ def test_equal_samples_are_each_others_nearest_neighbours() -> None:
     rows = np.repeat(rng.normal(size=(5, 16)), 3, axis=0).astype(np.float32)
     noisy = rows + rng.normal(size=rows.shape).astype(np.float32) * 1e-3
     assert judged(Embed(), {"y": rows}, {"y": noisy}).main.estimate.value == 100.0
-    # vectors that are all alike have no nearest one
+    # equal vectors have no nearest one
     alike = np.ones((6, 16), np.float32)
     assert judged(Embed(), {"y": alike}, {"y": noisy[:6]}).main is None
-    # an engine that has collapsed finds none
+    # a collapsed engine finds none
     assert judged(Embed(), {"y": rows}, {"y": np.ones_like(rows)}).main.estimate.value < 50
 
 

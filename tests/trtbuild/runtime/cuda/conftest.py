@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fixtures.Server]:
-    """A process over the stand-in driver (it has TensorRT 11's bindings too, which nothing here uses)."""
+    """A process over the stand-in driver (with TensorRT 11's bindings, which these tests do not use)."""
     server = fixtures.start(11, tmp_path_factory.mktemp("cuda"))
     yield server
     server.stop()
@@ -22,7 +22,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fixtures.Server
 
 @pytest.fixture(params=["cuda-python", "pycuda"])
 def provider(request: pytest.FixtureRequest) -> str:
-    """Each provider whose package can be had without a GPU; torch's needs a torch built for CUDA."""
+    """Each provider whose package works without a GPU; torch's needs a torch built for CUDA."""
     if request.param == "pycuda":
         fixtures.build_pycuda()
     return str(request.param)

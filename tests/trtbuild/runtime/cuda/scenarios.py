@@ -1,4 +1,4 @@
-"""What every provider must do; the same functions run on the stand-in driver and on a GPU."""
+"""Requirements of every provider; the same functions run on the stand-in driver and on a GPU."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def round_trip(world: Any, provider: str) -> dict[str, Any]:
 
 
 def upload(world: Any, provider: str) -> bool:
-    """`upload` has arrived when it returns: the source may be overwritten at once."""
+    """`upload` has finished when it returns: the source may be overwritten at once."""
     with open_device(provider) as device:
         buffer = device.allocate(64)
         source, back = device.pinned((16,), np.float32), device.pinned((16,), np.float32)
@@ -62,7 +62,7 @@ def timing(world: Any, provider: str) -> list[float]:
 
 
 def graph(world: Any, provider: str) -> list[float]:
-    """A captured copy runs once for each launch, and not while it is captured."""
+    """A captured copy runs once per launch, and not during the capture."""
     with open_device(provider) as device:
         stream = device.stream()
         buffer = device.allocate(4)

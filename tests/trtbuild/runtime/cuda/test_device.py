@@ -20,7 +20,7 @@ def test_bytes_come_back(driver: Server, provider: str) -> None:
 
 
 def test_upload_waits(driver: Server, provider: str) -> None:
-    # The stand-in copies at the synchronisation: without one, the -1 written afterwards would arrive.
+    # The stand-in copies when it synchronizes: without that, the -1 written afterwards would arrive.
     assert driver.value(scenarios.upload, provider=provider)
 
 
@@ -51,7 +51,7 @@ def test_works_in_a_thread(driver: Server, provider: str) -> None:
 
 
 def leaks(world: Any, provider: str) -> dict[str, int]:
-    """What is left after a device was closed, an error and a capture included."""
+    """Allocations left after a device was closed, also after an error and during a capture."""
     library = ctypes.CDLL("libcuda.so.1")
 
     def left() -> dict[str, int]:

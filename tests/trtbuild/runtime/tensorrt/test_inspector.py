@@ -157,7 +157,7 @@ def test_a_dump_of_trtexec_is_read(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def inspects(world: World, with_manifest: bool, loses: bool = False) -> dict[str, Any]:
-    """Build by the command line, then inspect; without a manifest, the engine itself is asked."""
+    """Build by the command line, then inspect; without a manifest, the engine itself is opened."""
     from tests.trtbuild.backends.tensorrt.test_one_command import engine
 
     if loses:

@@ -1,4 +1,4 @@
-"""The runtime cache's file, with objects in the place of TensorRT for RTX's: those need a GPU."""
+"""The runtime cache's file, with fakes of TensorRT for RTX's objects, which need a GPU."""
 
 from __future__ import annotations
 

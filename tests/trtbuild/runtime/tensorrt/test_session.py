@@ -106,7 +106,7 @@ def test_several_contexts_of_one_engine(tensorrt: Server) -> None:
 
 
 def finds_nonzero(world: World, fails: bool = False, **options: Any) -> list[list[list[int]]]:
-    """A network whose output shape only the data decides."""
+    """A network whose output shape depends on the data."""
     text = """<ir_version: 10, opset_import: ["" : 21]>
         g (float[4, 5] x) => (int64[2, N] places) { places = NonZero(x) }"""
     model: ir.Model = ir.from_proto(onnx.parser.parse_model(text))
@@ -129,7 +129,7 @@ def finds_nonzero(world: World, fails: bool = False, **options: Any) -> list[lis
 def test_outputs_whose_shape_the_data_decides(tensorrt: Server) -> None:
     answer = tensorrt.run(finds_nonzero)
     assert answer.error is None, answer.error["trace"]
-    assert len(answer.value[2][0]) == 0  # nothing found is an output too
+    assert len(answer.value[2][0]) == 0  # an empty output is valid
 
 
 def test_no_memory_for_such_an_output(tensorrt: Server) -> None:
@@ -317,7 +317,7 @@ def opens_without_a_driver(world: World) -> None:
 
 
 def test_without_a_gpu_no_runtime_is_made(tensorrt: Server) -> None:
-    """The real one would be an object whose first use may end the process."""
+    """The real runtime would be an object whose first use may crash the process."""
     answer = tensorrt.run(opens_without_a_driver)
     assert "no GPU can be used" in _error(answer)["message"]
     assert answer.called("create.Runtime") == []

@@ -1,4 +1,4 @@
-"""Whether the installed TensorRT is one."""
+"""Detection of an installed TensorRT."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def modules_as_before() -> Iterator[None]:
-    """Leave no module of a test's folder behind; `monkeypatch.delitem` would put it back."""
+    """Remove modules of a test's folder afterwards; `monkeypatch.delitem` would restore them."""
     before = dict(sys.modules)
     yield
     for name in ("tensorrt", *RTX.modules):
@@ -30,7 +30,7 @@ def modules_as_before() -> Iterator[None]:
 def test_another_module_of_that_name_is_told_apart(
     content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "tensorrt"  # as a user may have in the working directory
+    folder = tmp_path / "tensorrt"  # a folder of this name in the working directory
     folder.mkdir()
     if content is not None:
         (folder / "__init__.py").write_text(content)
@@ -56,7 +56,7 @@ def test_a_folder_does_not_hide_the_other_name_of_a_product(
 
 
 def head(tag: bytes, *version: int) -> bytes:
-    """How a plan begins."""
+    """The first bytes of a plan."""
     return tag + bytes(20) + bytes(version) + tag + bytes(40)
 
 
@@ -70,8 +70,8 @@ def head(tag: bytes, *version: int) -> bytes:
         ("net.rtx.plan", head(b"ftrt", 11, 4, 0, 106), TENSORRT),
         ("net.rtx.plan", b"\x00 unknown" + bytes(40), RTX),
         ("net.plan", b"\x00 unknown" + bytes(40), TENSORRT),
-        ("net.rtx.plan", b"ftrt", RTX),  # cut off
-        ("net.rtx.plan", None, RTX),  # not there
+        ("net.rtx.plan", b"ftrt", RTX),  # truncated
+        ("net.rtx.plan", None, RTX),  # missing
     ],
 )
 def test_a_plan_tells_which_product_wrote_it(
