@@ -209,7 +209,7 @@ def test_optional_packages_stay_in_their_places():
 
 
 @pytest.mark.parametrize("text", IN_ONE_PLACE)
-def test_one_file_knows_it(text):
+def test_only_one_file_contains_the_text(text):
     found = {name_of(path) for path in sources() if text in path.read_text(encoding="utf-8")}
     assert found == {IN_ONE_PLACE[text]}
 
@@ -224,7 +224,7 @@ def test_onnx_ir_is_loaded_by_one_module():
     assert found == {"trtbuild/model/graph_library.py"}
 
 
-def test_nobody_loads_torch_by_importing_our_own_modules():
+def test_importing_our_modules_loads_no_torch():
     found = [
         f"{name_of(path)} imports {module}"
         for path in sources()

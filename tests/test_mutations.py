@@ -12,7 +12,7 @@ def title(place):
 
 
 @pytest.mark.parametrize("place", PLACES, ids=title)
-def test_the_place_is_there(place):
+def test_the_place_exists_exactly_once(place):
     assert problems_of(place) == []
 
 

@@ -50,7 +50,7 @@ def judged(regression, factor, noise, rounds=15):
         (1.1, 0.3, Answer.CANNOT_TELL),
     ],
 )
-def test_paired_turns_tell_whatever_the_machine_drifts(regression, factor, noise, answer):
+def test_paired_turns_decide_despite_drift_of_the_machine(regression, factor, noise, answer):
     found = judged(regression, factor, noise)
     assert (found.wall.answer, found.cpu.answer) == (answer, answer)
     assert regression.is_slower(found) == (answer is Answer.SLOWER)
@@ -74,7 +74,7 @@ def test_what_is_no_version_is_refused(regression, tmp_path):
     assert regression.version_of(sys.executable)[0] == [sys.executable, "-m", "trtbuild"]
 
 
-def test_none_always_runs_first(regression):
+def test_each_version_runs_first_second_and_third_equally_often(regression):
     orders = [regression.order_of(number) for number in range(6)]
     for place in range(3):
         assert set(Counter(order[place] for order in orders).values()) == {2}

@@ -101,7 +101,7 @@ def test_names_that_no_line_can_hold(name: str) -> None:
         CalibrationCache(HEADER, {"a": np.float32(-1)}).to_bytes()
 
 
-def test_version_digits() -> None:
+def test_versions_become_the_digits_of_the_header() -> None:
     assert version_digits("10.16.1") == "101601"
     assert version_digits("10.3.0.26") == "100300"
     assert version_digits("8.6.1") == "8601"
@@ -129,7 +129,7 @@ def test_the_header_names_the_calibrator() -> None:
     ],
     ids=["byte-order mark", "carriage returns", "an equal line twice", "no last line end"],
 )
-def test_harmless_differences(content):
+def test_byte_order_mark_line_ends_and_equal_lines_are_accepted(content):
     cache = CalibrationCache.from_bytes(content.encode())
     assert cache.header == HEADER
     assert dict(cache.scales) == {"a": 1.0}
@@ -159,7 +159,7 @@ def test_masks_and_next_to_nothing_are_doubtful_and_not_refused() -> None:
     assert cache.doubtful == ("mask", "dead")
 
 
-def test_the_bounds_of_usual_scales_are_usual() -> None:
+def test_only_scales_beyond_the_bounds_are_doubtful() -> None:
     least, most = np.float32(2.0**-40), np.float32(2.0**40)
     scales = {"least": least, "most": most}
     scales |= {

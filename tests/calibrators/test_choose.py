@@ -85,7 +85,7 @@ def test_minmax_is_exact() -> None:
 
 @pytest.mark.parametrize("method", ["entropy", "mse"])
 @pytest.mark.parametrize("name", TENSORS)
-def test_thresholds_are_sensible(method: str, name: str) -> None:
+def test_thresholds_clip_under_one_percent_and_keep_the_signal(method: str, name: str) -> None:
     histogram = histogram_of(TENSORS[name])
     threshold = choose(histogram, method)
     assert threshold.amax <= histogram.observed_amax
@@ -104,27 +104,27 @@ def test_entropy_is_not_drawn_to_the_zeros_of_a_relu() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 class TestHardTensors:
-    def test_constant(self, method: str) -> None:
+    def test_a_constant_tensor_is_neither_clipped_nor_lost(self, method: str) -> None:
         threshold = choose(histogram_of(np.full(1000, -1.2)), method)
         assert threshold.amax == np.float32(1.2)
         assert (threshold.clipped_share, threshold.vanished_share) == (0, 0)
 
-    def test_power_of_two(self, method: str) -> None:
+    def test_a_constant_power_of_two_is_its_own_threshold(self, method: str) -> None:
         threshold = choose(histogram_of(np.full(1000, 2.0)), method)
         assert (threshold.amax, threshold.clipped_share) == (2.0, 0)
 
-    def test_two_values(self, method: str) -> None:
+    def test_of_two_values_the_larger_is_the_threshold(self, method: str) -> None:
         values = np.repeat([0.5, 8.0], [9000, 1000])
         assert choose(histogram_of(values), method).amax == pytest.approx(8.0, rel=1 / 127)
 
-    def test_all_zero(self, method: str) -> None:
+    def test_a_tensor_of_zeros_has_amax_zero_and_a_note(self, method: str) -> None:
         threshold = choose(histogram_of(np.zeros(10)), method)
         assert threshold == TensorRange(
             0.0, 0.0, 0.0, 0.0, method, "zero in all 10 values", num_values=10, num_zeros=10
         )
 
     @pytest.mark.parametrize("size", [1e-45, 1e-40, 1e-30, 1e30, 3e38])
-    def test_any_magnitude(self, method: str, size: float) -> None:
+    def test_thresholds_follow_any_magnitude(self, method: str, size: float) -> None:
         values = np.linspace(0, 1, 1000) * size
         assert choose(histogram_of(values), method).amax == pytest.approx(size, rel=0.02, abs=2e-45)
 
@@ -134,7 +134,7 @@ class TestHardTensors:
         assert spoilt.amax == plain.amax
         assert "1 NaN values were left out; 2 infinite values were left out" in spoilt.note
 
-    def test_nothing_seen(self, method: str) -> None:
+    def test_a_histogram_without_finite_values_is_refused(self, method: str) -> None:
         with pytest.raises(ObservationError, match="no finite value"):
             choose(histogram_of([np.nan]), method)
 

@@ -34,7 +34,9 @@ BIN = 8 / 2048  # the power of two that covers 7.5
         (0.5, 0, Agreement.FAR),
     ],
 )
-def test_agreement(histogram: Histogram, factor: float, shift: float, agreement: Agreement) -> None:
+def test_agreement_goes_by_the_ratio_of_thresholds_and_by_bins(
+    histogram: Histogram, factor: float, shift: float, agreement: Agreement
+) -> None:
     first, second = 4.0, 4.0 * factor + shift
     found = crosscheck({"t": first}, {"t": second}, {"t": histogram}).comparisons[0]
     assert found.agreement == agreement
@@ -56,7 +58,9 @@ def test_costs_and_divergences_of_both() -> None:
     assert found.divergences[0] == found.divergences[2] < found.divergences[1]
 
 
-def test_order_and_leftovers(histogram: Histogram) -> None:
+def test_the_largest_differences_come_first_and_unmatched_tensors_are_listed(
+    histogram: Histogram,
+) -> None:
     first = {"a": 1.0, "b": 1.0, "zero": 0.0, "x": 1.0, "inf": 2.0}
     second = {"zero": 1.0, "y": 2.0, "b": 0.4, "a": 1.05, "inf": float("inf")}
     found = crosscheck(first, second, {"a": histogram})
@@ -69,7 +73,7 @@ def test_order_and_leftovers(histogram: Histogram) -> None:
     assert found.comparisons[0].costs is None
 
 
-def test_onnxruntime_tables() -> None:
+def test_tables_of_onnxruntime_are_read_and_bad_lines_named() -> None:
     table = b"input 2.64\n/conv 1/out -0.5\n\n"
     assert read_onnxruntime_table(table) == {"input": 2.64, "/conv 1/out": 0.5}
     for bad in (b"input 2.64\nx", b"input 2.64\nx y\n", b" 3\nname 3"):

@@ -93,7 +93,7 @@ def test_equals_the_specification_at_full_size(name: str) -> None:
     assert entropy.search(counts) == entropy_reference.search(counts)
 
 
-def test_by_hand() -> None:
+def test_divergences_of_small_histograms_equal_those_by_hand() -> None:
     # Two levels. Keeping all four bins merges 3 with 1 and 0 with 2; keeping two of them is
     # lossless for what is kept, but 2 values are clipped onto a bin of 1; three leave bin 2 empty.
     counts = np.array([3, 1, 0, 2])

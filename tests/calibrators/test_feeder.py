@@ -133,7 +133,7 @@ def test_a_batch_with_more_rows_of_one_input_is_refused() -> None:
         feeder.next(["a", "b"])
 
 
-def test_has_more_takes_nothing() -> None:
+def test_has_more_consumes_no_batch() -> None:
     with BatchFeeder([{"x": np.ones((1, 1))}], {"x": _form(1, 1)}, Memory()) as feeder:
         assert feeder.has_more()
         assert feeder.has_more()
@@ -147,7 +147,7 @@ def _fails() -> Iterator[dict[str, np.ndarray]]:
     raise OSError("the disk is gone")
 
 
-def test_an_error_of_the_reader_arrives_after_what_was_read() -> None:
+def test_an_error_of_the_reader_is_raised_after_its_batches() -> None:
     memory = Memory()
     with BatchFeeder(_fails(), {"x": _form(1, 1)}, memory) as feeder:
         assert feeder.next(["x"])
@@ -165,7 +165,7 @@ def test_closing_stops_an_endless_reader() -> None:
     assert threading.active_count() < 20
 
 
-def test_a_run_keeps_the_error_and_gives_it_at_the_end() -> None:
+def test_a_run_keeps_an_error_and_raises_it_at_the_end() -> None:
     with BatchFeeder(_fails(), {"x": _form(1, 1)}, Memory()) as feeder:
         run = CalibrationRun(feeder)
         assert run.next_batch(["x"])
@@ -175,7 +175,7 @@ def test_a_run_keeps_the_error_and_gives_it_at_the_end() -> None:
             run.finish()
 
 
-def test_a_run_with_a_cache_alone() -> None:
+def test_a_run_with_only_a_cache_succeeds_if_tensorrt_takes_it() -> None:
     taken = CalibrationRun(cache=b"TRT-101601-EntropyCalibration2\n")
     assert taken.finish() == taken.cache
     ignored = CalibrationRun(cache=b"TRT-8601-EntropyCalibration2\n")

@@ -63,7 +63,9 @@ def test_extremes_and_zeros_are_exact(values: np.ndarray) -> None:
 
 
 @given(TENSORS_WITH_ALL, st.data())
-def test_order_and_portions_leave_no_trace(values: np.ndarray, data: st.DataObject) -> None:
+def test_order_and_portions_of_the_values_do_not_matter(
+    values: np.ndarray, data: st.DataObject
+) -> None:
     whole = histogram_of(values)
     order = data.draw(st.permutations(range(values.size)))
     cut = data.draw(st.integers(0, values.size))
@@ -100,7 +102,7 @@ def test_non_finite_values_are_counted_apart(values: np.ndarray) -> None:
     assert histogram.magnitudes()[1].sum() == np.count_nonzero(finite)
 
 
-def test_more_values_that_are_not_finite_than_a_counter_holds() -> None:
+def test_non_finite_values_beyond_a_16_bit_counter_are_counted() -> None:
     values = np.full(200_000, np.nan, np.float32)
     values[:70_000] = np.inf
     histogram = histogram_of(values, np.ones(3))
@@ -289,7 +291,7 @@ def test_a_processor_without_vectors_counts_the_same() -> None:
     assert pickle.loads(found) == histogram_of(*portions)
 
 
-def test_memory_is_what_the_octaves_touch() -> None:
+def test_memory_grows_only_with_the_octaves_in_use() -> None:
     resource = pytest.importorskip("resource")
     values = np.random.default_rng(5).standard_normal(100_000).astype(np.float32)
     histogram_of(values)

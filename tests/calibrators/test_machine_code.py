@@ -75,7 +75,7 @@ COMPILED = {
 
 @pytest.mark.parametrize("kind", WHOLE, ids=WHOLE.values())
 @given(data=st.data())
-def test_whole_numbers(kind, data):
+def test_integer_operators_equal_numpys(kind, data):
     pairs = stnp.arrays(NUMPY[kind], st.shared(st.integers(0, 40), key="size"))
     first, second = data.draw(pairs), data.draw(pairs)
     for name, (_, plain) in OPERATORS.items():
@@ -83,7 +83,7 @@ def test_whole_numbers(kind, data):
 
 
 @pytest.mark.parametrize("kind", [FLOAT32, FLOAT64], ids=["float32", "float64"])
-def test_floats(kind):
+def test_float_operators_equal_numpys(kind):
     rng = np.random.default_rng(0)
     first, second = (rng.normal(size=1001).astype(NUMPY[kind]) * 4 for _ in range(2))
     first[:4] = 0.5, 1.5, -2.5, -0.5

@@ -60,7 +60,7 @@ def test_every_rule_gives_a_threshold_and_says_no_wrong_thing(preset: str, name:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_hard_tensors(preset: str) -> None:
+def test_zeros_single_values_and_extremes_get_a_finite_threshold(preset: str) -> None:
     for values in ([0.0, 0.0], [-1.0], [0.5, 8.0], [0, 1e-40], [1e30, -1e30, 1]):
         histogram = histogram_of(values)
         assert 0 <= choose(histogram, preset).amax <= 2.01 * histogram.observed_amax
@@ -84,7 +84,7 @@ CONSTANT = {
 
 
 @pytest.mark.parametrize("preset", CONSTANT)
-def test_a_constant(preset: str) -> None:
+def test_a_constant_gets_each_tools_own_threshold(preset: str) -> None:
     amax = choose(histogram_of(np.full(1000, 3.0)), preset).amax
     assert amax == pytest.approx(3 * CONSTANT[preset], rel=1e-6)
 
@@ -98,7 +98,7 @@ def test_the_talk_taken_literally_falls_for_the_zeros_of_a_relu() -> None:
 
 @pytest.mark.parametrize("sizes", [(128, 128), (2048, 255), (1001, 128)])
 @pytest.mark.parametrize("name", ["gaussian", "relu"])
-def test_onnxruntime_itself(name: str, sizes: tuple[int, int]) -> None:
+def test_our_entropy_of_onnxruntime_equals_its_own(name: str, sizes: tuple[int, int]) -> None:
     num_bins, levels = sizes
     histogram = histogram_of(TENSORS[name])
     amax = np.float32(histogram.observed_amax)
@@ -145,7 +145,9 @@ def lenet(shared: Path) -> TensorRTCollector:
 
 
 @pytest.mark.parametrize("preset", LENET)
-def test_lenet(lenet: TensorRTCollector, preset: str) -> None:
+def test_thresholds_of_lenet_relate_to_tensorrts_as_in_the_tools(
+    lenet: TensorRTCollector, preset: str
+) -> None:
     ours = lenet.calibration().amaxes
     ratios = [
         choose(histogram, preset).amax / ours[name]

@@ -113,7 +113,7 @@ def test_what_rounds_to_zero_is_what_lies_below_half_a_step() -> None:
     assert choose(histogram_of(values), "minmax").vanished_share == pytest.approx(2 / 5)
 
 
-def test_the_default_percentile() -> None:
+def test_the_default_percentile_is_as_documented() -> None:
     values = np.arange(1, 100_001) / 100_000
     amax = choose(histogram_of(values), "percentile").amax
     assert 0.9999 <= amax <= 0.9999 * 1.001

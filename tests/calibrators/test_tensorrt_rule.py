@@ -211,7 +211,7 @@ def test_batches_of_zeros_set_no_range() -> None:
     assert histogram.counts[[0, 2047]].tolist() == [10, 10]
 
 
-def test_infinity_and_nan() -> None:
+def test_infinity_is_kept_and_nan_ignored_and_both_reported() -> None:
     collector = TensorRTCollector(["mask", "spoilt"])
     mask = np.array([0, 1, -np.inf], np.float32)
     collector.observe({"mask": mask, "spoilt": np.array([np.nan, 1.0])}, batch=4)
@@ -222,7 +222,7 @@ def test_infinity_and_nan() -> None:
     assert [entry.batch for entry in collector.statistics.non_finite] == [4, 4]
 
 
-def test_no_order_in_a_histogram() -> None:
+def test_tensorrts_rule_refuses_a_histogram_which_has_no_order() -> None:
     collector = TensorRTCollector(["t"])
     collector.observe({"t": np.ones(3)}, batch=0)
     with pytest.raises(MethodError, match="depends on the order of the batches"):
@@ -230,7 +230,7 @@ def test_no_order_in_a_histogram() -> None:
     assert collector.calibration().chosen_with("minmax").ranges["t"].amax == 1
 
 
-def test_chains_of_sharing() -> None:
+def test_shared_ranges_follow_chains_and_cycles_are_refused() -> None:
     collector = TensorRTCollector(["a", "b", "zero"])
     arrays = {"a": np.ones(3), "b": np.full(3, 0.5), "zero": np.zeros(3)}
     collector.observe(arrays, batch=0)

@@ -64,7 +64,9 @@ def test_a_build_that_fails_changes_nothing(deploy: Any, tmp_path: Path, code: i
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 
-def test_going_back(deploy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rollback_swaps_the_current_and_the_previous_release(
+    deploy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for content in ("first", "second"):
         deploy.main([str(tmp_path), "--", "0", content])
     assert deploy.main([str(tmp_path), "--rollback"]) == 0
@@ -128,7 +130,7 @@ def test_what_infer_cannot_run_is_not_installed(
     assert not (tmp_path / "current").exists()
 
 
-def test_for_real_on_this_machine(
+def test_a_portable_engine_of_a_real_build_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The real command builds a portable engine, which infer.py cannot run; then a limit fails."""

@@ -135,13 +135,13 @@ def test_until_stable_stops_early(tmp_path, capsys) -> None:
     assert kept["provenance"]["num_samples"] == "64"
 
 
-def test_a_number_of_percent_without_its_sign_is_told_from_a_share(given, tmp_path, capsys) -> None:
+def test_until_stable_5_without_a_percent_sign_is_refused(given, tmp_path, capsys) -> None:
     code, _, error = called(capsys, *given, "--until-stable", "5", "-o", tmp_path / "f")
     assert code == 2
     assert "and not 500 %; a number without % is a fraction" in error
 
 
-def test_a_part_is_not_ended_by_its_own_stability(given, tmp_path, capsys) -> None:
+def test_until_stable_and_shard_exclude_each_other(given, tmp_path, capsys) -> None:
     options = ("--shard", "1/2", "--until-stable", "20%", "-o", tmp_path / "f")
     code, _, error = called(capsys, *given, *options)
     assert code == 2
@@ -267,7 +267,7 @@ def samples():
 """
 
 
-def test_what_a_function_leaves_in_circles_does_not_pile_up(tmp_path) -> None:
+def test_reference_cycles_of_a_data_function_are_collected(tmp_path) -> None:
     told, function = tmp_path / "told", tmp_path / "function.py"
     function.write_text(_IN_CIRCLES.format(told=str(told)))
     network = write_network(tmp_path / "relu.onnx", RELU)

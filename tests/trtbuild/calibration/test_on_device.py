@@ -60,6 +60,6 @@ def test_without_the_provider_it_says_what_to_install(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("other", [{"workers": 2}, {"ray": True}, {"method": "entropy-tensorrt"}])
-def test_it_stands_alone(other):
+def test_cuda_excludes_workers_ray_and_tensorrts_rule(other):
     with pytest.raises(OptionError, match="--calibrate-on cuda"):
         CalibrateOptions(device="cuda", **other)

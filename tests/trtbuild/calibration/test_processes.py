@@ -108,7 +108,7 @@ def test_workers_that_all_die_are_one_sentence(model, tmp_path, capsys) -> None:
     assert "Traceback" not in error
 
 
-def test_errors_of_workers_come_out(model, tmp_path, capsys) -> None:
+def test_an_error_of_a_worker_is_shown(model, tmp_path, capsys) -> None:
     failing = _DATA + "\nif IN_WORKER: raise RuntimeError('no camera here')\n"
     (tmp_path / "failing_in_processes.py").write_text(failing)
     given = ("--data", "failing_in_processes:plain", "--workers", 2, "-q", "-o", "c")

@@ -177,7 +177,7 @@ def samples():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs signals that kill")
-def test_a_lost_process_is_made_good(tmp_path, monkeypatch) -> None:
+def test_a_killed_process_changes_no_byte(tmp_path, monkeypatch) -> None:
     data, marker = tmp_path / "images.npz", tmp_path / "died"
     np.savez(data, image=digit_images()[:24])
     (tmp_path / "deadly_data.py").write_text(DEADLY.format(data=str(data), marker=str(marker)))

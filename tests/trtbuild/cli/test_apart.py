@@ -126,7 +126,7 @@ def waiting(tmp_path):
     process.communicate()
 
 
-def test_an_interrupt_of_both_comes_once_and_lets_it_clean_up(waiting, tmp_path):
+def test_ctrl_c_to_both_processes_is_one_and_allows_clean_up(waiting, tmp_path):
     process, _ = waiting
     os.killpg(process.pid, signal.SIGINT)
     assert "interrupted" in complaint(process)
@@ -134,7 +134,7 @@ def test_an_interrupt_of_both_comes_once_and_lets_it_clean_up(waiting, tmp_path)
     assert (tmp_path / "cleaned").exists()
 
 
-def test_who_is_asked_to_end_and_dies_of_it_was_asked(waiting):
+def test_a_crash_after_sigterm_counts_as_sigterm(waiting):
     """A native library may not survive a Ctrl-C while it is loaded."""
     process, at_work = waiting
     os.kill(at_work, signal.SIGSTOP)  # so that it cannot end cleanly
@@ -145,14 +145,14 @@ def test_who_is_asked_to_end_and_dies_of_it_was_asked(waiting):
     assert process.returncode == 143
 
 
-def test_who_waits_takes_the_work_along(waiting):
+def test_work_ends_with_the_process_that_waits_for_it(waiting):
     process, at_work = waiting
     assert process.pid != at_work
     process.kill()
     process.communicate(timeout=30)  # returns when both have ended: they hold the same pipes
 
 
-def test_a_debugger_keeps_it_in_one_process(tmp_path):
+def test_a_debugger_keeps_a_command_in_one_process(tmp_path):
     model, _ = NETWORKS["opset_13"].save(tmp_path)
     (tmp_path / "waiting.py").write_text(WAITING.replace("60", "0"))
     run = "import sys; sys.settrace(lambda *_: None); from trtbuild.cli.main import main; main()"
@@ -190,18 +190,18 @@ def alone(after, before="", **settings):
     ],
     ids=["alone", "monitored", "threads", "profiled"],
 )
-def test_what_does_not_survive_a_fork_keeps_it_in_one_process(before):
+def test_threads_monitors_and_profilers_keep_a_command_in_one_process(before):
     said, _ = alone("print(begun == os.getpid())", before).communicate(timeout=60)
     assert said.split() == [str(bool(before))]
 
 
-def test_it_ends_where_the_end_of_processes_is_ignored():
+def test_a_command_ends_where_sigchld_is_ignored():
     """A server that never waits for its children ignores SIGCHLD, and they inherit this."""
     process = alone("sys.exit(7)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
     assert process.wait(60) == 7
 
 
-def test_a_signal_that_is_ignored_does_not_hide_what_it_died_of():
+def test_an_ignored_signal_does_not_hide_the_crash():
     process = alone(
         "print(1, flush=True); sys.stdin.read(); os.kill(os.getpid(), 8)",
         stdin=subprocess.PIPE,
@@ -214,7 +214,7 @@ def test_a_signal_that_is_ignored_does_not_hide_what_it_died_of():
     assert process.returncode == 2
 
 
-def test_a_terminal_that_goes_takes_the_work_along():
+def test_work_ends_when_its_terminal_closes():
     """A closing terminal signals only the first process of the session, as under `ssh`."""
     import pty
 
@@ -230,7 +230,7 @@ def test_a_terminal_that_goes_takes_the_work_along():
 
 
 @pytest.mark.parametrize(("number", "name"), [(3, "SIGQUIT"), (24, "SIGXCPU"), (40, "signal 40")])
-def test_no_signal_ends_it_in_silence(number, name):
+def test_every_fatal_signal_is_reported(number, name):
     process = alone(f"os.kill(os.getpid(), {number})")
     _, said = process.communicate(timeout=60)
     assert f"the system ended trtbuild by {name}: " in said

@@ -169,7 +169,7 @@ def start(*arguments):
     )
 
 
-def test_as_a_program(files):
+def test_the_program_separates_output_from_errors(files):
     model, data, out = files
     process = start(
         *("engine", model, "--int8", "--data", data, "-o", out, "--no-latency", *FAST, "--json")
@@ -247,7 +247,7 @@ def no_signal_ignored():
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 @pytest.mark.usefixtures("no_signal_ignored")
-def test_a_signal_is_one_although_the_clean_up_fails(
+def test_a_signal_keeps_its_exit_code_though_the_clean_up_fails(
     files, tmp_path, monkeypatch, capsys, name, code
 ):
     monkeypatch.chdir(tmp_path)
@@ -261,7 +261,7 @@ def test_a_signal_is_one_although_the_clean_up_fails(
 
 @pytest.mark.skipif(os.name == "nt", reason="of POSIX systems")
 @pytest.mark.parametrize("arguments", [("--help",), ("optimize", "--list"), ("doctor", "--json")])
-def test_nobody_reads_the_output(arguments):
+def test_output_that_nobody_reads_ends_in_141(arguments):
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, "-m", "trtbuild", *arguments]
@@ -272,7 +272,7 @@ def test_nobody_reads_the_output(arguments):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_nothing_can_be_complained(files, tmp_path):
+def test_messages_that_cannot_be_written_change_no_exit_code(files, tmp_path):
     """Progress and warnings that cannot be written lose no work; a mistake keeps its exit code."""
     model, data, _ = files
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -289,7 +289,7 @@ def test_nothing_can_be_complained(files, tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("given", [["doctor"], ["doctor", "--json"]])
-def test_an_answer_that_cannot_be_written_is_said(given):
+def test_output_that_cannot_be_written_is_an_error(given):
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     command = [sys.executable, "-m", "trtbuild", *given]
     with Path("/dev/full").open("w") as full:

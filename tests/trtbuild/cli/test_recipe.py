@@ -84,11 +84,11 @@ def test_every_limit_has_an_option(command: click.Command) -> None:
 
 
 @pytest.mark.parametrize("cls", [Gate, OpenOptions, TensorRTOptions])
-def test_every_field_of_these_is_an_option(cls: type) -> None:
+def test_every_field_of_the_option_classes_is_an_option(cls: type) -> None:
     assert [f.name for f in dataclasses.fields(cls)] == [f.name for f in options_of(cls)]
 
 
-def test_names_that_are_written_down_are_those_of_what_they_name() -> None:
+def test_listed_names_of_methods_and_providers_are_complete() -> None:
     assert set(METHOD_NAMES) == {*METHODS, *PRESETS, AS_TENSORRT}
     assert tuple(PROVIDERS) == CUDA_PROVIDERS
 

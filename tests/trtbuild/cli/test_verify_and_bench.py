@@ -100,9 +100,7 @@ def test_verify_says_of_its_input_what_a_build_says(capsys, folder, tmp_path) ->
         (False, "the samples are random numbers", "--min-sqnr 1 --data MORE_SAMPLES"),
     ],
 )
-def test_samples_that_prove_nothing_ship_nothing(
-    capsys, folder, tmp_path, copies, why, step
-) -> None:
+def test_too_few_samples_do_not_ship(capsys, folder, tmp_path, copies, why, step) -> None:
     np.savez(tmp_path / "copies.npz", image=np.repeat(images(3, 2), 20, 0))
     given = ("--data", tmp_path / "copies.npz") if copies else ("--random-data",)
     code, out, _ = call(
@@ -116,7 +114,7 @@ def test_samples_that_prove_nothing_ship_nothing(
     assert "--random-data" not in found["next_step"]["command"]
 
 
-def test_options_of_data_that_a_command_has_no_use_for_are_not_there(capsys, folder) -> None:
+def test_commands_offer_only_the_data_options_that_they_use(capsys, folder) -> None:
     for command, flags in {
         "bench": ("--verify-data", "--labels", "--num-images", "--random-data"),
         "calibrate": ("--verify-data", "--labels"),

@@ -65,7 +65,7 @@ def test_asking_for_fewer_images_does_not_change_what_verifies():
     assert len(values_of(few.calibration)) == 50
 
 
-def test_limits():
+def test_too_few_samples_for_a_split_are_refused():
     with pytest.raises(DataError, match="1 distinct"):
         split(source_of([3, 3, 3]), num_images=None, seed=0)
     with pytest.raises(DataError, match="96 calibration samples"):

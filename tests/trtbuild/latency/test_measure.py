@@ -112,12 +112,12 @@ def test_options_that_make_no_sense(wrong: dict) -> None:
         MeasureOptions(**wrong)
 
 
-def test_nothing_to_run() -> None:
+def test_measuring_no_session_is_refused() -> None:
     with pytest.raises(OptionError, match="at least one"):
         measure({}, FEEDS)
 
 
-def test_the_end_is_told_once() -> None:
+def test_progress_reports_the_end_once() -> None:
     told: list[tuple[int, int | None]] = []
     sessions = {"a": FunctionSession(lambda x: x)}
     measure(sessions, FEEDS, SHORT, progress=lambda _, done, total: told.append((done, total)))
@@ -127,7 +127,7 @@ def test_the_end_is_told_once() -> None:
 
 @pytest.mark.parametrize("wrong", [np.inf, np.nan, -1.0])
 @pytest.mark.parametrize("name", ["duration_ms", "warmup_ms"])
-def test_no_time_to_measure(name, wrong):
+def test_a_duration_that_is_no_positive_number_is_refused(name, wrong):
     with pytest.raises(OptionError, match="duration above 0"):
         MeasureOptions(**{name: wrong})
 
@@ -143,7 +143,7 @@ ANY = FunctionSession(lambda x: x)
 LONG = MeasureOptions(warmup_ms=0, duration_ms=1000, min_rounds=12, runs_per_turn=1)
 
 
-def test_who_has_seen_enough_stops(steady_clock) -> None:
+def test_measuring_stops_when_the_caller_has_seen_enough(steady_clock) -> None:
     asked = []
 
     def is_enough(taken) -> bool:

@@ -83,7 +83,9 @@ def test_too_much_noise_cannot_tell() -> None:
         (0.0, 1.5, math.inf, Answer.CANNOT_TELL),
     ],
 )
-def test_the_rule(low: float, value: float, high: float, answer: Answer) -> None:
+def test_the_interval_and_the_margin_decide_the_answer(
+    low: float, value: float, high: float, answer: Answer
+) -> None:
     assert decide("a", "b", Estimate(value, low, high), 0.0, 2.0).answer is answer
 
 
@@ -160,7 +162,7 @@ def steady(name: str, latency_ms: float) -> Samples:
         (1 / 1.006, Answer.FASTER),
     ],
 )
-def test_where_memory_lies_decides_nothing(
+def test_half_a_percent_may_come_from_the_place_in_memory(
     compare: Callable[..., LatencyVerdict], factor: float, answer: Answer
 ) -> None:
     found = compare(steady("a", 1.0), steady("b", factor), margin_percent=0.1)
@@ -174,7 +176,7 @@ def test_a_control_that_differs_more_counts_for_more() -> None:
     assert found.answer is Answer.CANNOT_TELL
 
 
-def test_what_is_said_without_being_asked() -> None:
+def test_the_default_margin_and_confidence_are_as_documented() -> None:
     rng = np.random.default_rng(9)
     base, other, control = (taken(n, np.exp(rng.normal(0, 0.01, 80)), rng) for n in "abc")
     found = taken_together(base, other, control)

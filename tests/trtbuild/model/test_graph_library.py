@@ -87,7 +87,7 @@ def test_what_is_loaded_already_stays(before, tmp_path):
     assert run(code, tmp_path) == ["True True"]
 
 
-def test_who_imports_sympy_meanwhile_gets_sympy(tmp_path):
+def test_other_modules_and_threads_get_the_real_sympy(tmp_path):
     onnx_ir_of(tmp_path, "import sympy\nmax_ = sympy.Max\nimport user\n")
     code = (
         f"{TAKEN}import sympy, user\n"

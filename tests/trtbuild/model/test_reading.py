@@ -60,7 +60,7 @@ def test_newer_opsets_stay(tmp_path, name, opset):
         ("dims_minus_one", (None, 3, None, None), None),
     ],
 )
-def test_dims(tmp_path, name, dims, batch):
+def test_fixed_and_dynamic_dims_are_read(tmp_path, name, dims, batch):
     model = read_model(saved(tmp_path, NETWORKS[name].proto))
     (spec,) = input_specs(model)
     assert spec.dims == dims
@@ -89,7 +89,7 @@ def test_external_data_small_and_large_through_a_raised_opset(tmp_path):
     assert graph_digest(inside) == graph_digest(outside)
 
 
-def test_digests(tmp_path):
+def test_the_graph_digest_ignores_weights_and_theirs_the_graph(tmp_path):
     text = "g (float[N, 4] x) => (float[N, 5] y) {{ y = Gemm <alpha = {alpha}> (x, w) }}"
     first = from_text(text.format(alpha=1.0), {"w": (4, 5)})
     again = from_text(text.format(alpha=1.0), {"w": (4, 5)})

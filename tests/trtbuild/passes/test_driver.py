@@ -126,13 +126,13 @@ class LeavesRelu(Pass):
         raise Declined("as it is")
 
 
-def test_a_pass_rests_where_what_it_needs_is_not_there():
+def test_a_pass_is_not_run_without_the_operators_that_it_needs():
     text = "t (float[n,4] x) => (float[n,4] y) { r = Relu(x) a = Neg(r) y = Tanh(a) }"
     assert not run(LeavesRelu(), text=text).log.declined
     assert run(LeavesRelu(), text=text.replace("Neg", "Sin")).log.declined.keys() == {"leaves_relu"}
 
 
-def test_what_was_left_in_an_earlier_round_is_not_told_once_it_is_gone():
+def test_a_declined_node_that_is_gone_later_is_not_reported():
     text = "t (float[n,4] x) => (float[n,4] y) { r = Relu(x) a = Abs(r) y = Tanh(a) }"
     result = run(LeavesRelu(), Drop(), text=text)
     assert result.log.fired.keys() == {"drop_abs"}
@@ -140,7 +140,7 @@ def test_what_was_left_in_an_earlier_round_is_not_told_once_it_is_gone():
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_without_what_it_needs_no_pass_has_anything_to_say(seed):
+def test_passes_without_their_operators_change_and_decline_nothing(seed):
     model = ir.from_proto(grow(random.Random(seed).choice, seed))  # noqa: S311
     infer_model(model)
     present = {node.op_type for node in model.graph.all_nodes()}

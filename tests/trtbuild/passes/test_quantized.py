@@ -61,7 +61,7 @@ def test_asymmetric_activations_need_to_be_asked_for():
     assert np.abs(wanted - got).mean() < 0.05
 
 
-def test_axis_is_written():
+def test_a_missing_per_channel_axis_is_written():
     text = "t (float[2,4] x) => (float[2,4] y) { q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
     model = network(text, {"s": np.full(4, 0.1, np.float32), "z": np.zeros(4, np.int8)})
     result = optimized(model)
@@ -77,7 +77,7 @@ def test_axis_is_written():
         ({"z2": np.array(3, np.int8)}, 2),
     ],
 )
-def test_pair_behind_pair(second, left):
+def test_of_two_equal_pairs_one_remains(second, left):
     text = (
         "t (float[2,4] x) => (float[2,4] y) { q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z)"
         " r = QuantizeLinear(d, s2, z2) y = DequantizeLinear(r, s2, z2) }"

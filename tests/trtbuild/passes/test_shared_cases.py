@@ -50,7 +50,7 @@ def runs(case, source):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["id"])
-def test_case(case, tmp_path):
+def test_the_passes_fire_as_the_case_says(case, tmp_path):
     enable = case["passes"] if case.get("opt_in") else []
     source, target, again = FOLDER / case["model"], tmp_path / "out.onnx", tmp_path / "again.onnx"
     result = optimize(read_unchanged(source), OptimizeOptions(enable=enable))

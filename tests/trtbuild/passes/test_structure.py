@@ -145,7 +145,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-def test_what_is_left(case):
+def test_the_expected_operators_remain(case):
     source, weights, left = case
     result = optimized(network(source, weights))
     assert ops(result) == left

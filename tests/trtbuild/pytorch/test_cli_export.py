@@ -40,7 +40,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sys.modules.pop("cli_nets", None)
 
 
-def test_export(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_folds_names_and_records(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "export cli_nets:net --arg width=6 --arg flat=true --input 2x3x8x8 --dynamic batch -o m.onnx"
     assert run([*line.split(), "--json"]) == 0
     said = capsys.readouterr()
@@ -189,7 +189,7 @@ def test_export_prunes_by_itself(prunable: Path, capsys: pytest.CaptureFixture[s
     assert {layer["path"]: layer["after"] for layer in layers} == {"0": 32, "3": 16, "7": 10}
 
 
-def test_masks(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_export_masks_weights_globally(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "export cli_nets:net --input 2x3x8x8 --mask 50% --mask-globally -o m.onnx --json"
     assert run(line.split()) == 0
     masks = json.loads(capsys.readouterr().out)["masks"]
@@ -221,7 +221,9 @@ def test_slices_of_some_layers_are_masked_and_what_a_checkpoint_masks_goes(
     assert {layer["path"]: layer["after"] for layer in layers} == {"0": 24, "3": 48, "7": 10}
 
 
-def test_groups(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_prune_lists_groups_without_pruning(
+    prunable: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(["prune", "cli_nets:net", "--input", "2x3x8x8", "--list-groups"]) == 0
     text = capsys.readouterr().out
     assert "7: 10 channels, kept: it gives the network's output" in text

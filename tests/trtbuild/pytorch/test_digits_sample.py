@@ -34,7 +34,9 @@ def sample(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         sys.modules.pop(name, None)
 
 
-def test_sample(sample: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sample_halves_the_network_and_keeps_its_accuracy(
+    sample: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     short = MeasureOptions(warmup_ms=1, duration_ms=20)  # no limit is on latency
     monkeypatch.setattr(sample, "MeasureOptions", lambda **_: short)
     steps = {step.name: step for step in sample.compress(tmp_path, epochs=5)}

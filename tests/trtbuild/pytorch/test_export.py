@@ -63,7 +63,7 @@ def run(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
     return session.run(None, feeds)
 
 
-def test_file(tmp_path: Path) -> None:
+def test_the_file_has_the_modules_names_and_values(tmp_path: Path) -> None:
     module = small()
     path = tmp_path / "small.onnx"
     result = export_onnx(module, [IMAGE], path=path)

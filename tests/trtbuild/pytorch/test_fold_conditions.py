@@ -24,7 +24,7 @@ def build(case: Case) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_fold(case: Case) -> None:
+def test_norms_are_folded_or_kept_with_a_reason(case: Case) -> None:
     module = build(case)
     sample = torch.randn(case.dims, generator=torch.Generator().manual_seed(5))
     before = module(sample)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_resnet20(shared: Path) -> None:
+def test_folding_resnet20_keeps_its_answers(shared: Path) -> None:
     module = pretrained(shared)
     images, labels = pixels(shared, 300)
     result = fold_norms(module, [InputSpec((2, 3, 32, 32))])

@@ -147,7 +147,7 @@ def test_global_masks_by_given_scores() -> None:
         (lambda m: mask_globally(m, 0.5, scores={"1": torch.zeros(10)}), "scores of '1'"),
     ],
 )
-def test_refused(call: Any, told: str) -> None:
+def test_masks_that_make_no_sense_are_refused(call: Any, told: str) -> None:
     with pytest.raises(OptionError, match=told):
         call(net())
 

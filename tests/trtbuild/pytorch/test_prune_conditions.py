@@ -30,7 +30,7 @@ def build(case: PruneCase) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_prune(case: PruneCase, tmp_path: object) -> None:
+def test_layers_are_halved_or_kept_with_a_reason(case: PruneCase, tmp_path: object) -> None:
     module = build(case)
     flags = {name: p.requires_grad for name, p in module.named_parameters()}
     shapes = {name: tuple(p.shape) for name, p in module.named_parameters()}

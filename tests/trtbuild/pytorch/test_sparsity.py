@@ -19,7 +19,7 @@ from trtbuild.pytorch.sparsity import check_two_four, make_two_four, two_four_ma
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((6, 8, 3, 3), 1), ((8, 6, 3, 3), 0), ((5, 12), 1)])
-def test_mask(shape: tuple[int, ...], axis: int) -> None:
+def test_the_mask_keeps_the_two_largest_of_four(shape: tuple[int, ...], axis: int) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     mask = two_four_mask(weight, axis)
     moved, chosen = np.moveaxis(weight.numpy(), axis, -1), np.moveaxis(mask.numpy(), axis, -1)

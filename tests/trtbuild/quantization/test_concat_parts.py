@@ -43,7 +43,7 @@ def network(second: str) -> ir.Model:
         ("Sigmoid", False, True),
     ],
 )
-def test_who_takes_the_scale_of_the_concat(second, shares_first, shares_second):
+def test_parts_that_only_a_concat_reads_take_its_scale(second, shares_first, shares_second):
     model = network(second)
     roots = place_portable(model, place(model)).roots
     assert roots["joined"] == {"joined"}

@@ -26,7 +26,7 @@ def shaped(scales, ndim, axis):
 
 @settings(max_examples=200, deadline=None)
 @given(WEIGHTS, st.integers(0, 3) | st.none())
-def test_weights(weight, axis):
+def test_weights_are_within_half_a_step(weight, axis):
     axis = None if axis is None else axis % weight.ndim
     scales = weight_scales(weight, axis, "w")
     steps = quantize_weight(weight, scales, axis)

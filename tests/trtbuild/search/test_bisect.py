@@ -30,12 +30,12 @@ def test_every_pair_among_thirty_groups_takes_at_most_25_evaluations() -> None:
         assert found.num_evaluations <= 25
 
 
-def test_nothing_fails() -> None:
+def test_a_passing_network_has_no_culprits() -> None:
     found = find_culprits(["a", "b"], lambda s: True)
     assert (found.groups, found.passes_quantized, found.num_evaluations) == ((), True, 1)
 
 
-def test_even_float_fails() -> None:
+def test_a_failing_float_network_is_reported() -> None:
     found = find_culprits(["a", "b"], lambda s: False)
     assert (found.groups, found.passes_float) == ((), False)
 

@@ -144,9 +144,7 @@ def let_float_change_errors(monkeypatch, factors) -> None:
         (0.95, 0.7, False),
     ],
 )
-def test_images_that_nothing_was_asked_yet_have_a_say_too(
-    plain, monkeypatch, checking, unasked, kept
-) -> None:
+def test_images_not_used_before_also_decide(plain, monkeypatch, checking, unasked, kept) -> None:
     source = Images(0, 96)
     asked = CalibrationImages(source).draw(plain.artifact, for_moves=True)
     others = CalibrationImages(source).draw_unasked(plain.artifact)

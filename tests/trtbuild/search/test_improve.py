@@ -110,7 +110,7 @@ def test_less_error_is_less_in_sum_and_on_most_images() -> None:
     assert is_less(before, np.array([0.5, 0.5, 0.5, np.inf]))
 
 
-def test_images_without_error_have_no_say() -> None:
+def test_images_without_error_are_ignored() -> None:
     # a saturated Softmax: its probabilities differ in the twelfth digit, but sevenfold
     sure = np.full(28, 1e-12)
     before = np.concatenate([[4.0, 3.0, 2.0, 1.0], sure])

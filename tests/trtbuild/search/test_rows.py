@@ -54,7 +54,7 @@ CASES = {
 
 
 @pytest.mark.parametrize(("nodes", "wanted"), CASES.items(), ids=CASES)
-def test_what_is_known_of_rows(nodes: str, wanted: tuple[bool, bool]) -> None:
+def test_rows_are_known_to_be_independent_or_to_mix(nodes: str, wanted: tuple[bool, bool]) -> None:
     model = ir.from_onnx_text(
         f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4, 6] x) => (float[N, 4, 6] y)
         <int64 zero = {{0}}, int64[1] first = {{0}}, int64[1] two = {{2}}, int64[1] three = {{3}},

@@ -74,7 +74,7 @@ def test_samples_along_another_axis_are_run_alone(monkeypatch) -> None:
     ],
     ids=["a mean", "a share", "pairs"],
 )
-def test_images_that_have_a_say_in_each_other_are_run_alone(nodes, monkeypatch) -> None:
+def test_images_that_affect_each_other_are_run_alone(nodes, monkeypatch) -> None:
     monkeypatch.setattr(together, "MAPPED_LIMIT", 0)
     end = "N, N" if "Transpose" in nodes else "N, 3"
     model = ir.from_onnx_text(

@@ -42,7 +42,7 @@ def test_labels_of_other_samples(num_classes):
 
 
 @pytest.mark.parametrize(("num_classes", "share"), [(2, 0.5), (10, 0.25), (1000, 0.1), (10, 1)])
-def test_networks_that_know_something(num_classes, share):
+def test_networks_better_than_chance_are_accepted(num_classes, share):
     found, labels = answers(256, num_classes, share)
     check(found, labels, num_classes).raise_at_chance()
 

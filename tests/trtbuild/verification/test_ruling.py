@@ -45,7 +45,7 @@ def ruled(comparison, **limits: float):
     return rule([verdict], floors({"it": comparison}, [verdict]), compared=[comparison])
 
 
-def test_the_four_answers() -> None:
+def test_the_interval_decides_between_the_four_verdicts() -> None:
     found = compared(2)  # 95 %; Wilson: 83.5 to 98.6
     assert ruled(found).word == "NOT JUDGED"
     assert "--min-agreement" in ruled(found).why
@@ -58,7 +58,7 @@ def test_the_four_answers() -> None:
     assert doubtful.exit_code(is_strict=True) == 5
 
 
-def test_so_many_images_would_do() -> None:
+def test_the_number_of_images_that_would_decide_is_near_the_true_one() -> None:
     (finding,) = [f for f in judge(compared(2), Gate(min_agreement=90)).findings if f.is_limit]
     # independent truth: the first number with the lower end of Wilson's 95 % interval above the limit
     shares = ((n, binomtest(round(0.95 * n), n)) for n in range(20, 1000, 20))
@@ -68,7 +68,7 @@ def test_so_many_images_would_do() -> None:
     assert settled[0].num_needed is None
 
 
-def test_one_answer_is_luck_and_two_are_none() -> None:
+def test_a_miss_by_one_answer_cannot_tell_and_by_two_does_not_ship() -> None:
     # 95 % of 40, each answer 2.5 points: a good engine of 97 % does worse in one of three such sets
     missed = ruled(compared(2), min_agreement=97)
     assert missed.word == "CANNOT TELL"
@@ -80,7 +80,7 @@ def test_one_answer_is_luck_and_two_are_none() -> None:
 
 
 @pytest.mark.parametrize(("wrong", "limit"), [(0, 98.0), (1, 94.0), (0, 80.0), (4, 70.0)])
-def test_the_number_of_samples_is_true(wrong: int, limit: float) -> None:
+def test_the_needed_samples_are_the_fewest_that_decide(wrong: int, limit: float) -> None:
     share, trials = 1 - wrong / 20, 20
     found = samples_needed(percent(20 - wrong, 20), limit, trials)
     if not percent(20 - wrong, 20).holds(limit):
@@ -97,7 +97,7 @@ def test_the_number_of_samples_is_true(wrong: int, limit: float) -> None:
     assert low(found) >= limit > low(found - 3)
 
 
-def test_nobody_knows_how_many_where_one_figure_has_no_interval() -> None:
+def test_no_number_of_samples_is_named_if_a_figure_lacks_an_interval() -> None:
     first = judge(compared(2), Gate(min_agreement=90))
     unknown = replace(first, findings=tuple(replace(f, num_needed=None) for f in first.findings))
     assert "about 140 samples would do" in rule([first]).why
@@ -197,11 +197,11 @@ def test_half_of_the_signal_as_noise_is_no_answer(noise: float, word: str) -> No
     assert ruled(compared(0, noise=noise), min_agreement=50).word == word
 
 
-def test_a_limit_of_nothing_is_a_limit() -> None:
+def test_a_limit_of_zero_is_a_limit() -> None:
     assert ruled(compared(0), max_error=0.0).word == "SHIP"
 
 
-def test_what_lies_below_the_floor_is_never_shipped() -> None:
+def test_an_engine_below_the_floor_is_never_shipped() -> None:
     poor = compared(12)  # 70 %
     assert "same class of it is 70.0 %" in ruled(poor).why
     assert ruled(poor, max_error=1e6).word == "NOT JUDGED"

@@ -56,7 +56,7 @@ def end(operators: str, shape: str, source: str = "float[n, 3, 64, 64] x") -> st
         (TaskOptions(coco=Path("boxes.json")), "detect"),
     ],
 )
-def test_what_is_said_goes_before_what_the_graph_tells(options, expected) -> None:
+def test_a_named_task_overrides_the_graphs(options, expected) -> None:
     text = end("y = Softmax<axis = 1>(x)", "n, 10", "float[n, 10] x")
     assert task_kind(options, ir.serde.deserialize_model(proto_of(text))) == expected
 
@@ -79,7 +79,7 @@ def test_what_is_said_goes_before_what_the_graph_tells(options, expected) -> Non
         (end("y = Conv(x, w)", "n, 3, 100, 100"), ""),
     ],
 )  # fmt: skip
-def test_what_leaves_no_doubt(text: str, expected: str) -> None:
+def test_unambiguous_graphs_name_their_task(text: str, expected: str) -> None:
     weights = {"w": (1, 3, 1, 1)} if "Conv" in text else {}
     assert chosen(text, **weights) == expected
 

@@ -68,13 +68,15 @@ def test_a_builder_that_dies_is_one_sentence_and_leaves_nothing(
     assert list(out.iterdir()) == []
 
 
-def test_a_parser_that_dies_takes_nothing(rtx: TensorRT, tmp_path: Path, worker: Path) -> None:
+def test_a_parser_that_dies_refuses_the_network_with_its_signal(
+    rtx: TensorRT, tmp_path: Path, worker: Path
+) -> None:
     worker.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGABRT)\n")
     (refusal,) = find_refusals_apart(rtx, tmp_path / "any.onnx").refused
     assert "SIGABRT" in refusal.reason
 
 
-def test_a_parser_that_dies_while_it_waits_says_nothing_of_the_network(
+def test_a_waiting_parser_that_dies_is_replaced(
     rtx: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[subprocess.Popen[bytes]] = []
@@ -102,13 +104,13 @@ def test_a_parser_started_ahead_finds_a_network_of_the_folder_left_since(
         assert refusals_of(Path("small.onnx"), ()).refused == ()
 
 
-def test_short_memory_is_told_as_such(rtx: TensorRT, worker: Path) -> None:
+def test_a_worker_that_is_killed_is_reported_as_short_memory(rtx: TensorRT, worker: Path) -> None:
     worker.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     with pytest.raises(ModelError, match="memory runs out"):
         TensorRTBackend(product=RTX).build(networks.request(networks.calibrated(), None))
 
 
-def test_what_it_printed_last_is_told(rtx: TensorRT, worker: Path) -> None:
+def test_the_error_quotes_the_last_line_of_the_worker(rtx: TensorRT, worker: Path) -> None:
     worker.write_text("import sys\nsys.exit('out of cheese')\n")
     with pytest.raises(ModelError, match=r"exit code 1, printed 'out of cheese'"):
         TensorRTBackend(product=RTX).build(networks.request(networks.calibrated(), None))

@@ -283,7 +283,7 @@ def sets_beyond_enumerations(world: World, value: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("value", [-1, 40, 99])
-def test_every_library_refuses_what_no_enumeration_holds(native: Native, value: int) -> None:
+def test_every_library_refuses_values_outside_of_enumerations(native: Native, value: int) -> None:
     found = native.value(sets_beyond_enumerations, value=value)
     assert [what for what, right in found.items() if not right] == []
 

@@ -59,7 +59,7 @@ def test_package_and_library_are_of_one_version(rtx: TensorRT) -> None:
     assert native_version(rtx) == rtx.number
 
 
-def test_floats_of_a_build_without_int8_are_told_of(
+def test_float_patterns_without_int8_are_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = tmp_path / "net.onnx"
@@ -139,7 +139,7 @@ def test_turing_takes_int8_with_fp16_alone(tmp_path: Path) -> None:
         ({"dla": 0}, "DLA"),
     ],
 )  # fmt: skip
-def test_what_it_lacks_is_refused_before_the_build(
+def test_options_that_rtx_lacks_are_refused_before_the_build(
     settings: dict[str, Any], reason: str, tmp_path: Path
 ) -> None:
     options = networks.tensorrt_options(settings)
@@ -147,7 +147,9 @@ def test_what_it_lacks_is_refused_before_the_build(
         TensorRTBackend(product=RTX).check(options, int8=True, fp16=False)
 
 
-def test_its_options_belong_to_it(rtx: TensorRT, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_rtx_are_refused_for_tensorrt(
+    rtx: TensorRT, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(
         "trtbuild.backends.tensorrt.backend.installed",
         lambda product: TensorRT(rtx.module, "11.4.0.106"),
@@ -243,7 +245,7 @@ SHARED = """(float[1, 4, 16] q, float[1, 4, 8] k) =>
     [(LSTM, True), (CACHE, True), (SUMS, True), (SHARED, False), (SHARED, True)],
     ids=["lengths of sequences", "cache", "FP16 that sums", "shared heads", "shared heads in FP16"],
 )
-def test_what_only_some_forms_of_are_built(
+def test_forms_that_rtx_refuses_are_rewritten_and_built(
     text: str, fp16: bool, rtx: TensorRT, tmp_path: Path
 ) -> None:
     proto = onnx.parser.parse_model(f'<ir_version: 11, opset_import: ["" : 24]> g {text}')
@@ -312,7 +314,7 @@ def test_without_a_gpu_the_figures_are_of_both_forms(tmp_path: Path) -> None:
     assert "compute capability 8.0, 8.6, 8.9, 12.0" in notes
 
 
-def test_what_never_ran_is_not_called_ready_to_ship(tmp_path: Path) -> None:
+def test_a_plan_that_never_ran_is_not_called_ready_to_ship(tmp_path: Path) -> None:
     result = build(tmp_path, backend="tensorrt-rtx", gate=Gate(min_sqnr=5))
     assert result.passed
     assert result.ruling.word == NOT_JUDGED
@@ -440,7 +442,7 @@ def test_the_same_backend_twice_is_refused(tmp_path: Path) -> None:
         build(tmp_path, backend="tensorrt-rtx", also="tensorrt-rtx")
 
 
-def test_auto_never_takes_it() -> None:
+def test_auto_never_chooses_rtx() -> None:
     backend, _ = choose_backend()
     assert backend.name != "tensorrt-rtx"
 

@@ -131,7 +131,7 @@ def is_spoilt_meanwhile(world: World) -> list[Any]:
     return [_build(timing_cache=str(CACHE)), CACHE.read_text()]
 
 
-def test_what_came_meanwhile_and_is_no_cache_stays(tensorrt: Server) -> None:
+def test_a_file_of_another_kind_written_meanwhile_is_kept(tensorrt: Server) -> None:
     assert tensorrt.value(is_spoilt_meanwhile) == [{}, "garbage"]
 
 
