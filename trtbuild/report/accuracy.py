@@ -181,9 +181,7 @@ def _doubt(comparisons: Iterable[Comparison]) -> str:
     }
     if not found:
         return ""
-    return (
-        f"; nothing says whether {' or '.join(found)} holds class scores, as labels or a task would"
-    )
+    return f"; if {' or '.join(found)} holds class scores, --task classify compares the classes"
 
 
 def _figures(output: OutputComparison, *, has_classes: bool) -> tuple[str, ...]:

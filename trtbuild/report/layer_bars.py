@@ -80,9 +80,8 @@ class _Layer:
         if self.work_share:
             parts.append(f"{100 * self.work_share:.1f} % of the work")
         if self.range is not None:
-            parts.append(
-                f"reads up to {self.range.amax:.4g}, and {self.range.observed_amax:.4g} was seen"
-            )
+            amax, largest = self.range.amax, self.range.observed_amax
+            parts.append(f"its input is clipped at {amax:.4g}; the largest seen was {largest:.4g}")
         return "; ".join([*parts, clipped(one.reason, 160)])
 
 
@@ -160,7 +159,13 @@ def _ranking(layers: Sequence[_Layer]) -> Table:
     return Table(
         (
             *names("layer", "op"),
-            *numbers("share of the noise", "alone in INT8, dB", "work", "reads up to", "seen"),
+            *numbers(
+                "share of the noise",
+                "alone in INT8, dB",
+                "work",
+                "amax of its input",
+                "largest seen",
+            ),
         ),
         rows,
         "noise of the outputs by each layer's INT8, to first order"

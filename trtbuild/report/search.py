@@ -41,10 +41,10 @@ def search_section(tuned: Tuned | None, limits: Mapping[str, float]) -> Section:
 def _as_calibrated(tuned: Tuned) -> str:
     """The text for a network that needed no search."""
     (start,) = tuned.steps
-    figure = "" if start.figure is None else f"figure of the task {start.figure:.1f}, "
+    figure = "" if start.figure is None else f"{start.figure:.1f} for the task and "
     return (
-        f"no search was needed: {figure}{start.sqnr_db:.1f} dB of SQNR as calibrated, on "
-        f"{counted(tuned.num_images, 'calibration sample')}"
+        f"no search was needed: the network as calibrated has {figure}{start.sqnr_db:.1f} dB of SQNR "
+        f"on {counted(tuned.num_images, 'calibration sample')}"
     )
 
 
@@ -135,7 +135,7 @@ def moves_section(history: Iterable[Record]) -> Section:
         for number, one in enumerate(tried, 1)
     ]
     rows = tuple(
-        (str(number), one.move, one.what, f"{one.error:.3g}", "kept" if one.kept else "left")
+        (str(number), one.move, one.what, f"{one.error:.3g}", "kept" if one.kept else "dropped")
         for number, one in enumerate(tried, 1)
     )
     caption = "the outputs after each move, on calibration samples that chose none"

@@ -241,8 +241,7 @@ def _lost(name: str, accuracy: Accuracy) -> Iterable[tuple[float, str]]:
     drop = accuracy.drop_points
     if drop.low > 0:
         points = f"{drop.value:.1f} points of top-1 ({drop.low:.1f} to {drop.high:.1f})"
-        text = f"{name} loses {points}, and --max-top1-drop does not say how many it may"
-        yield -drop.value, text
+        yield -drop.value, f"{name} loses {points}, which no --max-top1-drop allows"
 
 
 def _far_outputs(name: str, comparison: Comparison, least_db: float) -> Iterable[tuple[float, str]]:

@@ -160,7 +160,7 @@ def test_classes_are_told_of_where_something_says_that_there_are_some(
     few = ("--sensitivity", "--diagnose-images", 8)
     _, out, _ = verify(capsys, folder, "int8.onnx", *few, *more)
     assert out.count("same top-1") == 2 * has_classes
-    assert ("nothing says whether 'logits' holds class scores" in out) is not has_classes
+    assert ("if 'logits' holds class scores, --task classify" in out) is not has_classes
 
 
 @pytest.mark.parametrize(

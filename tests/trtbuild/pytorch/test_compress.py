@@ -241,7 +241,7 @@ def test_what_was_tuned_loads_as_weights_and_goes_on_after_an_epoch(nets, tmp_pa
     )
     assert run(export.split()) == 0
     changed = trtbuild(capsys, *line, "--train-seed", "1")
-    assert "other in training.seed" in changed.sentence
+    assert "differs in seed" in changed.sentence
     assert run([*line, "--train-seed", "1", "--fresh"]) == 0
 
 
@@ -509,7 +509,7 @@ def test_one_call_from_python_takes_objects(nets, tmp_path) -> None:
         "effort": "fast",
         "backend": "onnxruntime",
     }
-    with pytest.raises(OptionError, match="other in weights"):
+    with pytest.raises(OptionError, match="differs in weights"):
         compress(module, nets.train, nets.evaluate, data, **again, output=tmp_path / "small")
     with pytest.raises(OptionError, match="trtbuild compress --help-all"):
         compress(module, nets.train, nets.evaluate, data, surprising=1)

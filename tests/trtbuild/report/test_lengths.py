@@ -22,7 +22,7 @@ def test_a_search_that_was_not_needed_is_one_sentence() -> None:
     (line,) = search_section(tuned(True, met=True), {}).blocks
     assert isinstance(line, Line)
     assert line.text == (
-        "no search was needed: figure of the task 99.5, 41.2 dB of SQNR as calibrated, "
+        "no search was needed: the network as calibrated has 99.5 for the task and 41.2 dB of SQNR "
         "on 32 calibration samples"
     )
     for other in (tuned(True, met=False), tuned(True, True, met=True)):

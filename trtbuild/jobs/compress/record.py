@@ -176,9 +176,10 @@ def begin(fresh: Compression, folder: Path, *, anew: bool) -> Compression:
         return found
     names = sorted({*found.asked, *fresh.asked})
     other = [name for name in names if found.asked.get(name) != fresh.asked.get(name)]
-    what = f"other in {', '.join(other[:4])}" if other else "of other steps"
+    what = ", ".join(name.rpartition(".")[2] for name in other[:4]) or "its steps"
     raise OptionError(
-        f"'{folder}' holds a run that is {what}; name another folder with -o, or begin anew with --fresh."
+        f"'{folder}' holds a run that differs in {what}; name another folder with -o, or start over with "
+        "--fresh."
     )
 
 
