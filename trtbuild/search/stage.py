@@ -22,6 +22,7 @@ from trtbuild.search.steps import Material
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import Batch, Source
+    from trtbuild.runtime.session import Session
     from trtbuild.search.candidate import Candidate
     from trtbuild.search.recalibration import Recalibration
     from trtbuild.verification.gate import Gate
@@ -70,17 +71,20 @@ def meet_budget(
         timing=timing or UNTIMED,
     )
     few = _first(data, options.num_ranking_images)
+    reference = open_session(artifact.float_reference)
     judges = Judges(
         gate,
-        _evaluator(artifact, data, task, options),
-        _evaluator(artifact, few, task, options, recalibrate.options.ray),
+        _evaluator(artifact, reference, data, task, options),
+        _evaluator(artifact, reference, few, task, options, recalibrate.options.ray),
     )
+    reference.close()  # judges keep its answers
     deadline = NEVER if options.max_seconds is None else Deadline.after(options.max_seconds)
     return tune(start, judges, material, progress, deadline=deadline)
 
 
 def _evaluator(
     artifact: Artifact,
+    reference: Session,
     images: list[Batch],
     task: TaskFactory | None,
     options: TuneOptions,
@@ -88,7 +92,7 @@ def _evaluator(
 ) -> Evaluator:
     """The evaluator that compares candidates with the float reference on `images`."""
     return Evaluator(
-        open_session(artifact.float_reference),
+        reference,
         images,
         ComparisonOptions(num_worst=0, make_task=task),
         directory=options.directory,

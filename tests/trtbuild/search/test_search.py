@@ -102,6 +102,18 @@ def test_a_budget_out_of_reach_is_not_met_and_the_best_is_kept(ready) -> None:
     assert tuned.steps[-1].sqnr_db < float(said[1]) < 90.0
 
 
+def test_a_search_opens_the_float_network_once(ready, monkeypatch) -> None:
+    opened = []
+
+    def noted(model):
+        opened.append(model)
+        return open_session(model)
+
+    monkeypatch.setattr("trtbuild.search.stage.open_session", noted)
+    search(ready, Gate(min_sqnr=-5.0))
+    assert opened == [ready.float_reference]
+
+
 def test_a_search_goes_on_where_it_was_interrupted(ready, tmp_path) -> None:
     first = search(ready, Gate(min_sqnr=22.0), directory=tmp_path)
     again = search(ready, Gate(min_sqnr=22.0), directory=tmp_path)
