@@ -11,7 +11,7 @@ import mmap
 import platform
 import re
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,6 +271,7 @@ def open_session(
     source, in_memory = _readable(model, options)
     if execution is Execution.FAST and not _multiplies_exactly():
         source, in_memory = _with_own_weights(source, in_memory, options)
+        source, in_memory = _with_unsigned_weights(source, in_memory, options)
     weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in in_memory.values()]
     if weights:
         options.add_external_initializers(list(in_memory), weights)
@@ -385,6 +386,19 @@ def _with_own_weights(
         options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(Path(source).absolute().parent))
     own = {name: in_memory[other] for name, other in added.items() if other in in_memory}
     return changed, {**in_memory, **own}
+
+
+def _with_unsigned_weights(
+    source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
+) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
+    """The same network with large INT8 weights made unsigned, for which ONNX Runtime takes far longer."""
+    from trtbuild.model.unsigned_weights import with_unsigned_weights
+
+    with suppress(RuntimeError):  # no weight lies in a file
+        folder = Path(options.get_session_config_entry(_FOLDER_OF_WEIGHTS))
+        source, made = with_unsigned_weights(source, folder)
+        in_memory = {**in_memory, **made}
+    return source, in_memory
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
