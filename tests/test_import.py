@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import subprocess
 import sys
@@ -139,3 +140,16 @@ def test_arrays_calibrate_a_network_without_what_is_not_needed(tmp_path):
         "print([name for name in ('onnx_ir', 'llvmlite', 'PIL', 'numba', 'sympy') if name in sys.modules])"
     )
     assert loaded.strip().endswith("['onnx_ir', 'llvmlite']")
+
+
+def test_ctrl_c_while_the_command_line_is_imported_gives_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join((str(tmp_path), *sys.path))
+    done = subprocess.run(
+        [sys.executable, "-m", "trtbuild", "--help"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (130, "")

@@ -232,7 +232,7 @@ def _signals_raised() -> Iterator[None]:
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line of this process, and exit."""
     go_on_apart()
     code = run()
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None if the caller closed it
