@@ -89,7 +89,7 @@ def _check_no_folder(target: Path) -> None:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "it is a folder; name a file")
     if target.is_symlink() and target == Path(os.path.realpath(target)):
-        raise OSError(errno.ELOOP, "it is a link that leads to itself")
+        raise OSError(errno.ELOOP, "it is a link to itself")
 
 
 def _is_special(target: Path) -> bool:
@@ -414,7 +414,7 @@ def content_of(path: Path) -> bytes:
     """
     mode = path.stat().st_mode
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
-        raise OSError(errno.ENXIO, "it is a device, and no file", str(path))
+        raise OSError(errno.ENXIO, "it is a device, not a file", str(path))
     return path.read_bytes()
 
 

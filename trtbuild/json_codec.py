@@ -122,7 +122,9 @@ def decode(cls: type[_T], data: Any, where: str, *, allow_unknown: bool = False)
     hints = get_type_hints(cls)
     known = {f.name: f for f in json_fields(cls)}
     if not allow_unknown and (unknown := sorted(set(data) - set(known))):
-        raise InputError(f"{where} has the field '{unknown[0]}', which {cls.__name__} has not.")
+        raise InputError(
+            f"{where} has the field '{unknown[0]}', which {cls.__name__} does not have."
+        )
     values = {}
     for name, field in known.items():
         if name in data:

@@ -66,7 +66,7 @@ swish (float[n, 8] x) => (float[n, 8] y)
 
 
 def main() -> None:
-    """Optimise a small network and print the changes."""
+    """Optimize a small network and print the changes."""
     result = optimize(ir.from_onnx_text(NETWORK), OptimizeOptions(passes=[FuseHardSwish()]))
     print(dict(result.before.nodes), "->", dict(result.after.nodes))
     for name, notes in result.log.fired.items():

@@ -179,7 +179,7 @@ def test_a_device_without_an_end_is_not_read(line, tmp_path, monkeypatch, capsys
     done = command(capsys, *line.split())
     assert done.code == 2, done.err
     assert "'/dev/zero'" in done.err
-    assert "is a device, and no file" in done.err
+    assert "is a device, not a file" in done.err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps folders that are in use")

@@ -197,7 +197,7 @@ def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> No
     noise = dataclasses.replace(with_sqnr(result, -0.3), layers=LayerReport(8, (), ()))
     step = after_engine(noise, recipe)
     assert step is not None
-    assert step.why.startswith("check the preprocessing against what the network expects")
+    assert step.why.startswith("check that the preprocessing is what the network expects")
     assert "--preprocess PREPROCESS.toml" in step.command
     assert "--min-" not in step.command
     scaled = dataclasses.replace(recipe.data, preprocess=Preprocess(scale=2.0))

@@ -28,15 +28,16 @@ _PROFILED = "CUDA_INJECTION64_PATH"
 
 # Signals by which the system ends a process, and the usual cause.
 _DEATHS = {
-    "SIGFPE": "the lowest of all whole numbers was divided by -1, or one by zero; look at what the "
-    "network divides (Div, Mod) and at what it is fed",
-    "SIGBUS": "a file became shorter while it was read, or a disk is full; let nobody write what is read",
-    "SIGSEGV": "a native library read or wrote memory that is not its own; with PYTHONFAULTHANDLER=1 "
-    "Python says where",
-    "SIGABRT": "a native library gave up; with PYTHONFAULTHANDLER=1 Python says where",
-    "SIGILL": "a native library was made for another processor",
-    "SIGXCPU": "it used more of the processor's time than `ulimit -t` allows",
-    "SIGKILL": "another process did so, or the system did for want of memory; use fewer --workers or samples",
+    "SIGFPE": "an integer was divided by zero, or the smallest integer by -1; check the Div and Mod "
+    "nodes of the network, and its input data",
+    "SIGBUS": "a file was truncated while it was read, or a disk is full; do not write to files that are "
+    "being read",
+    "SIGSEGV": "a native library accessed invalid memory; with PYTHONFAULTHANDLER=1 Python says where",
+    "SIGABRT": "a native library aborted; with PYTHONFAULTHANDLER=1 Python says where",
+    "SIGILL": "a native library was built for another processor",
+    "SIGXCPU": "it used more CPU time than `ulimit -t` allows",
+    "SIGKILL": "another process did so, or the system did because memory ran out; use fewer --workers or "
+    "samples",
 }
 # These commands only print, and should do so at once.
 _WORDS_ALONE = ("--help", "--version", "completion", "doctor", "init")

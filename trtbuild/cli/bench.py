@@ -30,7 +30,7 @@ __all__ = ["command"]
 )
 @click.argument("engine", metavar="ENGINE", type=click.Path(path_type=Path))
 @recipe_options(BenchRecipe, file=True)
-@click.option("--strict", is_flag=True, help="Exit with 5 and not 0 when it cannot be told.")
+@click.option("--strict", is_flag=True, help="Exit with 5, not 0, when the result is CANNOT TELL.")
 @report_options
 @output_options
 def command(
@@ -57,5 +57,5 @@ def command(
 def _written(recipe: BenchRecipe) -> dict[str, str]:
     """The files of a run, with descriptions."""
     found = {recipe.save_baseline: "a baseline of this device, for --against"}
-    found[recipe.layer_times] = "what each layer takes, for `trtbuild diff`"
+    found[recipe.layer_times] = "the time of each layer, for `trtbuild diff`"
     return {str(path): what for path, what in found.items() if path is not None}

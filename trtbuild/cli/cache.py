@@ -24,11 +24,11 @@ _DIFF_ROUGHLY = (
     "cache diff old.cache new.cache --tolerance 0.01",
     "exit 1 when one differs by more than 1 %",
 )
-_DIFF_QUIETLY = ("cache diff old.cache new.cache --quiet", "the exit code alone, for a script")
+_DIFF_QUIETLY = ("cache diff old.cache new.cache --quiet", "only the exit code, for a script")
 _CONVERT = ("cache convert model.cache model.onnx -o model.int8.onnx", "Q/DQ for TensorRT 11")
 _CONVERT_MIXED = (
     "cache convert model.cache model.onnx --fp16 --float '*head*' -o model.int8.onnx",
-    "the head in float, and what is float in FP16",
+    "the head in float, and float layers in FP16",
 )
 _CONVERT_BACK = ("cache convert model.int8.onnx -o plain.onnx", "and the way back, for TensorRT 10")
 

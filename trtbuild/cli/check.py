@@ -19,11 +19,11 @@ __all__ = ["command"]
     "check",
     cls=SectionedCommand,
     examples=(
-        ("check model.onnx", "every node that the parser refuses, why, and what to do"),
+        ("check model.onnx", "every node that the parser rejects, why, and what to do"),
         ("check model.int8.onnx --build", "build the Q/DQ network, too"),
         (
             "check model.onnx --backend tensorrt-rtx --json",
-            "by the parser that needs no GPU, for programs",
+            "with the parser that needs no GPU, as JSON",
         ),
     ),
 )

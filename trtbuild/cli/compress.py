@@ -26,7 +26,7 @@ _LINE = "compress nets:build --input 1x3x32x32 --data calib.npz --evaluate nets:
     examples=(
         (
             f"{_LINE} --train nets:train --prune-macs 0.5 --prune-steps 3 --max-drop 1",
-            "half of the products in three rounds, and INT8, for one point",
+            "half of the multiply-accumulates in three rounds, and INT8, for at most one point",
         ),
         (
             f"{_LINE} --train nets:one_epoch --epochs 20 --teacher --prune-latency 0.6",
@@ -34,7 +34,7 @@ _LINE = "compress nets:build --input 1x3x32x32 --data calib.npz --evaluate nets:
         ),
         (
             f"{_LINE} --train nets:train --prune 0.3 --report compress.html",
-            "without 30 % of the channels, and what came of it as a page",
+            "remove 30 % of the channels, and write an HTML report",
         ),
     ),
 )

@@ -16,7 +16,7 @@ __all__ = ["command"]
     "demo",
     cls=SectionedCommand,
     examples=(
-        ("demo", "both builds, and the page"),
+        ("demo", "both builds, and the HTML report"),
         ("demo -o try", "files go to try/"),
         ("demo --json", "the figures of both, for programs"),
     ),
@@ -27,7 +27,7 @@ __all__ = ["command"]
     type=click.Path(path_type=Path),
     default=Path("trtbuild-demo"),
     show_default=True,
-    help="Folder for the network, its data, both builds and the page.",
+    help="Folder for the network, its data, both builds and the HTML report.",
 )
 @output_options
 def command(*, output: Path, out: Output) -> int:

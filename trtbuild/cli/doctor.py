@@ -18,7 +18,7 @@ _BROKEN = 3
     examples=(
         ("doctor", "what works here"),
         ("doctor --json", "the same for programs"),
-        ("doctor --quiet", "the exit code alone, for a script"),
+        ("doctor --quiet", "only the exit code, for a script"),
     ),
 )
 @output_options

@@ -20,7 +20,7 @@ __all__ = ["command"]
     examples=(
         ("export-triton out -o repository", "the engine of the build in out/"),
         ("export-triton out/model.plan -o repository --name classifier --instances 2", "more of it"),
-        ("export-triton out -o repository --max-batch-size 0", "requests bring the batch themselves"),
+        ("export-triton out -o repository --max-batch-size 0", "requests contain the batch axis"),
     ),
 )  # fmt: skip
 @click.argument("engine", type=click.Path(path_type=Path))

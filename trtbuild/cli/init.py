@@ -25,7 +25,7 @@ __all__ = ["command"]
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("build.toml"),
               show_default=True, help="File to write.")  # fmt: skip
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @output_options
 def command(*, model: Path, output: Path, force: bool, out: Output) -> None:
     """Write a recipe for `trtbuild engine --recipe`, made for the ONNX file MODEL.
@@ -33,9 +33,7 @@ def command(*, model: Path, output: Path, force: bool, out: Output) -> None:
     It names the network's inputs, and has every option with its help, unit and default, commented out.
     """
     if output.exists() and not force:
-        raise OutputError(
-            f"'{output}' is there already; name another file with -o, or give --force."
-        )
+        raise OutputError(f"'{output}' exists already; name another file with -o, or give --force.")
     from trtbuild.jobs.recipe_file import write_recipe
     from trtbuild.report.model import Line, Report
 

@@ -141,15 +141,18 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
         return error.code if isinstance(error.code, int) else 0  # Click ends this way
     if isinstance(error, SystemExit):
         text = (
-            f"code that was called ended the program (exit({error.code})); have it return or raise."
+            f"code that trtbuild called ended the program (exit({error.code})); let it return or raise "
+            "instead."
         )
         error = InputError(text)
     if isinstance(error, GeneratorExit):
-        error = InputError("code that was called raised GeneratorExit, which is Python's own.")
+        error = InputError(
+            "code that trtbuild called raised GeneratorExit, which is reserved for Python."
+        )
     if isinstance(error, TrtbuildError | MemoryError):
         return _refused(error, as_json=as_json)
     complain(traceback.format_exc())  # everything else is our bug
-    complain("this is a bug of trtbuild; please report it with the lines above.")
+    complain("this is a bug in trtbuild; please report it with the lines above.")
     return BUG
 
 
@@ -181,9 +184,9 @@ def _lead_nowhere(stream: TextIO) -> None:
 def _stopped(error: BaseException) -> int:
     """Report that the user or another process stopped the command, and return the exit code."""
     if isinstance(error, Terminated):
-        complain(f"ended by {error.signal.name}; nothing half-written was left behind.")
+        complain(f"ended by {error.signal.name}; no incomplete file was left behind.")
         return 128 + error.signal
-    complain("interrupted; nothing half-written was left behind.")
+    complain("interrupted; no incomplete file was left behind.")
     return INTERRUPTED
 
 
@@ -192,7 +195,7 @@ def _refused(error: TrtbuildError | MemoryError, *, as_json: bool) -> int:
     if isinstance(error, TrtbuildError):
         failure = Failure(type(error).__name__, str(error), error.exit_code)
     else:
-        text = f"the memory of this machine is not enough ({error})."
+        text = f"this machine has too little memory ({error})."
         failure = Failure("MemoryError", text, WRONG_INPUT)
     return failure.tell(as_json=as_json)
 

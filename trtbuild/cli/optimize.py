@@ -29,7 +29,11 @@ __all__ = ["command"]
 @click.argument("target", type=click.Path(path_type=Path), required=False)
 @recipe_options(OptimizeRecipe, file=True)
 @click.option("--list", "list_only", is_flag=True, help="Show all passes and stop.")
-@click.option("--explain", is_flag=True, help="Say what fired where, and what did not and why.")
+@click.option(
+    "--explain",
+    is_flag=True,
+    help="Show what each pass changed, and what it did not change and why.",
+)
 @output_options
 def command(
     *,
@@ -40,9 +44,9 @@ def command(
     explain: bool,
     out: Output,
 ) -> None:
-    """Optimise the graph in SOURCE and write it to TARGET.
+    """Optimize the graph in SOURCE and write it to TARGET.
 
-    PASS is a name from --list; the options may be repeated, and names joined by commas. Initialisers
+    PASS is a name from --list; the options may be repeated, and names joined by commas. Initializers
     that are also inputs may be overridden by a caller and are left alone, unless --fixed-weights.
     """
     if list_only:

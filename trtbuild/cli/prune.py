@@ -33,7 +33,7 @@ __all__ = ["command"]
 )
 @click.argument("target")
 @click.option(
-    "--list-groups", is_flag=True, help="Show what is coupled with what, and cut nothing."
+    "--list-groups", is_flag=True, help="Show which layers are coupled, and remove nothing."
 )
 @recipe_options(PruneRecipe, file=True)
 @output_options

@@ -22,7 +22,7 @@ __all__ = ["command"]
         ),
         (
             "qat nets:build --input 1x3x32x32 --data calib.npz --train nets:train --float '*head*'",
-            "what the pattern names stays float",
+            "what matches the pattern stays float",
         ),
         (
             "engine qat/build.qat.onnx --quantized --float-model qat/build.loaded.onnx --data calib.npz",

@@ -24,12 +24,10 @@ __all__ = ["command"]
 @click.argument("manifest", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path),
               help="Folder for the new build.  [default: rebuilt, beside MANIFEST]")  # fmt: skip
-@click.option("--model", type=click.Path(path_type=Path), help="The network, where it has moved.")
-@click.option("--data", help="The calibration data, where they have moved.")
-@click.option("--verify-data", help="The data for verification, where they have moved.")
-@click.option(
-    "--labels", type=click.Path(path_type=Path), help="The labels, where they have moved."
-)
+@click.option("--model", type=click.Path(path_type=Path), help="The network, if it has moved.")
+@click.option("--data", help="The calibration data, if they have moved.")
+@click.option("--verify-data", help="The data for verification, if they have moved.")
+@click.option("--labels", type=click.Path(path_type=Path), help="The labels, if they have moved.")
 @output_options
 def command(
     *,

@@ -30,7 +30,7 @@ _SATURATED = 0.98
 _MOST_REPEATED = 0.5
 _VERIFIES = " that verify: "
 
-RANDOM = "the samples are random numbers, which say nothing of real ones"
+RANDOM = "the samples are random numbers, which say nothing about real data"
 """Beginning of the entry for random data in `DataAccount.spoilt`."""
 REPEATED = "distinct samples among"
 """Beginning of the entry for copies there."""
@@ -146,7 +146,7 @@ def warn_of_lost(skipped: Iterable[Skipped]) -> None:
     """Warn of skipped files, except hidden ones and those that usually lie beside images."""
     lost = [str(found) for found in skipped if not _is_expected(found)]
     if lost:
-        _log.warning("passed over in the data: %s", ", ".join(lost))
+        _log.warning("skipped in the data: %s", ", ".join(lost))
 
 
 def _is_expected(found: Skipped) -> bool:
@@ -159,8 +159,8 @@ def _repeated(given: Mapping[str, Source]) -> Iterator[str]:
         count, different = len(source.index), len(source.index.counts)
         if count > 1 and different <= count * _MOST_REPEATED:
             yield (
-                f"{REPEATED} the {count} that {what}: {different}. Is one array filled again and "
-                "given out each time, or the same file there many times?"
+                f"{REPEATED} the {count} that {what}: {different}. Is one array refilled and returned "
+                "each time, or is the same file there many times?"
             )
 
 
@@ -194,6 +194,6 @@ def _warnings(recipe: DataRecipe, inputs: Mapping[str, InputSurvey]) -> Iterator
             )
         elif is_image and max(abs(found.low), abs(found.high)) > _LARGEST_VALUE:
             yield (
-                f"{what} holds values {span}, more than 8 bits a pixel give. Is 'scale' missing, or does it "
-                "belong to pixels of 8 bits?"
+                f"{what} holds values {span}, more than 8-bit pixels have. Is 'scale' missing, or is it "
+                "meant for 8-bit pixels?"
             )

@@ -75,7 +75,7 @@ class ArraySource(Source):
             stored = stored_arrays(path)
         arrays = _arrays_for_inputs(path, stored, inputs, preprocess)
         if not len(BatchedArrays.of(arrays, inputs, f"'{path}'")):
-            raise DataError(f"'{path}' holds no sample: its arrays have length 0.")
+            raise DataError(f"'{path}' holds no samples: its arrays have length 0.")
         return cls(path, arrays, inputs, preprocess, _unused(stored, inputs, preprocess))
 
     def __reduce__(self) -> tuple[object, ...]:

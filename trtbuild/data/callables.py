@@ -101,8 +101,8 @@ class CallableSource(Source):
         for number, item in enumerate(self._items()):
             if number == _MANY:
                 _log.warning(
-                    "'%s' gave %d items so far and goes on; it is read to its end. If it has none, as a loop "
-                    "for training, give the first of them: itertools.islice(..., 500).",
+                    "'%s' gave %d items so far and continues; it is read to its end. If it never ends, "
+                    "as a loop for training, give the first items: itertools.islice(..., 500).",
                     *(self.spec, _MANY),
                 )
             where = f"'{self.spec}', item {number}"
@@ -201,7 +201,7 @@ def first_item(given: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
     name = f"{type(given).__qualname__} in memory"
     item = next(iter(_items_of(given() if callable(given) else given, name)), None)
     if item is None:
-        raise DataError(f"the data, a {name}, gives nothing.")
+        raise DataError(f"the data, a {name}, yields nothing.")
     arrays, _ = _Taken(f"'{name}', item 0", tuple(names)).parts_of(item)
     return {key: _as_array(value, name, key) for key, value in arrays.items()}
 
@@ -241,8 +241,8 @@ def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
         held.append(kept if label is None else (kept, label))
     if not held:
         raise DataError(
-            f"the data, a {name}, gives nothing: it can be read once, and has been; give a list, or the "
-            "function that makes it."
+            f"the data, a {name}, yields nothing: it can be read only once, and it was; give a list, or "
+            "the function that makes it."
         )
     return held
 
@@ -424,7 +424,7 @@ def _labels(label: Any, num_rows: int, where: str) -> list[int]:
     if not numbers or labels.ndim > 1 or labels.size not in (1, num_rows):
         raise DataError(
             f"{where}, has labels of the shape {list(labels.shape)} and type {labels.dtype} for {num_rows} "
-            "row(s); a label is one whole number a row, the class. Leave out what is none."
+            "row(s); a label is one integer per row, the class. Leave out anything else."
         )
     return [int(number) for number in np.broadcast_to(labels, (num_rows,))]
 

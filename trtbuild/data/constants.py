@@ -64,7 +64,7 @@ def _feed(name: str, value: Any, specs: Mapping[str, TensorSpec]) -> np.ndarray:
     try:
         values = np.asarray(value)
     except ValueError as error:
-        raise DataError(f"the constant of '{name}' has lists of unlike lengths.") from error
+        raise DataError(f"the constant of '{name}' has lists of different lengths.") from error
     dims = spec.sample_dims
     if values.size == 1 and spec.dims and all(isinstance(dim, int) for dim in dims):
         values = np.full(dims, values.item())  # type: ignore[arg-type]

@@ -60,7 +60,9 @@ def image_input(inputs: Sequence[TensorSpec], preprocess: Preprocess) -> TensorS
         return found[0]
     names = ", ".join(f"'{spec.name}'" for spec in inputs)
     what = (
-        f"none is '{preprocess.input}'" if preprocess.input else "which takes images is not clear"
+        f"none is '{preprocess.input}'"
+        if preprocess.input
+        else "it is not clear which takes images"
     )
     raise DataError(f"the network has the inputs {names}, and {what}; name it with --image-input.")
 
@@ -111,8 +113,8 @@ def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
     )
     if not fits:
         raise DataError(
-            f"the sample '{name}' has the shape {dims_text(sample.shape)} for the input '{spec.name}', and "
-            f"the network takes {dims_text(spec.sample_dims)} {_besides(axis)}; "
+            f"the sample '{name}' has the shape {dims_text(sample.shape)} for the input '{spec.name}', "
+            f"but the network takes {dims_text(spec.sample_dims)} {_besides(axis)}; "
             f"{_advice(feed.shape, wanted)}"
         )
     return feed
@@ -121,7 +123,7 @@ def _as_dims(sample: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
 def _besides(axis: int | None) -> str:
     if axis is None:
         return "(without a batch axis)"
-    return "(behind the batch axis)" if axis == 0 else f"(besides the batch axis {axis})"
+    return "(after the batch axis)" if axis == 0 else f"(besides the batch axis {axis})"
 
 
 def _advice(found: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
@@ -138,7 +140,7 @@ def _advice(found: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str
         for axis in (1, 3):
             grey = (*found[:axis], 1, *found[axis + 1 :])
             if found[axis] == 3 and wanted[axis] == 1 and _agree(grey, wanted):
-                return "it takes grey images: give them with --color GRAY."
+                return "it takes gray images: give them with --color GRAY."
     return "check the data, its layout and the preprocessing."
 
 
@@ -161,7 +163,7 @@ def _as_dtype(feed: np.ndarray, spec: TensorSpec, name: str) -> np.ndarray:
             f"hold (from {feed.min()} to {feed.max()}, {feed.dtype}); check the data."
         )
     raise DataError(
-        f"the data for the input '{spec.name}' is {feed.dtype}, and the network takes {spec.dtype}; "
+        f"the data for the input '{spec.name}' is {feed.dtype}, but the network takes {spec.dtype}; "
         "name the preprocessing (--preprocess FILE, or --scale 1 for raw pixel values)."
     )
 

@@ -121,7 +121,7 @@ class _Images(Source):
     def _unreadable(self, name: str, why: str) -> DataError:
         return DataError(
             f"the image '{name}' in '{self.description}' cannot be read ({visible(why)}); repair it, "
-            "leave it out, or pass over all such images with --skip-broken."
+            "leave it out, or skip all such images with --skip-broken."
         )
 
 
@@ -222,8 +222,8 @@ class ImageTar(_Images):
         while block := archive.fileobj.read(tarfile.BLOCKSIZE):
             if block[257:262] == b"ustar":
                 raise DataError(
-                    f"the tar file '{self.description}' goes on behind its end: several were put together. "
-                    "Unpack them into one folder (tar --ignore-zeros), and give that."
+                    f"the tar file '{self.description}' continues after its end: several archives were "
+                    "joined. Unpack them into one folder (tar --ignore-zeros), and give that."
                 )
 
     def _read_member(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

@@ -206,7 +206,7 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
         others = ", ".join(f"'{title}'" for title in header if title.lower() != _LABEL_COLUMN)
         raise DataError(
             f"{where} have the columns {others} beside 'label', and it is not clear which names the "
-            "sample: call that column 'file'; without one, leave the column 'label' alone."
+            "sample: call that column 'file'; if there is none, keep only the column 'label'."
         )
     found: list[tuple[str | None, int]] = []
     for number, line in enumerate(lines[1:], 2):
@@ -319,8 +319,8 @@ class ClassFolders(SourceOf):
         other = next((n for n, c in classes.items() if n.isdecimal() and int(n) != c), None)
         if other is not None and all(name.isdecimal() for name in classes):
             _log.warning(
-                "the folder '%s' is class %d, by its place in the order of names. Where the numbers are the "
-                "classes, make the empty folders that are missing and name the folder above them with "
+                "the folder '%s' is class %d, its position among the names in order. If the numbers are "
+                "the classes, make the missing folders, empty, and name the folder above them with "
                 "--labels, or give a CSV.",
                 visible(other),
                 classes[other],
@@ -333,7 +333,7 @@ class ClassFolders(SourceOf):
         found = [part for part in parts if part in self._classes]
         if not found or (self.root is not None and len(found) > 1):
             why = "no class folder" if not found else f"the class folders {found}"
-            raise DataError(f"the image '{name}' lies in {why}; its label cannot be told.")
+            raise DataError(f"the image '{name}' lies in {why}; its label is not known.")
         return found[0]
 
 

@@ -174,7 +174,9 @@ def _with_constants(
     constants = constant_feeds(recipe.constants, inputs)
     others = [spec for spec in inputs if spec.name not in constants]
     if not others:
-        raise DataError("every input has a constant; samples need one input at least.")
+        raise DataError(
+            "every input has a constant; at least one input must come from the samples."
+        )
     source = opened(others)
     if not constants:
         return source
@@ -212,7 +214,9 @@ def open_source(
         DataError: it is none of these, unreadable, or does not fit the network's inputs.
     """
     if spec.startswith(IN_MEMORY):
-        raise DataError(f"the data were a {spec}, which no file holds; name them anew.")
+        raise DataError(
+            f"the data were a {spec} in memory, which no file records; give the data again."
+        )
     path = Path(spec)
     is_list = path.suffix.lower() in LIST_SUFFIXES
     if path.is_dir() and is_array_folder(path) and not images_below(path).images:

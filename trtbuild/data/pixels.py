@@ -124,7 +124,7 @@ def _pixels(image: ImageFile.ImageFile, content: bytes, channels: int | None) ->
     wanted = "RGBA" if channels == 4 and image.has_transparency_data else "RGB"
     if _is_deep_ppm(image):
         raise ValueError(
-            "16 bits a channel are read of PNG and TIFF files, and of grey PPM; convert it"
+            "16 bits per channel are read from PNG, TIFF and gray PPM files only; convert it"
         )
     if _has_sixteen_bits(image):
         return _sixteen_bits(image, content)[:, :, : len(wanted)]
@@ -165,7 +165,7 @@ def _sixteen_bits(image: ImageFile.ImageFile, content: bytes) -> np.ndarray:
     upper = np.asarray(image).astype(np.uint16)
     with Image.open(io.BytesIO(content)) as again:
         if not all(re.fullmatch(r"RGBA?;16[BL]", _raw_mode(tile[3])) for tile in again.tile):
-            raise ValueError("16 bits a channel are read of grey, RGB and RGBA images only")
+            raise ValueError("16 bits per channel are read from gray, RGB and RGBA images only")
         for place, tile in enumerate(again.tile):
             other = _in_other_order(tile[3])
             # before Pillow 11 a tile is a plain tuple

@@ -392,7 +392,7 @@ def full_batches(samples: Iterable[Sample], size: int) -> Iterator[Batch]:
             yield batch
     if not found:
         raise DataError(
-            f"the network takes batches of exactly {size}, and there are fewer samples of one shape."
+            f"the network takes batches of exactly {size}, but there are fewer samples of one shape."
         )
 
 

@@ -67,7 +67,7 @@ class ChosenSamples(Source):
                     return
         if wanted:
             raise DataError(
-                f"'{self._source.description}' gave other data than in the pass before: {wanted} of "
+                f"'{self._source.description}' gave other data than in the previous pass: {wanted} of "
                 f"{len(self.index)} samples did not come again. Every pass must give the same samples, "
                 "in any order: seed what is random, and leave augmentation out."
             )

@@ -85,7 +85,9 @@ def stored_arrays(path: Path) -> dict[str, StoredArray]:
                 if entry.filename.endswith(".npy"):
                     name = entry.filename.removesuffix(".npy")
                     if name in found:
-                        text = f"'{path}' holds two arrays of the name '{name}'; give each its own."
+                        text = (
+                            f"'{path}' holds two arrays with the name '{name}'; give each its own."
+                        )
                         raise DataError(text)
                     with archive.open(entry) as stream:
                         found[name] = _header(path, name, stream, entry.file_size)
@@ -133,8 +135,8 @@ def check_whole(array: np.ndarray) -> None:
 
 def _cut_short(array: np.memmap[Any, Any]) -> DataError:
     return DataError(
-        f"the data '{array.filename}' became shorter while it was read; write it again, and let nobody "
-        "change it meanwhile."
+        f"the data '{array.filename}' was truncated while it was read; write it again, and do not change "
+        "it meanwhile."
     )
 
 
@@ -153,5 +155,5 @@ def _header(path: Path, member: str | None, stream: IO[bytes], size: int) -> Sto
     )
     shape, _, dtype = read(stream)
     if not dtype.hasobject and math.prod(shape) * dtype.itemsize > size:
-        raise ValueError(f"the header says {shape} of {dtype}, and {size} bytes are there")
+        raise ValueError(f"the header says {shape} of {dtype}, but there are only {size} bytes")
     return StoredArray(path, member, shape, dtype)

@@ -170,7 +170,7 @@ def _put_back(
 def _scatter_add(step: Step, op_type: str, indices: ir.Value, **attributes: Any) -> ir.Value:
     w = step.write
     if w.opset < 16:
-        raise NoRuleError(f"opset {w.opset}, in which nothing can be added up by index")
+        raise NoRuleError(f"opset {w.opset}, which cannot add by index")
     zeros = w.zeros_like(step.x())
     return w(op_type, zeros, indices, step.g, reduction="add", **attributes)
 
@@ -179,7 +179,7 @@ def _gather(step: Step) -> Gradients:
     """Add the rows up at the indices they were taken from; the axis of the rows is moved to the front."""
     w, x, indices = step.write, step.x(), step.x(1)
     if w.opset < 16:
-        raise NoRuleError(f"opset {w.opset}, in which nothing can be added up by index")
+        raise NoRuleError(f"opset {w.opset}, which cannot add by index")
     count, picked = step.rank(x), step.rank(indices)
     axis = step.attribute("axis", 0) % count
     others = [i for i in range(count) if i != axis]

@@ -108,8 +108,7 @@ def _check(values: Mapping[str, ir.Value], tensors: Sequence[str], ends: Sequenc
     for name in ends:
         if not is_float(values[name]):
             raise ModelError(
-                f"'{name}' is not of floating point, so nothing can be differentiated by it; name a float "
-                "tensor in front of it."
+                f"'{name}' is not floating-point, so it has no gradient; name a float tensor before it."
             )
 
 
@@ -164,7 +163,7 @@ def _as_output(
 
 def _why_unreached(back: Reverse, value: ir.Value) -> str:
     if not is_float(value):
-        return "it is not of floating point"
+        return "it is not floating-point"
     return back.missing.get(value, "no output depends on it")
 
 

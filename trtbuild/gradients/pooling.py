@@ -22,7 +22,7 @@ def _max_pool(step: Step) -> Gradients:
     """The gradient of each result goes to its maximum; of ties, to the one whose index the runtime gives."""
     w, x, node = step.write, step.x(), step.node
     if w.opset < 16:
-        raise NoRuleError(f"opset {w.opset}, in which nothing can be added up by index")
+        raise NoRuleError(f"opset {w.opset}, which cannot add by index")
     if step.attribute("storage_order", 0):
         raise NoRuleError("storage_order")
     if len(node.outputs) < 2:

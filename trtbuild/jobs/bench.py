@@ -200,7 +200,7 @@ def _layer_times(
         stack.callback(session.close)
         if not isinstance(session, TensorRTSession):
             raise OptionError(
-                f"--layer-times: what opens '{recipe.engine}' does not tell of its layers."
+                f"--layer-times: the runtime that opens '{recipe.engine}' does not time its layers."
             )
         source, profiled = "TensorRT's profiler", session
     return measure_layers(profiled, feeds, _PROFILED_RUNS, source)
@@ -225,7 +225,7 @@ def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
         raise OptionError("a baseline holds one batch size; give one with --batch-size.")
     if recipe.speed_limits.min_speedup is not None and recipe.against is None:
         raise OptionError(
-            "--min-speedup compares: say with what by --against ENGINE or --against BASELINE.json."
+            "--min-speedup needs something to compare with: --against ENGINE or --against BASELINE.json."
         )
     if recipe.against is None or not _is_baseline(recipe.against):
         return None

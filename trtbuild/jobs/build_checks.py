@@ -58,7 +58,7 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
     suffixes = [backend.suffix for backend, _ in chosen_backends(recipe)]
     if recipe.gate.max_metric_drop is not None:
         raise OptionError(
-            "a build has no metric of yours for --max-metric-drop; build without it, and "
+            "--max-metric-drop needs your own metric, which a build does not take; build without it, and "
             "judge the engine with `trtbuild verify --metric`."
         )
     if recipe.weights_only and (recipe.quantized or not recipe.int8):
@@ -68,8 +68,8 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
         )
     if not recipe.int8 and (recipe.float_patterns or recipe.float_groups):
         _log.warning(
-            "--float and --float-group say what stays out of INT8; this build has none, so they change "
-            "nothing."
+            "--float and --float-group say what stays out of INT8; this build has no INT8, so they "
+            "change nothing."
         )
     _check_labels(recipe)
     _check_speed(recipe)
@@ -100,7 +100,7 @@ def _check_speed(recipe: EngineRecipe) -> None:
     limits = recipe.speed_limits
     if limits.flags and recipe.latency is None:
         raise OptionError(
-            f"{limits.flags[0]} is a limit on a latency, and --no-latency takes none: leave one of them out."
+            f"{limits.flags[0]} is a limit on latency, but --no-latency measures none: leave one of them out."
         )
     if limits.min_fp16_speedup is None:
         return

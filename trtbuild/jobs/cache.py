@@ -82,7 +82,7 @@ def read_cache(path: Path) -> CalibrationCache:
     """
     if path.suffix == ".onnx":
         raise OptionError(
-            f"'{path}' is a network, where a calibration cache is wanted; "
+            f"'{path}' is a network, but a calibration cache is expected; "
             "`cache convert` takes the cache first, then the network."
         )
     with decoding(InputError, f"the cache '{path}' cannot be read"):
@@ -150,5 +150,5 @@ def _check_is_network(path: Path) -> None:
         begins_as_cache = file.read(len(_CACHE_BEGINS)) == _CACHE_BEGINS
     if begins_as_cache:
         raise OptionError(
-            f"'{path}' is a calibration cache: name the float network that it was made for behind it."
+            f"'{path}' is a calibration cache: name the float network that it was made for after it."
         )

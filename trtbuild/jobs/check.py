@@ -117,7 +117,7 @@ class NetworkCheck:
             return Ruling(ACCEPTED, f"{self.parser} parses every node")
         if self.build.built:
             return Ruling(ACCEPTED, f"{self.parser} parses every node and builds the network")
-        return Ruling(REJECTED, f"{self.parser} parses every node and does not build the network")
+        return Ruling(REJECTED, f"{self.parser} parses every node but does not build the network")
 
     @property
     def taken(self) -> bool:
@@ -184,7 +184,7 @@ def _parser(backend: str) -> TensorRT:
     if backend != AUTO:
         if backend not in PARSERS:
             raise OptionError(
-                f"the backend '{backend}' has no parser of NVIDIA's; take {', '.join(PARSERS)}, {AUTO}."
+                f"the backend '{backend}' has no NVIDIA parser; use {', '.join(PARSERS)}, {AUTO}."
             )
         return installed(PARSERS[backend])
     absent = []
@@ -198,7 +198,7 @@ def _parser(backend: str) -> TensorRT:
             return found
         absent.append(f"{found} is installed, but {cuda_driver().problem}.")
     raise MissingError(
-        f"no parser of NVIDIA's is at hand. {' '.join(absent)} TensorRT for RTX parses without a GPU."
+        f"no NVIDIA parser is available. {' '.join(absent)} TensorRT for RTX parses without a GPU."
     )
 
 
@@ -307,13 +307,14 @@ def _say_refused(
     told = "; ".join(f"'{one.node}' ({one.operator}): {one.reason}" for one in found.refused)
     if find_refusals_apart(tensorrt, source, plugins).refused:
         _log.warning(
-            "%s does not take '%s', and so not its INT8 form: %s. `trtbuild check` says what can be done.",
+            "%s does not accept '%s', and therefore not its INT8 form: %s. `trtbuild check` says what "
+            "can be done.",
             tensorrt,
             source,
             told,
         )
         return
     raise ModelError(
-        f"{tensorrt} takes '{source}' and does not take its INT8 form: {told}. Keep these nodes in float "
+        f"{tensorrt} accepts '{source}', but not its INT8 form: {told}. Keep these nodes in float "
         "with --float NODE, and report this: it is a fault of trtbuild."
     )

@@ -187,8 +187,8 @@ def check_task(gate: Gate, task: TaskFactory | None) -> None:
     """
     if gate.min_agreement is not None and task is None:
         raise OptionError(
-            "--min-agreement needs to know what the network is for, and its outputs do not tell: say it with "
-            "--task, or give your own --judge."
+            "--min-agreement needs to know what the network is for, but its outputs do not tell: give "
+            "--task, or your own --judge."
         )
 
 
@@ -295,7 +295,7 @@ def _can_be_compared(artifact: Artifact, engine: Session) -> bool:
         return True
     _log.warning(
         "all outputs of the engine lie behind %s, which ONNX Runtime cannot run: the engine itself is "
-        "compared with nothing, only TensorRT's form in front of it.",
+        "not compared, only TensorRT's form in front of it.",
         artifact.cut.named,
     )
     return False

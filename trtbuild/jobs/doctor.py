@@ -83,7 +83,7 @@ def abilities(findings: list[Finding]) -> list[Ability]:
 
     reaches = [f.part for f in findings if f.part in PROVIDERS and f.state is State.OK]
     has_runtime = any(f.part == "ONNX Runtime" and f.state is State.OK for f in findings)
-    opens = f"through {reaches[0]}" if reaches else "no package reaches the GPU"
+    opens = f"through {reaches[0]}" if reaches else "no package accesses the GPU"
     driver = cuda_driver()
     found = [Ability("portable INT8 engines for this CPU", has_runtime, "ONNX Runtime")]
     for product, engines in ((TENSORRT, "TensorRT engines"), (RTX, "plans for RTX GPUs")):
@@ -170,7 +170,7 @@ def _tensorrt(product: Product, *packages: str) -> list[Finding]:
         remedy = f"pip install {' '.join(packages)}"
         return [bindings, Finding(library, State.BROKEN, "does not load", remedy)]
     if number != found.number:
-        text = f"{number}, and the Python package is {found.number}"
+        text = f"{number}, but the Python package is {found.number}"
         exact = " ".join(f"{package}=={found.version}" for package in packages)
         remedy = f"pip install --force-reinstall {exact}"
         return [bindings, Finding(library, State.BROKEN, text, remedy)]

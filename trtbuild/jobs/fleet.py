@@ -212,7 +212,8 @@ def _check_shared(path: Path, recipes: Mapping[str, EngineRecipe]) -> None:
             raise OptionError(f"'{path}': the fleet calibrates by itself; leave 'calibration' out.")
     if first.int8 and first.data.verify_data is None:
         raise OptionError(
-            f"'{path}': say with verify_data in [build.data] what engines are judged on; the data calibrate."
+            f"'{path}': set verify_data in [build.data], which the engines are judged on; 'data' is for "
+            "calibration."
         )
     if first.calibrate.method == AS_TENSORRT:
         raise OptionError(f"'{path}': {AS_TENSORRT} serves one target alone; name another rule.")

@@ -47,7 +47,7 @@ def timing_of(backend: str, options: OpenOptions) -> LayerTiming:
 
         return LayerTiming("TensorRT's profiler", _quantized, opened)
     why = "a plan for RTX runs on its GPU alone" if backend == RTX.backend else ""
-    return LayerTiming(why_not=why or f"the backend '{backend}' does not tell of its layers")
+    return LayerTiming(why_not=why or f"the backend '{backend}' does not time its layers")
 
 
 def _quantized(artifact: Artifact) -> ir.Model:

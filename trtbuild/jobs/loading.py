@@ -50,7 +50,7 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
     random = [label(node) for node in all_nodes(model.graph) if is_random(node)]
     if random:
         _log.warning(
-            "'%s' draws random numbers (%s): it answers otherwise each time, so no figure says what INT8 "
+            "'%s' draws random numbers (%s): its outputs differ in each run, so no figure says what INT8 "
             "costs; export it without them.",
             path,
             ", ".join(f"'{name}'" for name in random[:_MOST_NAMED]),

@@ -126,7 +126,7 @@ def _digest_when_read(file: Path, artifact: Artifact) -> str:
     now = file_digest(file) if file.is_file() else ""
     if read and read != now:
         _log.warning(
-            "'%s' is not the file any more that was read; the engine was built of what it held then.",
+            "'%s' was changed after it was read; the engine was built from the former content.",
             file,
         )
     return str(read or now)

@@ -85,8 +85,8 @@ def check_stage_limits(
         absent = _LIMITED[name] == PRUNED and artifact.reference is None
         if absent or (name in _OF_MODULES and not is_module):
             raise OptionError(
-                f"--max-stage-drop {name}: this build has no such stage; it starts from a PyTorch module "
-                "from which channels or weights are taken (--prune, --mask, --sparsity)."
+                f"--max-stage-drop {name}: this build has no such stage; builds from a PyTorch module "
+                "with --prune, --mask or --sparsity have it."
             )
 
 

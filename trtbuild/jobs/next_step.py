@@ -137,7 +137,7 @@ def after_verify(
         why, added, _ = _judged(ruling, [comparison], [verdict], "--data")
         return NextStep(why, _command("verify", arguments, recipe, added))
     if recipe.engine.suffix == ".onnx" and isinstance(recipe.reference, Path):
-        why = "see which layers cost the outputs most, for --float of the next build"
+        why = "see which layers cost the most accuracy, for --float of the next build"
         return NextStep(why, _command("verify", arguments, recipe, {}) + " --layers")
     data = [str(recipe.data.data)] if isinstance(recipe.data.data, str) else [MORE]
     build = ["trtbuild", "engine", arguments[0], "--int8", "--data", *data, *_limits(recipe)]
@@ -203,7 +203,7 @@ def _other_data(spoilt: Sequence[str], verifying: str = "--verify-data") -> _Ste
         verifying: the flag of the data that verifies.
     """
     if RANDOM in spoilt:
-        return "give data as the network will see it", {"--data": MORE}, "--random-data"
+        return "give data like what the network will see", {"--data": MORE}, "--random-data"
     if any(why.startswith("the input") for why in spoilt):
         return _PREPROCESS
     if any(why.startswith(REPEATED) for why in spoilt):
@@ -228,8 +228,8 @@ def _all_noise(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
     if recipe.data.random_data or not _has_signals(result) or _may_clip(result):
         return None
     why = (
-        "check the preprocessing against what the network expects (scale, mean, std, order of colours), for "
-        "nothing is left of its outputs, and clipping is not why"
+        "check that the preprocessing is what the network expects (scale, mean, std, color order): its "
+        "outputs in INT8 are noise, and clipping is not the cause"
     )
     return why, {"--preprocess": "PREPROCESS.toml"}, ""
 
@@ -329,13 +329,13 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
     group = _at_fault(result)
     if group is not None:
         return (
-            f"keep '{group}' in float, which costs the outputs most",
+            f"keep '{group}' in float, which costs the most accuracy",
             {"--float-group": group},
             "",
         )
     if not chooses:
         return "see whether other samples say the same", {"--verify-data": MORE}, ""
-    return "calibrate on more data, as the network will see it", {"--data": MORE}, ""
+    return "calibrate on more data, like what the network will see", {"--data": MORE}, ""
 
 
 def _data_for(recipe: EngineRecipe) -> dict[str, str]:

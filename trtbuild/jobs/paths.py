@@ -118,11 +118,11 @@ def _check_no_input(path: Path, reads: Inputs) -> None:
     for what, place in reads:
         if exists and (_is_read_of(path, place) or _is_data_in(path, place)):
             raise OptionError(
-                f"'{path}' is {what}, which is read and would be written over; name another file."
+                f"'{path}' is {what}, which is read and would be overwritten; name another file."
             )
         if weights.exists() and _is_read_of(weights, place):
             raise OptionError(
-                f"'{weights}' belongs to {what}, which is read, and would be written over if the weights of "
+                f"'{weights}' belongs to {what}, which is read, and would be overwritten if the weights of "
                 f"'{path}' are large; name another file."
             )
 
@@ -167,7 +167,7 @@ def _check_writable(path: Path, made: Path | None) -> None:
             raise OutputError(f"cannot write '{path}': Permission denied.")
         return
     if Path(os.path.realpath(path)).is_symlink():
-        raise OutputError(f"cannot write '{path}': it is a link that leads to itself.")
+        raise OutputError(f"cannot write '{path}': it is a link to itself.")
     folder = Path(os.path.realpath(path)).parent
     real = None if made is None else Path(os.path.realpath(made))
     if real is not None and folder in (real, *real.parents):  # it will be created

@@ -81,8 +81,8 @@ def prequantized_build(
     judge = "itself without Q/DQ" if of_float is None else f"'{of_float.name}'"
     record = Record(
         "take in",
-        f"{counted(sum(one.int8 for one in network.decisions), 'layer')} in INT8 as the network came, "
-        f"judged against {judge}",
+        f"{counted(sum(one.int8 for one in network.decisions), 'layer')} in INT8 as in the given "
+        f"network, judged against {judge}",
         {
             "rewritten": list(network.rewritten),
             "left_out": list(network.left_out),
@@ -136,12 +136,12 @@ def _say(network: Prequantized, recipe: EngineRecipe) -> None:
         )  # fmt: skip
     if network.gaps:
         _log.warning(
-            "%s: %d layer(s) have scales on one side alone, which are filled here: %s.",
+            "%s: %d layer(s) have scales on one side only; the missing ones are added: %s.",
             where, len(network.gaps), _some(network.gaps),
         )  # fmt: skip
     if network.unwanted:
         _log.warning(
-            "%s: %d Q/DQ pair(s) stand where TensorRT's rules want none, and may cost speed: %s.",
+            "%s: %d Q/DQ pair(s) are where TensorRT's rules place none, and may cost speed: %s.",
             where, len(network.unwanted), _some(network.unwanted),
         )  # fmt: skip
 

@@ -40,7 +40,7 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
     inputs = with_axes(recipe.inputs, recipe.dynamic)
     if recipe.prune is None:
         raise OptionError(
-            "say how much shall go: --prune 0.5, --prune-macs 0.5 or --prune-masked; or --list-groups to "
+            "say how much to remove: --prune 0.5, --prune-macs 0.5 or --prune-masked; or --list-groups to "
             "look first."
         )
     _check_folder(recipe)

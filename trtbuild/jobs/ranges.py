@@ -188,7 +188,7 @@ def _with_answers(artifact: Artifact, check: LabelCheck) -> Artifact:
         return artifact
     summary = (
         f"the float network is right on {right.value:.1f} % ({right.low:.1f} to {right.high:.1f}) of "
-        f"{check.num_samples} labelled samples that calibrate"
+        f"{check.num_samples} labelled calibration samples"
     )
     details = {"num_samples": check.num_samples, "top1_percent": encode(right)}
     return artifact.having(Record("float accuracy", summary, details))
@@ -250,5 +250,5 @@ def _said(changed: Sequence[str]) -> str:
     altered = [one for one in changed if one != "data"]
     said = [f"{' and '.join(altered)} changed since the calibration"] if altered else []
     if "data" in changed:
-        said.append("the data are others than those that calibrated")
+        said.append("the data differ from those of the calibration")
     return ", and ".join(said)

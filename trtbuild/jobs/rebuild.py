@@ -32,7 +32,7 @@ __all__ = ["Difference", "Rebuilt", "rebuild"]
 SCHEMA = "trtbuild.rebuild"
 VERSION = 1
 
-_UNKNOWN = "nothing that the manifests record differs"
+_UNKNOWN = "the manifests record no difference"
 _OTHER_PROCESSOR = f"{_UNKNOWN}; another processor or number of cores can be the cause"
 
 # Parts of a manifest that describe inputs and outputs; others hold times, or follow from these.
@@ -96,7 +96,8 @@ class Rebuilt:
 def _values(record: Manifest, manifest: Path) -> dict[str, Any]:
     if record.recipe is None:
         raise InputError(
-            f"'{manifest}' holds no recipe, so an older trtbuild wrote it; build anew with `trtbuild engine`."
+            f"'{manifest}' holds no recipe, so an older trtbuild wrote it; build again with `trtbuild "
+            "engine`."
         )
     return read_table(EngineRecipe, record.recipe, str(manifest), manifest.parent)
 
@@ -218,8 +219,8 @@ def _why_unexplained(before: Manifest, after: Manifest) -> str:
         return "TensorRT times kernels while it builds: a plan stays the same with --timing-cache and --lock"
     if any(one.backend == RTX.backend for one in plans):
         return (
-            f"{_UNKNOWN}; NVIDIA's compiler numbers what it makes by "
-            "addresses, which its threads and the environment move: a plan may differ in such numbers alone"
+            f"{_UNKNOWN}; NVIDIA's compiler derives numbers in a plan from memory addresses, which vary "
+            "with its threads and the environment: plans may differ in these numbers only"
         )
     return _OTHER_PROCESSOR
 
@@ -229,8 +230,8 @@ def _why_networks_differ(before: Manifest, after: Manifest) -> str:
     details = [stage.details for one in (before, after) for stage in one.stages]
     if any(found.get("time_was_over") for found in details):
         return (
-            "a limit of time ended the choice of ranges, or of moves (time_was_over in the stages): how far "
-            "it gets depends on how busy the machine is"
+            "a time limit ended the choice of ranges or of moves (time_was_over in the stages): how far "
+            "it gets depends on the load of the machine"
         )
     if any(
         found.get("float_layers") and "milliseconds" in found.get("ranked_by", "")

@@ -43,7 +43,7 @@ def recipe_text(model: Path, folder: Path) -> str:
         ModelError: the network cannot be read.
     """
     lines = [
-        "# trtbuild engine --recipe FILE; what stands on the command line wins.",
+        "# trtbuild engine --recipe FILE; options on the command line win.",
         "# Inputs of the network:",
         *(
             visible(f"#   {spec.name}: {spec.dtype.name} [{', '.join(map(str, spec.dims))}]")

@@ -38,8 +38,8 @@ def engine_target(recipe: EngineRecipe, backends: Iterable[str]) -> Target:
         return own
     if own not in (COMMON, TARGETS[recipe.target]):
         _log.warning(
-            "Q/DQ are placed for the target %s, as asked, and the plan is one of %s: what is known of that "
-            "compiler counts for nothing; without --target it would.",
+            "Q/DQ are placed for the target %s, as given, but the plan is for %s: what is known about "
+            "that compiler is not used. Leave --target out to use it.",
             recipe.target,
             own.name,
         )

@@ -143,7 +143,7 @@ def export_triton(recipe: TritonRecipe) -> TritonEntry:
         _copy(weights, version / weights.name)
         files[version / weights.name] = "its weights"
     write_text(folder / _CONFIG, config.text())
-    files[folder / _CONFIG] = "what it takes and gives, batching, instances"
+    files[folder / _CONFIG] = "inputs, outputs, batching, instances"
     return TritonEntry(folder, config, files, (*notes, *_needs(source)))
 
 
@@ -164,7 +164,7 @@ def _find(place: Path) -> _Source:
         )
     if place.suffix == ".json":
         raise InputError(
-            f"'{place}' is a record, and no engine; give the engine's file, or the folder of the build."
+            f"'{place}' is a record, not an engine; give the engine's file, or the folder of the build."
         )
     return _Source(place, *_recorded(place))
 
@@ -188,8 +188,8 @@ def _check_servable(source: _Source, *, force: bool) -> None:
         )
     if source.is_plan and source.manifest is None:
         raise InputError(
-            f"what '{source.file}' takes is in the manifest of its build, and '{manifest_of(source.file)}' "
-            "is not there or belongs to another file; keep both in one folder."
+            f"the inputs of '{source.file}' are in the manifest of its build, but "
+            f"'{manifest_of(source.file)}' is missing or belongs to another file; keep both in one folder."
         )
     if source.is_plan and source.options.strip_plan:
         raise OptionError(
@@ -352,7 +352,7 @@ def _check_free(
             )
     if config.exists() and config.read_text(encoding="utf-8") != text:
         raise OutputError(
-            f"'{config}' says something else than this engine needs; use another --name, or --force to "
+            f"'{config}' differs from what this engine needs; use another --name, or --force to "
             "replace it."
         )
 

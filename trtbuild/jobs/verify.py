@@ -152,7 +152,7 @@ def verify(
     artifact = load(recipe.reference, axes) if isinstance(recipe.reference, Path) else None
     if artifact is None and recipe.diagnosis.wanted:
         raise OptionError(
-            "layers, sensitivity and bisecting need the float network as an ONNX file."
+            "--layers, --sensitivity and --bisect need the float network as an ONNX file."
         )
     engine = _engine(recipe, artifact)
     try:
@@ -331,7 +331,7 @@ def _diagnosed(
 def _quantized_network(path: Path) -> ir.Model:
     if path.suffix != ".onnx":
         raise OptionError(
-            f"layers, sensitivity and bisecting need the Q/DQ network, and '{path}' is not an ONNX file;"
+            f"--layers, --sensitivity and --bisect need the Q/DQ network, but '{path}' is not an ONNX file;"
             " give the '.int8.onnx' file that lies beside the engine."
         )
     return front_of(read_model(path))[0]
@@ -341,7 +341,7 @@ def _culprits(
     candidate: FileCandidate, evaluate: Evaluator, gate: Gate, progress: Progress
 ) -> Culprits:
     if not gate.limits:
-        raise OptionError("bisecting needs a limit that fails, for example --min-sqnr 20.")
+        raise OptionError("--bisect needs a limit that fails, for example --min-sqnr 20.")
 
     def passes(floats: frozenset[str]) -> bool:
         return judge(evaluate(candidate.with_float(floats).network()), gate).holds

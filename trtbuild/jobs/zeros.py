@@ -67,5 +67,5 @@ def with_cost_of_zeros(
         {"node": node, "alone_sqnr_db": one.alone_sqnr_db, "gained_db": one.gained_db}
         for node, one in ranked
     ]
-    summary = f"the 2:4 zeros of '{ranked[0][0]}' cost most of {num_sparse} layers"
+    summary = f"the 2:4 zeros of '{ranked[0][0]}' cost the most of {num_sparse} layers"
     return artifact.having(Record("zeros", summary, {"rows": rows}))

@@ -136,8 +136,8 @@ def check_device(baseline: Baseline, device: Device, path: Path) -> None:
     """
     if not baseline.device.compares_to(device):
         raise InputError(
-            f"'{path}' was measured on {baseline.device}, this is {device}: latencies of two devices"
-            " do not compare. Make a baseline here with --save-baseline, or compare two engines"
+            f"'{path}' was measured on {baseline.device}, but this is {device}: latencies of two devices "
+            "cannot be compared. Make a baseline here with --save-baseline, or compare two engines"
             " with --against ENGINE."
         )
 
@@ -168,7 +168,8 @@ def check_inputs(baseline: Baseline, specs: Iterable[TensorSpec], engine: str, p
         return
     raise InputError(
         f"'{path}' is a baseline of '{baseline.engine}', which takes {_listed(then.values())}; '{engine}' "
-        f"takes {_listed(now.values())}: their latencies do not compare. Make a baseline of this one with "
+        f"takes {_listed(now.values())}: their latencies cannot be compared. Make a baseline of this one "
+        "with "
         "--save-baseline."
     )
 

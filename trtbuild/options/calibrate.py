@@ -76,10 +76,10 @@ class CalibrateOptions:
     )  # fmt: skip
     batch_size: int = 8
     until_stable: float | None = option(
-        None, "Stop when thresholds from two halves of the data agree: 1%.",
+        None, "Stop when the thresholds from two halves of the data agree to this share, such as 1%.",
         metavar="SHARE", parse=_share, example='"1%"', essential=True,
     )  # fmt: skip
-    workers: int = option(1, "Processes; never changes the result.", low=1)
+    workers: int = option(1, "Number of processes; does not change the result.", low=1)
     ray: str | None = option(
         None, "Work on a Ray cluster; without an address, on one that is started here.",
         metavar="ADDRESS", bare="",

@@ -87,8 +87,8 @@ class TaskOptions:
         "auto", "none", "classify", "detect", "ctc", "embed", "segment", "restore"
     ] = option(
         "auto",
-        "What accuracy is measured on, engine against float, without labels; auto goes by the network where "
-        "that leaves no doubt.",
+        "Task that the engine is compared with float on, without labels; auto: by the network, if it is "
+        "clear.",
         flag="--task", essential=True,
     )  # fmt: skip
     box_layout: Literal["yolov5", "yolov8", "yolox", "ssd", "detr", "nms"] | None = option(

@@ -93,8 +93,8 @@ class DataRecipe:
         flag="--constant", metavar="INPUT=NUMBERS", parse=_constant, example='["scale_factor=1,1"]',
     )  # fmt: skip
     batch_axes: Mapping[str, object] = option(
-        {}, "Axis of an input or output that runs over the samples, such as state:1, or state:none where "
-        "none does. Repeatable; of the others it is found by the dim's name, or is 0.",
+        {}, "Batch axis of an input or output, such as state:1, or state:none if it has none. "
+            "Repeatable; otherwise found by the dim's name, else 0.",
         flag="--batch-axis", metavar="TENSOR:AXIS", parse=_batch_axis, example='["state:1"]',
     )  # fmt: skip
     skip_broken: bool = option(False, "Skip images that cannot be read.", essential=True)
@@ -108,7 +108,7 @@ class DataRecipe:
     random_data: bool = option(
         False, "Random numbers instead of data; accuracy figures then mean nothing.", essential=True
     )
-    seed: int = option(0, "Of every choice among samples.")
+    seed: int = option(0, "Seed of every random choice of samples.")
 
     def __post_init__(self) -> None:
         for name in ("data", "verify_data"):

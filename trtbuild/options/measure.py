@@ -12,7 +12,7 @@ from trtbuild.options.fields import option, options_of
 __all__ = ["DEFAULT_MARGIN_PERCENT", "BuildSpeedLimits", "MeasureOptions", "SpeedLimits"]
 
 DEFAULT_MARGIN_PERCENT = 2.0
-"""Differences of latency below this count as none."""
+"""Latency differences below this count as none."""
 
 
 def _milliseconds(text: str) -> float:
@@ -86,6 +86,6 @@ class BuildSpeedLimits(SpeedLimits):
 
     min_fp16_speedup: float | None = option(
         None,
-        "Minimum speed, as a multiple of FP16's, where the backend builds that: TensorRT does.",
+        "Minimum speed, as a multiple of FP16's, if the backend builds FP16, as TensorRT does.",
         metavar="FACTOR",
     )

@@ -45,4 +45,4 @@ class OptimizeOptions:
     )
     seed: int = option(0, "Of the compared inputs.")
     sizes: Sequence[Mapping[str, int]] = field(default_factory=tuple)
-    max_rounds: int = option(100, "Most rounds of the default passes.", low=1)
+    max_rounds: int = option(100, "Maximum rounds of the default passes.", low=1)

@@ -99,7 +99,7 @@ class Preprocess:
     )
     letterbox: bool = option(
         False,
-        "Resize the whole image into --resize (a square, or HEIGHTxWIDTH) and pad its borders.",
+        "Resize the whole image into --resize (a square, or HEIGHTxWIDTH) and pad the rest.",
     )
     pad: float = option(114.0, "Pixel value of the letterbox's borders.")
     crop: ImageSize | None = option(
@@ -305,5 +305,7 @@ def _colored(image: np.ndarray, color: str, name: str) -> np.ndarray:
     if color == "RGB":
         return image
     if channels > 4:
-        raise DataError(f"the image '{name}' has {channels} channels; which is BGR is not known.")
+        raise DataError(
+            f"the image '{name}' has {channels} channels; so their BGR order is not known."
+        )
     return image[:, :, [2, 1, 0, *range(3, channels)]]

@@ -156,7 +156,9 @@ class RuntimePlatform(StrEnum):
 class OpenOptions:
     """Options for opening a plan."""
 
-    cuda: str = option("auto", "Package that reaches the GPU.", choices=("auto", *CUDA_PROVIDERS))
+    cuda: str = option(
+        "auto", "Python package that accesses the GPU.", choices=("auto", *CUDA_PROVIDERS)
+    )
     device: int = option(0, "Number of the GPU.", low=0)
     allow_host_code: bool = option(
         False, "Open plans that hold host code, as version compatible ones do."
@@ -223,14 +225,15 @@ class TensorRTOptions(OpenOptions):
         example='["DLA_LOCAL_DRAM=1GiB"]',
     )  # fmt: skip
     optimization_level: int | None = option(
-        None, "0 builds fast and times nothing, 5 runs fast.", flag="--opt-level", low=0, high=5,
+        None, "From 0, the fastest build, which times no kernels, to 5, the fastest engine.",
+        flag="--opt-level", low=0, high=5,
         when_absent="TensorRT's 3",
     )  # fmt: skip
     max_tactics: int | None = option(
-        None, "Most kernels timed for a layer.", low=1, when_absent="no limit"
+        None, "Maximum number of kernels timed for a layer.", low=1, when_absent="no limit"
     )
     avg_timing: int | None = option(
-        None, "How often a kernel is timed.", low=1, when_absent="TensorRT's choice"
+        None, "How often each kernel is timed.", low=1, when_absent="TensorRT's choice"
     )
     timing_cache: Path | None = option(
         None,
@@ -250,7 +253,7 @@ class TensorRTOptions(OpenOptions):
         False, "The plan also runs on later versions; it holds host code."
     )
     exclude_lean_runtime: bool = option(
-        False, "Leave the older runtime out of a version compatible plan."
+        False, "Leave the lean runtime out of a version compatible plan."
     )
     hardware_compatibility: HardwareCompatibility = option(
         HardwareCompatibility.NONE, "Other GPUs that can run the plan."
@@ -260,7 +263,7 @@ class TensorRTOptions(OpenOptions):
         "Where the plan will run; one for Windows cannot be checked here.",
     )
     sparse: bool = option(False, "Try 2:4 sparse kernels.")
-    refit: Refit = option(Refit.NO, "Which weights can be exchanged later.")
+    refit: Refit = option(Refit.NO, "Which weights can be refitted later.")
     strip_plan: bool = option(
         False, "Leave the weights out of the plan; they are refitted from the network before use."
     )
@@ -269,13 +272,17 @@ class TensorRTOptions(OpenOptions):
         None, "Run on this DLA core; the rest on the GPU.", low=0, when_absent="the GPU"
     )
     gpu_fallback: bool = option(
-        True, "What DLA cannot run goes to the GPU; else the build fails there."
+        True, "Layers that DLA cannot run go to the GPU; otherwise they fail the build."
     )
     aux_streams: int | None = option(
-        None, "Most auxiliary streams; 0 for one stream.", low=0, when_absent="TensorRT's choice"
+        None,
+        "Maximum number of auxiliary streams; 0 for one stream.",
+        low=0,
+        when_absent="TensorRT's choice",
     )
     tiling: Tiling = option(
-        Tiling.NONE, "How hard tiled kernels are looked for; full can multiply the build time."
+        Tiling.NONE,
+        "How thoroughly tiled kernels are searched for; full can multiply the build time.",
     )
     l2_limit: int | None = option(
         None, "L2 cache that tiling may use.", unit="bytes", low=0, metavar="SIZE", parse=byte_size,
@@ -283,10 +290,12 @@ class TensorRTOptions(OpenOptions):
     )  # fmt: skip
     verbosity: Verbosity = option(
         Verbosity.DETAILED,
-        "What the plan can tell of its layers; less than detailed cannot be checked.",
+        "What the plan records about its layers; below detailed, their precisions cannot be checked.",
         flag="--profiling-verbosity",
     )
-    tf32: bool = option(True, "FP32 layers multiply with 10 bits of mantissa; else in full FP32.")
+    tf32: bool = option(
+        True, "FP32 layers multiply in TF32, with 10 bits of mantissa; otherwise in full FP32."
+    )
     strict_nans: bool = option(False, "NaNs behave as IEEE 754 says.")
     build_route: str | None = option(None, "TensorRT 11's build route.", metavar="TEXT")
     compute_capabilities: tuple[str, ...] = option(
@@ -318,16 +327,14 @@ class TensorRTOptions(OpenOptions):
             raise OptionError("--lock pins the file of --timing-cache; name that file too.")
         if level == 0 and self.timing_cache:
             raise OptionError(
-                "--opt-level 0 times nothing, so --timing-cache is without effect. Leave one out."
+                "--opt-level 0 times nothing, so --timing-cache has no effect. Leave one out."
             )
         if self.exclude_lean_runtime and not self.version_compatible:
-            raise OptionError(
-                "--exclude-lean-runtime only means something with --version-compatible."
-            )
+            raise OptionError("--exclude-lean-runtime needs --version-compatible.")
         if self.strip_plan and self.refit not in (Refit.NO, Refit.IDENTICAL, Refit.ALL):
-            raise OptionError("--strip-plan goes with --refit identical or all.")
+            raise OptionError("--strip-plan needs --refit identical or all.")
         if self.dla is not None and self.quantization is Quantization.EXPLICIT:
             raise OptionError(
-                "DLA understands implicit INT8 alone. Use --quantization implicit, or turn a Q/DQ network "
+                "DLA supports only implicit INT8. Use --quantization implicit, or turn a Q/DQ network "
                 "into a plain one with its cache: trtbuild cache convert."
             )

@@ -63,7 +63,7 @@ class TrainOptions:
     )  # fmt: skip
     seed: int = option(
         0,
-        "Of the random numbers of torch, NumPy and Python, set before every cut and every training.",
+        "Seed of the random numbers of torch, NumPy and Python, set before every cut and every training.",
         flag="--train-seed",
         low=0,
     )

@@ -24,10 +24,13 @@ class TuneOptions:
         256, "Calibration samples that candidates are compared on.", flag="--search-images", low=1
     )
     num_ranking_images: int = option(
-        32, "How many of them serve to rank layers.", flag="--search-ranking-images", low=1
+        32, "How many of --search-images rank the layers.", flag="--search-ranking-images", low=1
     )
     num_mean_images: int = option(
-        64, "How many give channel means and ranges.", flag="--search-mean-images", low=1
+        64,
+        "How many of --search-images give channel means and ranges.",
+        flag="--search-mean-images",
+        low=1,
     )
     num_tensors: int = option(
         6, "How many tensors may get a range of their own.", flag="--search-tensors", low=0
@@ -39,10 +42,10 @@ class TuneOptions:
         when_absent=f"{FLOAT_PERCENT:g}, or {LIMIT_FLOAT_PERCENT:g} to meet a limit",
     )  # fmt: skip
     max_seconds: float | None = option(
-        None, "No step of the search begins later; what it has found by then is taken.",
+        None, "Start no step of the search after this time; the best result so far is used.",
         flag="--search-time", unit="s", low=0, when_absent="no limit",
     )  # fmt: skip
     directory: Path | None = option(
-        None, "Folder that keeps the search's results, to go on after an interruption.",
+        None, "Folder that keeps the search's results, to continue after an interruption.",
         flag="--search-cache",
     )  # fmt: skip

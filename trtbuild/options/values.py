@@ -280,7 +280,7 @@ def _one(field: OptionField, given: Any, folder: Path | None, *, named: bool = F
         value = _typed(field.type, given)
     if option.plugin is not None and isinstance(value, str) and value.startswith(IN_MEMORY):
         if not option.is_path:  # of data, a command may name others
-            raise ValueError(f"was a {value}, which no file holds; name it anew")
+            raise ValueError(f"was a {value} in memory, which no file records; give it again")
     elif _is_wrong_choice(field, value):
         known = ", ".join(field.choices)
         hint = did_you_mean(str(value), field.choices)

@@ -103,7 +103,9 @@ def _load_weights(module: nn.Module, source: ModuleSource, path: Path) -> Checkp
 def _import_target(target: str) -> Any:
     """The object that ``package.module:attribute`` names."""
     if target.startswith(IN_MEMORY):
-        raise ModelError(f"the network was a {target}, which no file holds; build it from Python.")
+        raise ModelError(
+            f"the network was a {target} in memory, which no file records; build it from Python."
+        )
     name, colon, attributes = target.partition(":")
     if not colon or not name or not attributes:
         raise ModelError(

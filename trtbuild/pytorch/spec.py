@@ -231,7 +231,7 @@ class ModuleSource:
         essential=True,
     )
     weights_key: str | None = option(
-        None, "Where in the checkpoint the weights lie, such as ema or model.state_dict.", metavar="KEY",
+        None, "Key of the weights in the checkpoint, such as ema or model.state_dict.", metavar="KEY",
         when_absent="what fits",
     )  # fmt: skip
     weights_prefix: str | None = option(
@@ -274,7 +274,7 @@ class PruneSpec:
         choices=(*CRITERIA, "hessian"),
     )  # fmt: skip
     scope: str = option(
-        "local", "Among which channels they are ranked.", flag="--prune-scope", choices=SCOPES
+        "local", "Set of channels that are ranked together.", flag="--prune-scope", choices=SCOPES
     )
     round_to: int | None = option(
         None, "Widths are multiples of this; INT8 kernels work on blocks of 32 channels.",
@@ -299,15 +299,15 @@ class PruneSpec:
         1, "The ratio is reached in this many equal steps.", flag="--prune-steps", low=1
     )
     macs: float | None = option(
-        None, "In place of --prune: at most this share of the multiply-accumulates is left.",
+        None, "Instead of --prune: keep at most this share of the multiply-accumulates.",
         flag="--prune-macs", metavar="SHARE", essential=True,
     )  # fmt: skip
     parameters: float | None = option(
-        None, "In place of --prune: at most this share of the parameters is left.",
+        None, "Instead of --prune: keep at most this share of the parameters.",
         flag="--prune-params", metavar="SHARE", essential=True,
     )  # fmt: skip
     latency: float | None = option(
-        None, "In place of --prune: at most this share of the latency is left, measured on this machine.",
+        None, "Instead of --prune: keep at most this share of the latency, measured on this machine.",
         flag="--prune-latency", metavar="SHARE", essential=True,
     )  # fmt: skip
     loss: str | None = option(
@@ -410,7 +410,7 @@ class ExportSpec:
     )  # fmt: skip
     mask: MaskSpec | None = group(MaskSpec, "Masks", optional=True, needs=("amount",))
     sparsity: str | None = option(None, "Make the eligible layers 2:4 sparse.", choices=("2:4",))
-    opset: int = option(DEFAULT_OPSET, f"Of the ONNX file, {MIN_OPSET} to {MAX_OPSET}.")
+    opset: int = option(DEFAULT_OPSET, f"Opset of the ONNX file, {MIN_OPSET} to {MAX_OPSET}.")
     force_opset: bool = option(False, "Allow a newer opset.")
     output_names: tuple[str, ...] = option(
         (), "Name of an output, in order. Repeatable.", flag="--output-name", metavar="NAME",
@@ -418,7 +418,7 @@ class ExportSpec:
     )  # fmt: skip
     path: Path | None = None
     external_data: bool | None = option(
-        None, "Weights in a file of their own.", when_absent="above 2 GB only"
+        None, "Write the weights to a separate file.", when_absent="above 2 GB only"
     )
     seed: int = 0
     dynamic: tuple[str, ...] = option(

@@ -24,7 +24,7 @@ class CalibrationFiles:
         None, "Write the same scales as a TensorRT calibration cache.", essential=True
     )
     tensorrt_version: str = option(
-        "10.16.1", "In the cache's header; TensorRT skips other versions."
+        "10.16.1", "TensorRT version in the cache's header; TensorRT ignores other versions."
     )
     plot: Path | None = option(
         None, "Draw every tensor's histogram with the thresholds of all methods.", metavar="DIR",
@@ -43,9 +43,7 @@ class CalibrateRecipe:
     model: Path
     data: DataRecipe = group(DataRecipe, "Data", file_only=JUDGES)
     calibrate: CalibrateOptions = group(CalibrateOptions, "Calibration")
-    batch_size: int = option(
-        8, "Matters to entropy-tensorrt alone: no other rule depends on it.", low=1
-    )
+    batch_size: int = option(8, "Batch size; only entropy-tensorrt depends on it.", low=1)
     all_tensors: bool = option(
         False,
         "Observe every float tensor of the graph as given, as TensorRT 10 does.",
@@ -83,12 +81,12 @@ class AdviseRecipe:
     model: Path
     data: DataRecipe = group(DataRecipe, "Data", file_only=JUDGES)
     method: str | None = option(
-        None, "Rule whose thresholds a subset has to give.", flag="--calibrator", metavar="NAME",
+        None, "Rule whose thresholds a subset has to reproduce.", flag="--calibrator", metavar="NAME",
         choices=METHOD_NAMES, plugin=CALIBRATOR, when_absent="entropy", essential=True,
     )  # fmt: skip
     within: float = option(
-        0.01, "Relative difference that thresholds of a subset may have from those of all samples; those "
-        "that differ more have to be as good to half a decibel.",
+        0.01, "Largest relative difference between thresholds of a subset and of all samples; those that "
+              "differ more must be as good to 0.5 dB.",
         low=0.0, high=1.0, essential=True,
     )  # fmt: skip
     subset: Path | None = option(

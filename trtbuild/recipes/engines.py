@@ -76,13 +76,15 @@ class EngineRecipe:
     int8: bool = option(
         True, "Build in INT8.", when_absent="none; say --int8, --fp16, or both", essential=True
     )
-    fp16: bool = option(False, "Run what is not INT8 in FP16 (TensorRT only).", essential=True)
+    fp16: bool = option(
+        False, "Run layers that are not INT8 in FP16 (TensorRT only).", essential=True
+    )
     weights_only: bool = option(
-        False, "Weights alone are in INT8, everything computes in float: a smaller file, no faster engine.",
+        False, "Store only the weights in INT8 and compute in float: a smaller file, but no faster engine.",
     )  # fmt: skip
     quantized: bool = option(
-        False, "The network is quantized already (QAT, other tools): keep its scales. Such a network is "
-        "recognised, too; this makes sure.",
+        False, "The network is quantized already (QAT, other tools): keep its scales. Also detected "
+               "without this option; with it, a float network is an error.",
     )  # fmt: skip
     float_model: Path | None = option(
         None, "The float network that a quantized one is judged against.",
@@ -110,7 +112,7 @@ class EngineRecipe:
         OptimizeOptions, "Graph passes", file_only=("seed", "max_rounds")
     )
     backend: str | Backend = option(
-        AUTO, "What builds the engine: tensorrt, tensorrt-rtx, onnxruntime, auto (TensorRT where it works, "
+        AUTO, "Builder of the engine: tensorrt, tensorrt-rtx, onnxruntime, auto (TensorRT where it works, "
         "else ONNX Runtime), or your own, module:class.", plugin=BACKEND, takes_objects=True,
         essential=True,
     )  # fmt: skip
@@ -137,7 +139,8 @@ class EngineRecipe:
     )  # fmt: skip
     speed_limits: BuildSpeedLimits = group(BuildSpeedLimits, "Limits on speed")
     fp16_baseline: bool = option(
-        True, "Where the backend builds FP16, build that beside INT8 and time it, too; it is not kept.",
+        True, "If the backend builds FP16, also build and time an FP16 engine to compare with; it is not "
+              "kept.",
     )  # fmt: skip
     export: ExportSpec | None = group(
         ExportSpec, "Export of a PyTorch module", optional=True, needs=("source",)
@@ -177,7 +180,7 @@ class VerifyRecipe:
     engine: Path
     data: DataRecipe = group(DataRecipe, "Data", file_only=("verify_data",))
     backend: str | Backend = option(
-        AUTO, "What opens ENGINE; auto goes by the file.", plugin=BACKEND, takes_objects=True,
+        AUTO, "Runtime that opens ENGINE; auto: by the file.", plugin=BACKEND, takes_objects=True,
         essential=True,
     )  # fmt: skip
     batch_size: int = option(8, SAMPLES_A_RUN, low=1)
@@ -204,7 +207,7 @@ class BenchRecipe:
     )  # fmt: skip
     data: DataRecipe = group(DataRecipe, "Data", file_only=(*JUDGES, "num_images", "random_data"))
     backend: str | Backend = option(
-        AUTO, "What opens the engines; auto goes by the file.", plugin=BACKEND, takes_objects=True,
+        AUTO, "Runtime that opens the engines; auto: by the file.", plugin=BACKEND, takes_objects=True,
         essential=True,
     )  # fmt: skip
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")
@@ -224,6 +227,6 @@ class BenchRecipe:
         essential=True,
     )
     layer_times: Path | None = option(
-        None, "Write what each layer of the engine takes, by the runtime's profiler, as JSON for `diff`.",
+        None, "Write the time of each layer of the engine, by the runtime's profiler, as JSON for `diff`.",
         essential=True,
     )  # fmt: skip

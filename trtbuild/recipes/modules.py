@@ -51,7 +51,8 @@ class PruneRecipe(_ModuleRecipe):
         otherwise={"ratio": 0.0},
     )  # fmt: skip
     backend: str | Backend = option(
-        AUTO, "What times for --prune-latency: tensorrt, onnxruntime, auto, or your own, module:class.",
+        AUTO, "Backend that measures latency for --prune-latency: tensorrt, onnxruntime, auto, or your "
+              "own, module:class.",
         plugin=BACKEND, takes_objects=True,
     )  # fmt: skip
     output: Path = option(
@@ -113,8 +114,8 @@ class CompressRecipe(_ModuleRecipe):
         PruneSpec, "Pruning", optional=True, needs=PRUNES, otherwise={"ratio": 0.0}
     )
     restore: bool = option(
-        True, "After each cut, give the layers that are left the weights that come nearest to what they "
-        "computed before, by least squares on samples of --data, before anything is trained.",
+        True, "After each cut, before training, fit the weights of the remaining layers to their former "
+              "outputs, by least squares on samples of --data.",
     )  # fmt: skip
     sparsity: str | None = option(
         None, "Make the eligible layers 2:4 sparse at the end.", choices=("2:4",), essential=True
@@ -136,7 +137,8 @@ class CompressRecipe(_ModuleRecipe):
         choices=tuple(TARGETS), when_absent="that of the backend",
     )  # fmt: skip
     backend: str | Backend = option(
-        AUTO, "What builds and times: tensorrt, tensorrt-rtx, onnxruntime, auto, or your own, module:class.",
+        AUTO, "Backend that builds and times: tensorrt, tensorrt-rtx, onnxruntime, auto, or your own, "
+              "module:class.",
         plugin=BACKEND, takes_objects=True, essential=True,
     )  # fmt: skip
     batch_size: int = option(8, BATCH, low=1)

@@ -27,16 +27,18 @@ class ConvertRecipe:
     source: Path
     model: Path | None = None
     output: Path = option(MISSING, TO_WRITE, short="-o", essential=True)
-    fp16: bool = option(False, "Towards Q/DQ: what is not INT8 computes in FP16.", essential=True)
+    fp16: bool = option(
+        False, "Cache to Q/DQ: layers that are not INT8 compute in FP16.", essential=True
+    )
     float_patterns: tuple[str, ...] = option(
         (),
-        "Towards Q/DQ: keep layers in float. Repeatable.",
+        "Cache to Q/DQ: keep layers in float. Repeatable.",
         flag="--float",
         metavar="PATTERN",
         essential=True,
     )
     tensorrt_version: str = option(
-        "10.16.1", "Towards a cache: the version that will read it.", flag="--tensorrt"
+        "10.16.1", "Q/DQ to cache: the TensorRT version that will read it.", flag="--tensorrt"
     )
 
 
@@ -78,7 +80,7 @@ class OptimizeRecipe:
     target: Path
     options: OptimizeOptions = group(OptimizeOptions, "Graph passes")
     fixed_weights: bool = option(
-        False, "Weights that are also inputs are weights; opset 13 or newer."
+        False, "Treat initializers that are also inputs as constants; writes opset 13 or newer."
     )
 
 
@@ -113,7 +115,7 @@ class TritonRecipe:
     output: Path = option(MISSING, "Triton's model repository; made if absent.", short="-o")
     name: str | None = option(None, "Name of the model.", when_absent="that of the engine")
     max_batch_size: int | None = option(
-        None, "Samples that Triton may join to one run; 0: requests bring the batch themselves.", low=0,
+        None, "Most samples that Triton may join in one batch; 0: requests contain the batch axis.", low=0,
         when_absent="what the plan takes; 8 in ONNX Runtime; 0 where the batch is fixed",
     )  # fmt: skip
     instances: int = option(1, "Instances of the model on each device.", low=1)

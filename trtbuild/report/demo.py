@@ -33,7 +33,7 @@ def demo_report(done: Demonstration, page: Path) -> Report:
     """
     plan = done.after.also
     files = {
-        str(page): "the whole report of the second build, for a browser",
+        str(page): "the HTML report of the second build",
         str(done.after.manifest.parent / done.after.engine.path.name): "the engine",
         **({} if plan is None else {str(plan.engine.path): "a plan by NVIDIA's compiler, for RTX"}),
         str(done.after.manifest): "the record of the build",

@@ -74,7 +74,7 @@ class Gate:
         essential=True,
     )  # fmt: skip
     max_metric_drop: float | None = option(
-        None, "Maximum loss of every metric of yours, in its unit."
+        None, "Maximum loss of every metric of your own, in its unit."
     )
 
     def __post_init__(self) -> None:

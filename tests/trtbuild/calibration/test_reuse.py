@@ -50,7 +50,7 @@ def test_other_samples_of_the_same_kind_are_no_reason_to_warn(made, tmp_path, ca
     options = ("--data", tmp_path / "few.npz", *data[2:], "--calibration", ranges)
     assert engine(DIGITS / "digits.onnx", *options, "-o", tmp_path / "out") == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "the data are others than those that calibrated; " in said
+    assert "the data differ from those of the calibration; " in said
     assert "note: the data" not in said
 
 

@@ -143,10 +143,10 @@ def test_what_is_lost_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "text"),
     [
         (["show", "absent.cache"], "the cache 'absent.cache' cannot be read: No such file"),
-        (["show", "net.onnx"], "is a network, where a calibration cache is wanted"),
+        (["show", "net.onnx"], "is a network, but a calibration cache is expected"),
         (
             ["convert", "net.onnx", "net.cache", "-o", "q.onnx"],
-            "is a network, where a calibration cache is wanted",
+            "is a network, but a calibration cache is expected",
         ),
         (
             ["convert", "net.cache", "-o", "q.onnx"],

@@ -233,7 +233,7 @@ def test_what_triton_cannot_serve_is_refused(capsys: pytest.CaptureFixture[str])
     assert "belongs to another file" in refusal("net.plan")
     assert "does not exist" in refusal("gone.plan")
     Path("net.manifest.json").touch()
-    assert "is a record, and no engine" in refusal("net.manifest.json")
+    assert "is a record, not an engine" in refusal("net.manifest.json")
     Path("empty").mkdir()
     assert "has none" in refusal("empty")
     assert not Path("r").exists()
@@ -264,4 +264,7 @@ def test_another_model_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> No
     assert Path("repository/net/1/model.plan").read_bytes() == b"a plan"
     assert Path("repository/net/2/model.plan").read_bytes() == b"newer"
     other = _plan({"x": [3]}, {"y": [1]})
-    assert "something else" in trtbuild(capsys, "export-triton", other, "-o", "repository").sentence
+    assert (
+        "differs from what this engine"
+        in trtbuild(capsys, "export-triton", other, "-o", "repository").sentence
+    )

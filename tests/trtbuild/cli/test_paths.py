@@ -117,7 +117,7 @@ def test_a_baseline_follows_itself(bench):
 @pytest.mark.parametrize("arguments", OVER, ids=" ".join)
 def test_no_input_is_written_over(bench, arguments):
     before = {path.name: path.read_bytes() for path in bench.folder.iterdir() if path.is_file()}
-    assert "would be written over; name another file" in bench.run(*arguments).sentence
+    assert "would be overwritten; name another file" in bench.run(*arguments).sentence
     now = {path.name: path.read_bytes() for path in bench.folder.iterdir() if path.is_file()}
     assert now == before
     assert (bench.folder / "link.onnx").is_symlink()
@@ -129,7 +129,7 @@ def test_the_files_of_a_build_that_is_compared_are_not_written_over(bench):
     for compared in ("o", "o/m.manifest.json", "o/m.int8.onnx"):
         for name in before:
             sentence = bench.run("diff", "m.onnx", compared, "--report", f"o/{name}").sentence
-            assert "would be written over" in sentence
+            assert "would be overwritten" in sentence
     assert {path.name: path.read_bytes() for path in (bench.folder / "o").iterdir()} == before
 
 
@@ -138,7 +138,7 @@ def test_settings_are_not_written_over(bench):
     (bench.folder / "r.toml").write_text("int8 = true")
     for name, option in (("p.toml", "--preprocess"), ("r.toml", "--recipe")):
         sentence = bench.run(*ENGINE, option, name, "--report", name).sentence
-        assert "would be written over" in sentence
+        assert "would be overwritten" in sentence
 
 
 def test_weights_beside_a_network_are_not_written_over(bench):
@@ -149,20 +149,20 @@ def test_weights_beside_a_network_are_not_written_over(bench):
         ("calibrate", "apart.onnx", "--data", "d.npz", "-o", "w.bin"),
         ("optimize", "apart.onnx", "w.bin"),
     ):
-        assert "would be written over" in bench.run(*arguments).sentence
+        assert "would be overwritten" in bench.run(*arguments).sentence
     assert (bench.folder / "w.bin").read_bytes() == whole
     # the file that a large network's weights would take
     model = onnx.load("m.onnx")
     onnx.save(model, "apart.onnx", save_as_external_data=True, location="v.data", size_threshold=0)
     sentence = bench.run("optimize", "apart.onnx", "v").sentence
-    assert "'v.data' belongs to the network, which is read, and would be written over" in sentence
+    assert "'v.data' belongs to the network, which is read, and would be overwritten" in sentence
 
 
 def test_a_file_of_a_folder_of_data_is_not_written_over(bench):
     (bench.folder / "arrays").mkdir()
     np.save("arrays/x.npy", np.load("d.npz")["x"])
     sentence = bench.run("calibrate", "m.onnx", "--data", "arrays", "-o", "arrays/x.npy").sentence
-    assert "would be written over" in sentence
+    assert "would be overwritten" in sentence
 
 
 def test_networks_get_names_that_are_text(bench):

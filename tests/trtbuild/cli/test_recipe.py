@@ -205,7 +205,7 @@ def test_init_writes_a_recipe_that_holds_as_it_is_and_with_every_line(
     model, data, _ = files
     path = model.parent / "build.toml"
     assert trtbuild(capsys, "init", model, "-o", path).code == 0
-    assert "is there already" in trtbuild(capsys, "init", model, "-o", path).sentence
+    assert "exists already" in trtbuild(capsys, "init", model, "-o", path).sentence
     text = path.read_text()
     assert "#   x: float32 [" in text
     plain = make(EngineRecipe, read_table(EngineRecipe, read_toml(path, "recipe"), str(path)))
@@ -273,7 +273,7 @@ def test_a_dry_run_names_the_stages_that_its_build_has(
     [
         (("--data", "absent.npz"), "absent.npz"),
         (("--calibration", "absent.json"), "absent.json"),
-        (("--report", "{model}"), "which is read and would be written over"),
+        (("--report", "{model}"), "which is read and would be overwritten"),
         (("-o", "{model}/out"), "is not a writable folder"),
         (("--only", "nopass"), "there is no graph pass 'nopass'"),
         (("--float", "nosuch*"), "matches no node"),
@@ -440,7 +440,7 @@ def test_a_network_of_another_name_is_the_same_build(
 @pytest.mark.parametrize(
     ("details", "said"),
     [
-        ({"time_was_over": True}, "a limit of time ended"),
+        ({"time_was_over": True}, "a time limit ended"),
         (
             {"float_layers": ["a"], "ranked_by": "milliseconds a run"},
             "by what they gain for their measured",

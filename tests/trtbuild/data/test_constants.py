@@ -51,7 +51,7 @@ def test_a_constant_beside_random_data():
     [
         ({"other": 1}, "no input 'other'"),
         ({"factor": [1, 2, 3]}, "shape"),
-        ({"factor": [[1], [2, 3]]}, "unlike lengths"),
+        ({"factor": [[1], [2, 3]]}, "different lengths"),
         ({"factor": 1, "image": 1}, "every input"),
         ({}, "2 inputs"),
     ],

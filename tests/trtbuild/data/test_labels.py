@@ -178,7 +178,7 @@ def test_classes_of_another_folder(tmp_path):
 def test_folders_of_numbers_that_are_not_their_classes_are_warned_of(tmp_path, caplog):
     found = labels_of(FOLDERS, images(tmp_path / "some", ["3/a.png", "7/b.png"]))
     assert found == {"3/a.png": 0, "7/b.png": 1}
-    assert "the folder '3' is class 0, by its place in the order of names" in caplog.text
+    assert "the folder '3' is class 0, its position among the names in order" in caplog.text
     caplog.clear()
     for names in (["0/a.png", "1/b.png"], ["3/a.png", "dog/b.png"]):
         labels_of(FOLDERS, images(tmp_path / names[1][0], names))

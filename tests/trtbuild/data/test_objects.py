@@ -112,7 +112,7 @@ def test_the_axis_of_samples_need_not_be_the_first() -> None:
 def test_a_generator_that_has_run_is_refused() -> None:
     spent = iter([NUMBERS])
     list(spent)
-    with pytest.raises(DataError, match="can be read once, and has been"):
+    with pytest.raises(DataError, match="can be read only once, and it was"):
         open_object(spent, [FLOATS], None)
 
 
@@ -184,7 +184,7 @@ def test_a_build_from_an_object_equals_one_from_a_file_and_says_so(tmp_path) -> 
     assert written[0] == written[1]
     recorded = trtbuild.read_manifest(result.manifest).recipe["data"]["data"]
     assert recorded == "python object: list"
-    with pytest.raises(DataError, match="python object: list, which no file holds"):
+    with pytest.raises(DataError, match="python object: list in memory, which no file records"):
         rebuild(result.manifest, tmp_path / "c")
     again = rebuild(result.manifest, tmp_path / "c", data=str(tmp_path / "d.npz"))
     assert again.manifest.is_file()
@@ -237,4 +237,4 @@ def test_a_source_that_may_have_no_end_is_told(monkeypatch, caplog):
             [*rows, *rows][:count], [TensorSpec("x", np.dtype(np.float32), ("N", 4))], None
         )
         assert len(list(source)) == count
-        assert len([r for r in caplog.records if "goes on" in r.getMessage()]) == told
+        assert len([r for r in caplog.records if "and continues" in r.getMessage()]) == told

@@ -411,7 +411,7 @@ def test_callable_may_write_over_the_arrays_that_it_gave(module):
         ("returns_number", "returned something of the type int"),
         ("ends_python", "SystemExit: 3"),
         ("three", r"a tuple of 3"),
-        ("no_class", "a label is one whole number a row"),
+        ("no_class", "a label is one integer per row"),
         ("ragged", "no array for the input 'x'"),
         ("needs_arguments", "TypeError"),
     ],
@@ -476,7 +476,7 @@ def test_two_arrays_of_one_name_are_refused(tmp_path):
             stream = io.BytesIO()
             np.save(stream, NUMBERS * factor)
             archive.writestr("x.npy", stream.getvalue())
-    with pytest.raises(DataError, match="two arrays of the name 'x'"):
+    with pytest.raises(DataError, match="two arrays with the name 'x'"):
         open_source(str(tmp_path / "d.npz"), [FLOATS], None)
 
 
@@ -491,7 +491,7 @@ def test_a_large_npy_that_becomes_shorter_is_a_sentence(kind, tmp_path, monkeypa
     np.testing.assert_array_equal(first.load()["x"], NUMBERS[:1])
     os.truncate(tmp_path / "x.npy", 200)
     for use in (first.load, lambda: next(samples)):
-        with pytest.raises(DataError, match=r"x\.npy' became shorter while it was read"):
+        with pytest.raises(DataError, match=r"x\.npy' was truncated while it was read"):
             use()
 
 

@@ -112,13 +112,13 @@ def test_tensors_without_gradients_say_why():
     )
     backward = backward_network(model, ["shape", "unread", "x", "b"])
     assert backward.unreached == {
-        "shape": "it is not of floating point",
+        "shape": "it is not floating-point",
         "unread": "no output depends on it",
     }
     assert "If" in backward.incomplete["x"]
     with pytest.raises(ModelError, match="no tensor 'p'"):
         backward_network(model, ["p"])
-    with pytest.raises(ModelError, match="'shape' is not of floating point"):
+    with pytest.raises(ModelError, match="'shape' is not floating-point"):
         backward_network(model, ["x"], ["shape"])
 
 

@@ -234,7 +234,7 @@ def test_prune_lists_groups_without_pruning(
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ("", "say how much shall go"),
+        ("", "say how much to remove"),
         ("--prune 1.2", "out of range"),
         ("--prune-layer 0", "is not PATTERN=RATIO"),
         ("--prune 0.5 --prune-ignore nothing", "matches no layer"),

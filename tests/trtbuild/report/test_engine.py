@@ -174,7 +174,7 @@ def test_speed_alone_ships_nothing(monkeypatch, files, capsys) -> None:
     [
         (
             ("--max-latency", 5, "--no-latency"),
-            "--max-latency is a limit on a latency, and --no-latency",
+            "--max-latency is a limit on latency, but --no-latency",
         ),
         (
             ("--min-fp16-speedup", 1.2),

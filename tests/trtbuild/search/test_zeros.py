@@ -55,7 +55,7 @@ def test_the_layer_whose_zeros_do_most_comes_first() -> None:
     assert list(rows) == ["of_m0", "of_m1"]
     assert rows["of_m0"]["alone_sqnr_db"] < 20 < rows["of_m1"]["alone_sqnr_db"]
     assert rows["of_m1"]["gained_db"] < 0.1 < rows["of_m0"]["gained_db"]
-    assert "'of_m0' cost most of 2 layers" in record.summary
+    assert "'of_m0' cost the most of 2 layers" in record.summary
     assert stages_section(artifact.history).blocks
 
 

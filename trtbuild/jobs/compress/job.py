@@ -94,11 +94,13 @@ def compress(
     """
     if recipe.prune is None and recipe.sparsity is None:
         raise OptionError(
-            "say what shall go: --prune-macs 0.5, --prune 0.3 or --sparsity 2:4; `trtbuild tune` only trains."
+            "say what to remove: --prune-macs 0.5, --prune 0.3 or --sparsity 2:4; `trtbuild tune` only "
+            "trains."
         )
     if recipe.training.evaluate is None:
         raise OptionError(
-            "nothing says how good a module is: --evaluate package.module:function or script.py:function."
+            "a function is missing that says how good a module is: --evaluate package.module:function or "
+            "script.py:function."
         )
     if recipe.int8 and recipe.data.data is None:
         raise OptionError("INT8 needs data to calibrate on: --data; or --no-int8.")

@@ -224,7 +224,7 @@ def _unpruned(record: Compression) -> Iterator[str]:
 
 def _loses(point: CompressionPoint) -> str:
     lost = max(point.lost or 0.0, 0.0)
-    return f"loses {lost:.4g}, and {point.limit:g} may be lost"
+    return f"loses {lost:.4g}, but {point.limit:g} may be lost"
 
 
 def _rest(record: Compression, number: int) -> str:

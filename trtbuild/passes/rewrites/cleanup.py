@@ -55,7 +55,7 @@ class RemoveUnread(Pass):
         """Walk each graph from its end to its start, then check the initializers."""
         self._remove_nodes(edit.model.graph, edit)
         for name in drop_unread_initializers(edit.model):
-            edit.note(name, "initialiser", "nobody reads it")
+            edit.note(name, "initializer", "nobody reads it")
 
     def _remove_nodes(self, graph: ir.Graph, edit: Editor) -> None:
         for node in reversed(graph):
@@ -99,7 +99,7 @@ def _lift(node: ir.Node, edit: Editor) -> str | None:
     value = edit.initializer(tensor, near=node, hint=output.name or "constant")
     edit.forward(output, value)
     edit.drop(node)
-    return "became an initialiser"
+    return "became an initializer"
 
 
 def _shrink(node: ir.Node, place: int, edit: Editor) -> bool:

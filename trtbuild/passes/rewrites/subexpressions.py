@@ -48,7 +48,7 @@ class MergeEqualConstants(Pass):
                 if first is None:
                     same.append(value)
                     continue
-                edit.note(name, "initialiser", f"is '{first.name}'")
+                edit.note(name, "initializer", f"is '{first.name}'")
                 value.replace_all_uses_with(first)
                 del graph.initializers[name]
 

@@ -524,8 +524,8 @@ def test_unknown_and_contradicting_options() -> None:
         "'pools' is a whole number, not a number": {"pools": {"WORKSPACE": 1.5}},
         "name that file too": {"lock": "sha256:1"},
         "times nothing": {"optimization_level": 0, "timing_cache": "t"},
-        "only means something with --version-compatible": {"exclude_lean_runtime": True},
-        "DLA understands implicit INT8 alone": {"dla": 0, "quantization": "explicit"},
+        "needs --version-compatible": {"exclude_lean_runtime": True},
+        "DLA supports only implicit INT8": {"dla": 0, "quantization": "explicit"},
     }
     for text, settings in cases.items():
         with pytest.raises(OptionError, match=text):

@@ -101,8 +101,8 @@ def test_a_miss_in_a_pinned_cache_fails(tensorrt: Server) -> None:
 def test_another_file_than_the_pinned_one_fails_before_the_build(tensorrt: Server) -> None:
     message = _error(tensorrt.run(is_pinned, spoil="file"))["message"]
     assert "has the digest sha256:" in message
-    assert "--lock wants sha256:" in message
-    assert "is not there" in _error(tensorrt.run(is_pinned, spoil="absent"))["message"]
+    assert "--lock requires sha256:" in message
+    assert "does not exist" in _error(tensorrt.run(is_pinned, spoil="absent"))["message"]
 
 
 def is_foreign(world: World, content: str) -> list[Any]:
