@@ -184,7 +184,8 @@ def _provider(name: str) -> Finding:
     versions = package_versions(name, module.split(".")[0], "cuda-bindings").values()
     found = next(iter(versions), "installed")
     if found.endswith("+cpu"):
-        return Finding(name, State.ABSENT, f"{found}: built without CUDA", command)
+        text = f"{found}: exports modules, but reaches no GPU"
+        return Finding(name, State.ABSENT, text, f"install a build of {name} for CUDA")
     return Finding(name, State.OK, found)
 
 

@@ -35,6 +35,15 @@ def test_tensorrt_for_rtx_builds_here_and_runs_only_on_a_gpu() -> None:
     assert not (works["running plans for RTX GPUs"] and cuda_driver().problem)
 
 
+def test_torch_for_the_cpu_is_not_to_be_installed_once_more() -> None:
+    version = pytest.importorskip("torch").__version__
+    if not version.endswith("+cpu"):
+        pytest.skip("needs a build of torch for the CPU")
+    (torch,) = (part for part in examine() if part.part == "torch")
+    assert version in torch.found
+    assert torch.remedy == "install a build of torch for CUDA"
+
+
 def test_it_prints_tables(capsys: pytest.CaptureFixture[str]) -> None:
     run(["doctor"])
     printed = capsys.readouterr().out
