@@ -100,7 +100,7 @@ def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
         line = whole.strip()
         if not line or line.startswith("#"):
             continue
-        names = (line, re.sub(r"[\s,;]+\d+$", "", line))
+        names = (line, re.sub(r"[\s,]+\+?\d+$", "", line))
         places = ((name, place) for name in names for place in (path.parent / name, Path(name)))
         entry = next(((name, place) for name, place in places if _is_file(place)), None)
         if entry is None:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from trtbuild.data.image_files import LIST_SUFFIXES
 from trtbuild.data.samples import SourceOf
 from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.errors import DataError
@@ -115,10 +116,10 @@ def read_labels(path: Path, source: Source) -> Source:
     """Return the samples of `source`, each with its label.
 
     A CSV file has a header with the columns ``file`` and ``label``, or only ``label`` in the order of
-    the samples. A ``.txt`` file has ``name label`` in every line, or only ``label``. An ``.npz`` file has
-    an array ``y``, ``labels`` or ``label``, or only one vector of integers. The word ``folders``
-    stands for the data's own class folders, and a folder for its subfolders; the class is the folder's
-    position when sorted by name.
+    the samples. A text file (``.txt``, ``.lst``, ``.list``) has ``name label`` in every line, or only
+    ``label``. An ``.npz`` file has an array ``y``, ``labels`` or ``label``, or only one vector of integers.
+    The word ``folders`` stands for the data's own class folders, and a folder for its subfolders; the class
+    is the folder's position when sorted by name.
 
     Raises:
         DataError: the file is missing, has another form, or is ambiguous.
@@ -129,7 +130,7 @@ def read_labels(path: Path, source: Source) -> Source:
     if suffix in (".npz", ".npy"):
         return LabelledSource(source, {}, _array_labels(path))
     text = _text(path)
-    named = _text_labels(text, path) if suffix == ".txt" else _table_labels(text, path)
+    named = _text_labels(text, path) if suffix in LIST_SUFFIXES else _table_labels(text, path)
     if named and named[0][0] is None:
         return LabelledSource(source, {}, [label for _, label in named])
     return LabelledSource(source, _unique(named, path), [])

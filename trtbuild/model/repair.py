@@ -321,11 +321,21 @@ def narrow_float64(proto: onnx.ModelProto, path: Path) -> str:
 def drop_absent_inputs(proto: onnx.ModelProto) -> None:
     """Drop absent optional inputs (empty names) at the end of ONNX's operators.
 
-    Absent and not listed is the same to ONNX, but NVIDIA's parser refuses a Conv with an empty bias.
+    Absent and not listed is the same to ONNX, but NVIDIA's parser refuses a Conv with an empty bias. A Loop
+    lists its condition even where it has none.
     """
     for node in proto_nodes(proto.graph):
-        while node.input and not node.input[-1] and node.domain in ONNX_DOMAINS:
+        if node.domain not in ONNX_DOMAINS or not node.input or node.input[-1]:
+            continue
+        fewest = _fewest_inputs(node.op_type)
+        while len(node.input) > fewest and not node.input[-1]:
             del node.input[-1]
+
+
+@functools.cache
+def _fewest_inputs(op_type: str) -> int:
+    """How many inputs a node of ONNX has to list, absent ones included."""
+    return int(onnx.defs.get_schema(op_type).min_input) if onnx.defs.has(op_type) else 0
 
 
 def _put_float32(proto: onnx.ModelProto, path: Path, kind: int) -> int:

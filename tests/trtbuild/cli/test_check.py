@@ -131,6 +131,23 @@ def test_a_node_in_a_body_is_named_though_it_has_no_name(tmp_path: Path, capsys)
 
 
 @pytest.mark.usefixtures("rtx")
+def test_a_node_that_gives_what_a_body_gives_is_named(tmp_path: Path, capsys) -> None:
+    path = write(
+        tmp_path / "loop.onnx",
+        """<ir_version: 10, opset_import: ["" : 21]>
+            g (float[1, 4] x, int64 k) => (float[1, 4] y) {
+                y = Loop(k, , x) <body = b (int64 i, bool d, float[1, 4] s)
+                    => (bool e, float[1, 4] t) { e = Identity(d) t = Relu(s) }>
+            }""",
+    )
+    code, found = checked(capsys, str(path))
+    assert code == 1
+    assert [(one["node"], one["operator"]) for one in found["refused"]] == [
+        ("Identity_e", "Identity")
+    ]
+
+
+@pytest.mark.usefixtures("rtx")
 def test_a_form_is_refused_only_where_its_source_is_taken(tmp_path: Path, caplog) -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]>
         g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) {

@@ -249,7 +249,7 @@ def test_one_broken_image_is_named_or_passed_over(tmp_path):
     assert len(source.index) == 2
 
 
-@pytest.mark.parametrize("between", [" ", "\t", ","])
+@pytest.mark.parametrize("between", [" ", "\t", ",", "\t+"])
 def test_lists_with_classes_name_the_images_and_label_them(between, tmp_path):
     place = folder(tmp_path, a_png=COLOURS, b_png=COLOURS[::-1].copy())
     (place / "b.png").rename(place / "b 2")  # a name that ends in a number

@@ -101,8 +101,9 @@ def test_one_name_in_two_folders(tmp_path):
 )
 def test_text_of_names_and_labels(tmp_path, content):
     source = images(tmp_path / "set", ["a.png", "b c.png"])
-    (tmp_path / "val.txt").write_text(content)
-    assert labels_of(tmp_path / "val.txt", source) == {"a.png": 3, "b c.png": 7}
+    for name in ("val.txt", "val.LST", "val.list"):  # what is read as a list of images
+        (tmp_path / name).write_text(content)
+        assert labels_of(tmp_path / name, source) == {"a.png": 3, "b c.png": 7}
 
 
 def test_text_of_labels_alone(tmp_path):

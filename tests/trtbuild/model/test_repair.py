@@ -306,6 +306,37 @@ def test_absent_inputs_at_the_end_are_dropped(read, tmp_path):
     assert names == [["x", "w1"], ["c", None, "most"], ["r", "w2"]]
 
 
+def test_a_loop_without_a_condition_lists_it_all_the_same(tmp_path):
+    """It has to list its first two inputs, and runs as often as its count says."""
+    ends = [
+        helper.make_tensor_value_info(name, *kind)
+        for name, kind in {
+            "i": (TensorProto.INT64, []),
+            "before": (TensorProto.BOOL, []),
+            "after": (TensorProto.BOOL, []),
+            "twice": (TensorProto.INT64, []),
+        }.items()
+    ]
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["before"], ["after"]),
+            helper.make_node("Add", ["i", "i"], ["twice"]),
+        ],
+        "body",
+        ends[:2],
+        ends[2:],
+    )
+    made = model(
+        [helper.make_node("Loop", ["n", ""], ["y"], body=body)],
+        [],
+        inputs=[helper.make_tensor_value_info("n", TensorProto.INT64, [])],
+        outputs=[helper.make_tensor_value_info("y", TensorProto.INT64, ["n"])],
+    )
+    onnx.save(made, tmp_path / "net.onnx")
+    found = read_model(tmp_path / "net.onnx")
+    assert list(run(model_bytes(found), {"n": np.array(3)})[0]) == [0, 2, 4]
+
+
 @pytest.mark.parametrize(
     ("content", "word"),
     [

@@ -223,8 +223,8 @@ def _take_out(model: ir.Model, node: ir.Node, stand_ins: set[ir.Value | None]) -
         value = ir.Value(name=name, type=output.type, shape=output.shape)
         model.graph.inputs.append(value)
         stand_ins.add(value)
+        _end_body_with(graph, output, value, node)  # onnx_ir replaces no output of a graph
         ir.convenience.replace_all_uses_with(output, value)
-        _end_body_with(graph, output, value, node)
     graph.remove(node, safe=True)
     return True
 
