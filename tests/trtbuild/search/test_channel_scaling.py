@@ -307,6 +307,17 @@ def test_every_second_output_of_a_large_layer_stands_for_its_neighbour(monkeypat
         assert found.error == pytest.approx(expected.error, rel=100 * 2.0**-52)
 
 
+def test_the_values_drawn_of_a_tensor_depend_on_no_other_tensor() -> None:
+    model = unlike()
+    feeds = [sample.load() for sample in Noise()]
+    sites = [site_of(model, "x"), replace(site_of(model, "x"), tensor="y")]
+    both, alone = channel_samples(model, sites, feeds), channel_samples(model, sites[:1], feeds)
+    np.testing.assert_array_equal(both["x"].values, alone["x"].values)
+    reverse = channel_samples(model, sites[::-1], feeds)
+    for name, sample in reverse.items():
+        np.testing.assert_array_equal(sample.values, both[name].values)
+
+
 CLIP = "zero = Constant <value_float = 0.0> ()\nhigh = Constant <value_float = 30.0> ()\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,10 @@ class _Samples(Observer):
         self._axes = {site.tensor: site.axis for site in sites}
         self._most = {s.tensor: max(_MOST_VALUES // s.channels, _FEWEST_ROWS) for s in sites}
         self._each = dict(self._most)
-        self._random = np.random.default_rng(seed)
+        # One a tensor: how many images come at once depends on time, and so does the order of all draws.
+        self._random = {
+            name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in self._axes
+        }
         self._kept: dict[str, list[np.ndarray]] = {name: [] for name in self._axes}
         self._num_samples = 0
         self._low: dict[str, np.ndarray] = {}
@@ -95,7 +99,7 @@ class _Samples(Observer):
         low, high = rows.min(axis=0), rows.max(axis=0)
         self._low[name] = np.minimum(self._low.get(name, low), low)
         self._high[name] = np.maximum(self._high.get(name, high), high)
-        taken = self._random.integers(len(rows), size=min(len(rows), self._each[name]))
+        taken = self._random[name].integers(len(rows), size=min(len(rows), self._each[name]))
         kept = self._kept[name]
         kept.append(rows[taken].astype(np.float32))
         while self._each[name] > 1 and sum(map(len, kept)) > self._most[name]:
