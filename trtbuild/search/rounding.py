@@ -25,6 +25,7 @@ from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import INT8_LIMIT
 from trtbuild.quantization import weight_scales
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.draws import generator_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -178,7 +179,7 @@ class _Products(Observer):
     def __init__(self, layers: Sequence[_Layer]) -> None:
         self._layers = layers
         self._sums: dict[str, Array] = {}
-        self._random = np.random.default_rng(0)
+        self._random = {layer.node.name: generator_for(layer.node.name or "") for layer in layers}
 
     @property
     def tensors(self) -> Collection[str]:
@@ -188,7 +189,7 @@ class _Products(Observer):
         del places
         for layer in self._layers:
             for values in tensors[layer.tensor]:
-                rows = _read(layer, values, self._random)
+                rows = _read(layer, values, self._random[layer.node.name])
                 name, product = layer.node.name or "", rows.swapaxes(1, 2) @ rows
                 if name in self._sums:
                     self._sums[name] += product

@@ -106,3 +106,23 @@ def test_the_step_brings_a_network_nearer_and_float_groups_keep_their_weights() 
         run(artifact.model, images())["logits"],
     )
     assert set(anew.rounded) <= names
+
+
+def test_the_rows_drawn_for_a_layer_depend_on_no_other_layer() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(5000, 9)) + 2 * rng.normal(size=(5000, 1))  # more rows than are drawn
+    weights = {name: rng.normal(size=(9, 7)).astype(np.float32) for name in "ab"}
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("MatMul", ["x", name], [f"y{name}"], name=name) for name in "ab"],
+        "layers",
+        [onnx.helper.make_tensor_value_info("x", 1, [None, 9])],
+        [onnx.helper.make_tensor_value_info(f"y{name}", 1, None) for name in "ab"],
+        [onnx.numpy_helper.from_array(weight, name) for name, weight in weights.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model = ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
+    feeds = [{"x": x.astype(np.float32)}]
+    points = [WeightPoint(name, 1, 1) for name in "ab"]
+    both = round_weights(model, points, feeds)
+    alone = round_weights(model, points[1:], feeds)
+    np.testing.assert_array_equal(both["b"], alone["b"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from trtbuild.calibration.observe import Observer, as_samples, observe
 from trtbuild.model.edits import tapped
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.draws import generator_for
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -72,10 +72,7 @@ class _Samples(Observer):
         self._axes = {site.tensor: site.axis for site in sites}
         self._most = {s.tensor: max(_MOST_VALUES // s.channels, _FEWEST_ROWS) for s in sites}
         self._each = dict(self._most)
-        # One a tensor: how many images come at once depends on time, and so does the order of all draws.
-        self._random = {
-            name: np.random.default_rng([seed, zlib.crc32(name.encode())]) for name in self._axes
-        }
+        self._random = {name: generator_for(name, seed) for name in self._axes}
         self._kept: dict[str, list[np.ndarray]] = {name: [] for name in self._axes}
         self._num_samples = 0
         self._low: dict[str, np.ndarray] = {}
