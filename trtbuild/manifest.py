@@ -187,8 +187,8 @@ class OtherRule:
 
     def __str__(self) -> str:
         return (
-            f"with {self.option} the worst output of TensorRT's form has {self.sqnr_db:.1f} dB in place of "
-            f"{self.own_db:.1f} dB, on a few of the samples"
+            f"with {self.option} the worst output of TensorRT's form has {self.sqnr_db:.1f} dB instead "
+            f"of {self.own_db:.1f} dB, on a few of the samples"
         )
 
 

@@ -132,7 +132,7 @@ def load(kind: Kind, named: str, error: type[InputError]) -> Any:
     near = difflib.get_close_matches(named, names, 1)
     known = f"did you mean '{near[0]}'?" if near else f"installed are {', '.join(names) or 'none'}"
     raise error(
-        f"there is no {kind.what} '{named}'; {known}. One of your own is named package.module:name or "
+        f"there is no {kind.what} '{named}'; {known}. Name one of your own as package.module:name or "
         "script.py:name."
     )
 

@@ -203,7 +203,7 @@ class EngineResult:
         """Why the engine has no figures of its own; empty if it ran."""
         if not self.engine.not_opened:
             return ()
-        return (f"the engine was built and not run here, because {self.engine.not_opened}",)
+        return (f"the engine was built but not run here, because {self.engine.not_opened}",)
 
     def _not_timed(self) -> Iterator[str]:
         """Why a limit on speed could not be checked."""

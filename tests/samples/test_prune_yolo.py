@@ -59,7 +59,7 @@ def test_it_prunes_keeps_the_graph_attributes_and_loads(yolo: Any, tmp_path: Pat
     save_pruned(result.module, result.history, tmp_path / "pruned")
     torch.manual_seed(99)
     with pytest.raises(
-        ModelError, match=r"rewritten by 'yolo_blocks:split_c2f', which is not here"
+        ModelError, match=r"rewritten by 'yolo_blocks:split_c2f', which is not installed"
     ):
         load_pruned(yolo.Net().eval(), tmp_path / "pruned")
     loaded = load_pruned(yolo.Net().eval(), tmp_path / "pruned", rewrites=rewrites)

@@ -68,7 +68,7 @@ def _take_out(graph: ir.Graph, node: ir.Node, scales: dict[str, np.float32]) -> 
     quantize = source.producer()
     if quantize is None or quantize.op_type != "QuantizeLinear":
         raise ModelError(
-            f"'{node.name}' has no QuantizeLinear before it; only pairs can be taken out."
+            f"'{node.name}' has no QuantizeLinear before it; only Q/DQ pairs can be removed."
         )
     value = quantize.inputs[0]
     assert value is not None
@@ -96,7 +96,9 @@ def _scalar_scale(node: ir.Node) -> np.float32:
         raise ModelError(f"'{node.name}' has no single constant scale, which a cache needs.")
     zero = array(input_at(node, 2))  # without a zero point ONNX means unsigned
     if zero is None or zero.dtype != np.int8 or zero.any():
-        raise ModelError(f"'{node.name}' is not symmetric INT8, and a cache says nothing else.")
+        raise ModelError(
+            f"'{node.name}' is not symmetric INT8, the only form that a cache can hold."
+        )
     content: np.float32 = np.float32(scale.reshape(()))
     return content
 

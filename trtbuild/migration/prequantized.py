@@ -67,7 +67,7 @@ _REMEDY = (
     f"quantize it again symmetrically (int8, zero point 0), or build with --enable {WIDEN}, which widens the "
     "scales"
 )
-_AS_IT_CAME = "in INT8, as the network came"
+_AS_IT_CAME = "in INT8, as in the given network"
 
 
 @dataclass(frozen=True)
@@ -289,7 +289,7 @@ def _without_pairs(model: ir.Model) -> ir.Model:
     if left is not None:
         raise ModelError(
             f"the integers of the {left.op_type} '{label(left)}' are an output, or are read by another "
-            "operator than DequantizeLinear; TensorRT reads pairs alone."
+            "operator than DequantizeLinear; TensorRT accepts only Q/DQ pairs."
         )
     return model
 
@@ -298,7 +298,7 @@ def _pass_on(output: ir.Value, plain: ir.Value, writer: GraphWriter) -> None:
     """Make `plain` the network output in place of the pair's output."""
     if plain.producer() is None or plain.is_graph_output():
         raise ModelError(
-            f"the output '{output.name}' is an input or another output behind Q/DQ alone."
+            f"the output '{output.name}' is an input or another output with only Q/DQ between."
         )
     take_over_output(output, plain, aside=writer.fresh(f"{output.name}_pair"))
 
@@ -365,9 +365,9 @@ def _decided(
     if given == (True, True):
         return replace(decision, int8=True, reason=_AS_IT_CAME)
     if given == (False, False):
-        return replace(decision, int8=False, reason="in float, as the network came")
+        return replace(decision, int8=False, reason="in float, as in the given network")
     side = "weight" if given[0] else "data"
-    return replace(decision, int8=True, reason=f"its {side} came in float, and got a scale here")
+    return replace(decision, int8=True, reason=f"its {side} was float, and got a scale here")
 
 
 def _other(decision: Decision) -> str:

@@ -195,9 +195,9 @@ def cut(model: ir.Model, operators: tuple[ForeignOperator, ...]) -> tuple[ir.Mod
     )
     if not any(node.op_type in WEIGHTED | RECURRENT for node in all_nodes(front.graph)):
         raise ModelError(
-            f"ONNX Runtime cannot run {found.named}, and no layer with weights lies in front of it: nothing "
+            f"ONNX Runtime cannot run {found.named}, and no layer with weights comes before it: nothing "
             "can be calibrated or compared. Export the network without it, or give a network that begins "
-            "behind it."
+            "after it."
         )
     return front, found
 

@@ -201,7 +201,7 @@ def lower_to_17(model: ir.Model) -> None:
     for node in model.graph.all_nodes():
         if node.op_type in _NEW_IN_18:
             raise ModelError(
-                f"'{node.name}' is a {node.op_type}, which opset 17 has not. Export opset 18."
+                f"'{node.name}' is a {node.op_type}, which opset 17 does not have. Export with opset 18."
             )
         change = _CHANGES.get("Reduce" if node.op_type in _REDUCTIONS else node.op_type)
         if change is not None:
@@ -241,7 +241,7 @@ def _lower_resize(node: ir.Node) -> None:
     for name, default in defaults.items():
         attribute = node.attributes.pop(name, None)
         if attribute is not None and attribute.value != default:
-            raise ModelError(f"'{node.name}' resizes with {name}, which opset 17 has not.")
+            raise ModelError(f"'{node.name}' resizes with {name}, which opset 17 does not have.")
     if node.attributes.pop("axes", None) is not None:
         raise ModelError(f"'{node.name}' resizes chosen axes, which opset 17 cannot.")
 

@@ -201,8 +201,8 @@ class OutsideWeight(MappedWeight):
     def _check_state(self) -> None:
         if state_of(self.path) != self._when_read:
             raise ModelError(
-                f"'{self.path}' was written after it was read: the weight '{self.name}' may be another one "
-                "by now. Start again, and let nobody write it meanwhile."
+                f"'{self.path}' was written after it was read: the weight '{self.name}' may have "
+                "changed. Start again, and do not write to it meanwhile."
             )
 
     def numpy(self) -> np.ndarray:
@@ -235,6 +235,6 @@ def state_of(path: str | Path) -> tuple[int, ...]:
 
 def _cut_off(file: str, weight: str) -> ModelError:
     return ModelError(
-        f"'{file}' became shorter while it was read: the weight '{weight}' is no longer all there. Copy it "
-        "again, and let nobody write it meanwhile."
+        f"'{file}' was truncated while it was read: the weight '{weight}' is incomplete. Copy it again, "
+        "and do not write to it meanwhile."
     )

@@ -138,7 +138,7 @@ def _unchanged(path: Path) -> Iterator[None]:
     yield
     if before is not None and state_of(path) != before:
         raise ModelError(
-            f"'{path}' was written while it was read; start again, and let nobody write it meanwhile."
+            f"'{path}' was written while it was read; start again, and do not write to it meanwhile."
         )
 
 

@@ -76,7 +76,7 @@ def _name_graphs(proto: onnx.ModelProto) -> str:
     unnamed = [graph for graph in proto_graphs(proto.graph) if not graph.name]
     for number, graph in enumerate(unnamed):
         graph.name = "graph" if number == 0 else f"graph_{number}"
-    return "a graph had no name and got one" if unnamed else ""
+    return "a graph had no name and was given one" if unnamed else ""
 
 
 def _forget_empty_types(proto: onnx.ModelProto) -> str:
@@ -131,14 +131,14 @@ def _raise_ir_version(proto: onnx.ModelProto) -> str:
         return ""
     before, proto.ir_version = proto.ir_version, WEIGHTS_WITHOUT_INPUTS
     return (
-        f"IR version {before} wants every weight among the inputs, and {len(alone)} are not; "
-        f"read as version {WEIGHTS_WITHOUT_INPUTS}"
+        f"IR version {before} needs every weight among the inputs, but {len(alone)} are not; read as "
+        f"version {WEIGHTS_WITHOUT_INPUTS}"
     )
 
 
 def _sort_nodes(proto: onnx.ModelProto) -> str:
     moved = sum(_sort(graph) for graph in proto_graphs(proto.graph))
-    return "nodes stood before those that they read from, and were sorted" if moved else ""
+    return "nodes came before those that they read from, and were sorted" if moved else ""
 
 
 def _sort(graph: onnx.GraphProto) -> bool:

@@ -68,8 +68,8 @@ def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
         )
     if path.parent.resolve() not in data.resolve().parents:
         raise ModelError(
-            f"'{path}' keeps the weight '{tensor.name}' in '{data.resolve()}', outside its folder; copy that "
-            "file beside the model, and name it so in it."
+            f"'{path}' keeps the weight '{tensor.name}' in '{data.resolve()}', outside its folder; copy "
+            "that file beside the model, and change its location in the model."
         )
     wanted = num_bytes(tensor)
     start, length = int(entries.get("offset", 0)), int(entries.get("length", wanted))

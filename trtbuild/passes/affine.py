@@ -169,7 +169,7 @@ def _bias(layer: ir.Node, channels: int) -> NDArray[np.float64] | None:
         return content.reshape(-1).astype(np.float64)
     padded = (1,) * (2 - content.ndim) + content.shape
     if padded[0] != 1 or padded[1] not in (1, channels):
-        raise Declined(f"the addend '{operand.name}' is no row")
+        raise Declined(f"the addend '{operand.name}' is not a row")
     return content.reshape(-1).astype(np.float64) * float(attribute(layer, "beta", 1.0))
 
 

@@ -205,8 +205,8 @@ class _CheckedRun:
         reason = self._original.reference().result().difference(model)
         if reason is not None:
             raise ModelError(
-                f"the network changes by being copied: {reason}. Report it, and export the network in "
-                "another form meanwhile."
+                f"copying the network changes it: {reason}. Report it, and export the network in another "
+                "form meanwhile."
             )
 
     def _difference(

@@ -221,7 +221,7 @@ def find_reference(
     """
     nodes = list(all_nodes(model.graph))
     samples: list[_Sample] = []
-    problem, opens = "ONNX Runtime runs it at no size that was tried", True
+    problem, opens = "ONNX Runtime runs it at none of the sizes that were tried", True
     try:
         session = _opened(detached, isolated)
     except ExecutionError as error:

@@ -89,7 +89,7 @@ def _scale_integers(
     axis = _factor_axis(factors, dequantize, scale, content.ndim)
     product = _scales(scale, factors, axis, content.shape)
     if not (np.isfinite(product) & (product != 0)).all():
-        raise Declined("a channel is scaled to zero: its int8 scale would be none")
+        raise Declined("a channel is scaled to zero, which has no int8 scale")
     turned = _turn_over(content, zero, np.asarray(product < 0), axis or 0)
     scales = rounded(np.abs(product), scale.dtype)
     name = dequantize.inputs[0].name if dequantize.inputs[0] is not None else "weight"
@@ -137,10 +137,10 @@ def _turn_over(
     if not negative.any():
         return content
     if content.dtype.kind != "i" or (zero is not None and zero.any()):
-        raise Declined("integer weights with a zero point cannot be turned over")
+        raise Declined("integer weights with a zero point cannot be negated")
     mask = along_axis(negative, axis, content.ndim)
     if np.any(mask & (content == np.iinfo(content.dtype).min)):
-        raise Declined(f"{np.iinfo(content.dtype).min} has no opposite in {content.dtype}")
+        raise Declined(f"{np.iinfo(content.dtype).min} has no negative in {content.dtype}")
     return np.where(mask, -content, content)
 
 

@@ -233,9 +233,8 @@ def _fixed_dims(error: BaseException) -> str:
     which = f"'{named[1]}'" if named else "a dynamic axis"
     detail = re.search(r"- (?!Not all)(.*?\)?\.)", str(error))
     return (
-        f"{which} cannot be dynamic: the module writes the size out somewhere (a view, an expand), or "
-        "needs it to be related to another."
-        + (f" torch says: {detail[1].strip()}" if detail else "")
+        f"{which} cannot be dynamic: the module fixes the size somewhere (a view, an expand), or needs "
+        "it to be related to another." + (f" torch says: {detail[1].strip()}" if detail else "")
     )
 
 

@@ -187,8 +187,8 @@ def _refuse_others(output: Any) -> None:
             where = torch.utils._pytree.keystr(path)
             at = f" at {where} of its outputs" if where else ""
             raise ModelError(
-                f"forward gives a {type(leaf).__name__}{at}, and an exported file gives tensors alone: leave "
-                "it out, or wrap the module in one that does."
+                f"forward gives a {type(leaf).__name__}{at}, but an exported file gives only tensors: "
+                "leave it out, or wrap the module in one that does."
             )
 
 
@@ -209,8 +209,8 @@ def _refuse_projections(module: nn.Module) -> None:
         where = f"'{path}'" if path else "the module"
         if isinstance(child, torch.nn.LSTM) and child.proj_size:
             raise ModelError(
-                f"{where} is an LSTM with proj_size, which ONNX's LSTM does not have; nothing was exported. "
-                "Write its steps out with linear layers."
+                f"{where} is an LSTM with proj_size, which ONNX's LSTM does not have; nothing was "
+                "exported. Rewrite its steps with linear layers."
             )
 
 
@@ -254,8 +254,8 @@ def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Mode
         where = groups_by_sample(program)
         if where is not None:
             raise ModelError(
-                f"a convolution in '{where or 'forward'}' has kernels of its own for each sample, and ONNX "
-                "knows no number of groups that follows the batch: export with a batch that is fixed."
+                f"a convolution in '{where or 'forward'}' has separate kernels for each sample, but in "
+                "ONNX the number of groups cannot depend on the batch: export with a fixed batch."
             ) from error
         raise ModelError(f"torch cannot express the module in ONNX: {_short(cause)}") from error
     model: ir.Model = exported.model
@@ -300,7 +300,7 @@ def _dimension_warnings(model: ir.Model, bound: BoundInputs) -> list[str]:
     batch = next(spec.dims[0] for spec in bound.specs if 0 in spec.dynamic)
     return [
         f"output '{value.name}' has the fixed first dim {batch} although the batch is dynamic: the "
-        "module writes that number out somewhere (a view, an expand)."
+        "module fixes that number somewhere (a view, an expand)."
         for value in model.graph.outputs
         if value.shape is not None and len(value.shape) and value.shape[0] == batch
     ]

@@ -213,8 +213,8 @@ def _frozen_of_nvidia(module: Any, path: str) -> Iterator[nn.Module]:
     more = ("_block_sizes", "_pre_quant_scale", "_rotate", "_bias")
     if module._num_bits != 8 or len(wide) > 1 or any(_is_set(module, name) for name in more):
         raise ModelError(
-            f"'{path}' does something other than round to INT8 with one scale, or one per channel, and Q/DQ "
-            "say no more than that: export the module with the package that quantized it."
+            f"'{path}' does something other than round to INT8 with one scale, or one per channel, which "
+            "Q/DQ cannot express: export the module with the package that quantized it."
         )
     bound = 255 if module._unsigned else 127
     low = 0 if module._unsigned else -bound if module._narrow_range else -bound - 1

@@ -254,7 +254,7 @@ class ModuleSession:
             ) from error
         if len(answers) != len(self.outputs):
             raise ModelError(
-                f"the module answers {len(answers)} tensors, and the engine has {len(self.outputs)} outputs."
+                f"the module returns {len(answers)} tensors, but the engine has {len(self.outputs)} outputs."
             )
         return {spec.name: answer for spec, answer in zip(self.outputs, answers)}
 

@@ -80,7 +80,7 @@ def check_repeatable(module: nn.Module, inputs: BoundInputs) -> None:
     for name, value in copy.named_buffers():
         if name in saved and not _same(saved[name], value):
             raise ModelError(
-                f"forward writes the buffer '{name}', and an engine keeps nothing between two runs, so an "
+                f"forward writes the buffer '{name}', but an engine keeps nothing between two runs, so an "
                 "exported file computes something else. Give what the buffer holds as an input and an output "
                 "of forward, or leave it alone in eval mode."
             )

@@ -37,7 +37,7 @@ def the_function(given: Any) -> Callable[..., Any]:
     """
     found = import_named(given, OptionError) if isinstance(given, str) else given
     if not callable(found):
-        raise OptionError(f"'{name_of(given)}' is a {type(found).__name__}, and no function.")
+        raise OptionError(f"'{name_of(given)}' is a {type(found).__name__}, not a function.")
     called: Callable[..., Any] = found
     return called
 
@@ -150,7 +150,9 @@ def _back_to(form: Mapping[str, _Form], module: nn.Module, name: str) -> None:
     if changed:
         now = str(next(iter(changed.values())))[6:]
         _LOG.warning(
-            "the training '%s' left weights in another type; they are %s again.", name, now
+            "the training '%s' left weights in another type; they were converted back to %s.",
+            name,
+            now,
         )
 
 

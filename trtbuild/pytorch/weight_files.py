@@ -122,7 +122,7 @@ def _read_shards(path: Path, *, trust: bool) -> dict[str, Any]:
         found.update({key: content[key] for key in content if places.get(key) == name})
     missing = [key for key in places if key not in found]
     if missing:
-        raise ModelError(f"'{path}' promises '{missing[0]}', which is not in its shard.")
+        raise ModelError(f"'{path}' lists '{missing[0]}', which is not in its shard.")
     return found
 
 

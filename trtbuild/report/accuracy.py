@@ -221,7 +221,7 @@ def _parts(comparisons: Mapping[str, Comparison]) -> Table:
             *names("judged"),
         ),
         tuple(rows),
-        "outputs of unlike parts, each about the mean of its channels; the worst is judged",
+        "outputs whose parts differ in kind, each about the mean of its channels; the worst is judged",
     )
 
 

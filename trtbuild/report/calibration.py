@@ -115,7 +115,11 @@ def _ranges(calibration: Calibration, apart: Mapping[str, float]) -> Table:
         *numbers("amax", "largest seen", "clipped", "SQNR, dB", "halves apart"),
         *names("note"),
     )
-    halves = "; apart: by how much the thresholds of two halves differ" if apart else ""
+    halves = (
+        "; halves apart: by how much the thresholds of two halves of the data differ"
+        if apart
+        else ""
+    )
     given = calibration.provenance.get("num_samples")
     samples = "? samples" if given is None else counted(int(given), "sample")
     return Table(columns, rows, f"{calibration.method} over {samples}{halves}")
@@ -177,14 +181,15 @@ def instability_lines(calibration: Calibration | None, early_stop: EarlyStop) ->
     if worst.lost_db < HARMLESS_DB:
         yield Line(
             f"what that means: with either half's threshold no tensor loses more than {worst.lost_db:.2f} dB "
-            "of its signal over noise, so more data will hardly change the accuracy"
+            "of its SQNR, so more data will hardly change the accuracy"
         )
         return
     many = sum(cost.lost_db >= HARMLESS_DB for cost in costs)
     yield Line(
-        f"what that means: {many} of them may lose {HARMLESS_DB:g} dB or more of their signal over noise by "
-        f"the choice of data, most '{worst.tensor}' with {worst.lost_db:.1f} dB (thresholds "
-        f"{worst.apart:.0%} apart, of which the smaller clips {worst.clipped_share:.2%} of the values): the "
-        "accuracy depends on which samples these are; give more, or more like those that the engine will see",
+        f"what that means: {many} of them may lose {HARMLESS_DB:g} dB or more of their SQNR by the "
+        f"choice of data, most '{worst.tensor}' with {worst.lost_db:.1f} dB (thresholds "
+        f"{worst.apart:.0%} apart, of which the smaller clips {worst.clipped_share:.2%} of the values): "
+        "the accuracy depends on which samples are used; give more, or samples closer to those that the "
+        "engine will see",
         Tone.NOTE,
     )

@@ -38,9 +38,9 @@ def _lines(result: NetworkCheck) -> Iterator[Line]:
         yield Line(f"need a plugin (--plugin LIB): {', '.join(result.needs_plugin)}")
     if result.unseen_behind:
         where = result.unseen_behind
-        text = f"what reads '{where}' was not looked at: type or rank of its outputs is not known"
+        text = f"what reads '{where}' was not checked: type or rank of its outputs is not known"
         if where == WHOLE:
-            text = "what else there may be was not looked at: the parser names no node that could be left out"
+            text = "the rest was not checked: the parser names no node that could be left out"
         yield Line(text, Tone.NOTE)
     if result.build is not None and result.build.built:
         megabytes = result.build.plan_bytes / 1e6
@@ -55,7 +55,7 @@ def _checks(result: NetworkCheck) -> Iterator[Check]:
         text = f"{one.node or 'the network'}{operator}: {one.reason}"
         yield Check("parser", result.model, one.node, Outcome.FAILED, text)
     if not result.refused:
-        yield Check("parser", result.model, "parse", Outcome.PASSED, "every node is taken")
+        yield Check("parser", result.model, "parse", Outcome.PASSED, "every node is accepted")
     if result.build is not None:
         outcome = Outcome.PASSED if result.build.built else Outcome.FAILED
         text = result.build.reason or f"a plan in {result.build.seconds:.1f} s"

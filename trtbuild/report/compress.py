@@ -117,7 +117,7 @@ def _table(record: Compression) -> Table:
         *details("MACs, million", "parameters"),
         *numbers("weights, kB", "ms", "latency"),
     )
-    caption = "what is lost, work and latency are against the module as it was loaded"
+    caption = "loss, work and latency are relative to the module as it was loaded"
     return Table(columns, rows, caption)
 
 

@@ -20,7 +20,7 @@ __all__ = ["demo_page", "demo_report"]
 
 _ABOUT = (
     "a small classifier whose hidden channels differ in size, as those of depthwise networks do; it is "
-    "right in float, and INT8 with one scale a tensor breaks it"
+    "right in float, but INT8 with one scale per tensor breaks it"
 )
 
 

@@ -124,7 +124,9 @@ def _notes(result: EngineResult) -> Iterator[Line]:
         if record.stage == "spot check":
             yield _of_reuse(record)
     for name, what in _without_range(result).items():
-        yield Line(f"note: the tensor '{name}' {what}; what reads it stays float", Tone.NOTE)
+        yield Line(
+            f"note: the tensor '{name}' {what}; the layers that read it stay float", Tone.NOTE
+        )
     if result.better_rule is not None:
         yield Line(f"note: {result.better_rule}", Tone.NOTE)
     for gap in result.below_tensorrt_form:
@@ -152,14 +154,15 @@ def _engine_notes(engine: Engine) -> Iterator[Line]:
     name = engine.path.name
     if engine.not_opened:
         yield Line(
-            f"note: '{name}' was built and not run here, because {engine.not_opened}; no figure is its own",
+            f"note: '{name}' was built but not run here, because {engine.not_opened}; no figure was "
+            "measured on it",
             Tone.NOTE,
         )
     for note in engine.notes:
         yield Line(f"note: '{name}': {note}", Tone.NOTE)
     if engine.without_effect:
         text = ", ".join(name.replace("_", "-") for name in engine.without_effect)
-        yield Line(f"note: without effect on {engine.backend}: {text}", Tone.NOTE)
+        yield Line(f"note: no effect on {engine.backend}: {text}", Tone.NOTE)
 
 
 def _without_range(result: EngineResult) -> Mapping[str, str]:

@@ -36,7 +36,7 @@ def stages_section(history: Iterable[Record]) -> Section:
             )
             for row in rows
         ),
-        "figures count from the module as it was loaded",
+        "figures are relative to the module as it was loaded",
     )  # fmt: skip
     return Section("Stages", (*((table,) if rows else ()), *_zeros(history)))
 
@@ -51,8 +51,8 @@ def _zeros(history: Iterable[Record]) -> Iterator[Table]:
                     (row["node"], f"{row['alone_sqnr_db']:.1f}", f"{row['gained_db']:+.2f}")
                     for row in record.details["rows"]
                 ),
-                "what the zeros of each layer do to the outputs, in float and to first order: with those of"
-                " this layer alone, and what all of them together would gain without them",
+                "effect of each layer's zeros on the outputs, in float and to first order: with the "
+                "zeros of this layer alone, and the gain if all zeros but these are kept",
                 num_shown=_NUM_SHOWN,
             )
 

@@ -33,7 +33,7 @@ def optimize_report(source: str, done: OptimizedFile, *, explains: bool = False)
     table = Table((*names(""), *numbers("before", "after")), rows)
     blocks = (table, Line(log.comparison)) if log.comparison else (table,)
     return Report(
-        title=f"{source}, optimised",
+        title=f"{source}, optimized",
         notes=tuple(map(Line, _explanation(log))) if explains else (),
         sections=(Section("Sizes", blocks),),
         data=_as_json(done.result) | {"file_bytes": {"before": before, "after": after}},

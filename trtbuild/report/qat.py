@@ -22,8 +22,8 @@ __all__ = ["qat_report"]
 _NUM_SHOWN = 12
 
 _ON_TRAINING = (
-    "training changes what a network computes: of the trained one, SQNR and cosine say how far it has moved, "
-    "and not how good it is"
+    "training changes what a network computes: SQNR and cosine of the trained one say how far it has "
+    "moved, not how good it is"
 )
 
 

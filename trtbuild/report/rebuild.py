@@ -34,4 +34,4 @@ def _notes(result: Rebuilt) -> Iterator[Line]:
         yield Line(f"{one.kind} {one.name}: was {one.before}, is {one.after}")
     if result.unexplained:
         yield Line(f"note: {result.unexplained}")
-    yield Line("the files have the bytes they had" if result.same_bytes else "the files differ")
+    yield Line("the files are the same byte for byte" if result.same_bytes else "the files differ")

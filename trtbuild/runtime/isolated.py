@@ -206,7 +206,7 @@ class IsolatedProcess:
         if code == -getattr(signal, "SIGXCPU", 0):
             reason = f"it took more than some {self._processor_seconds:g} s of processor time"
             return OutOfTimeError(f"the network was given up: {reason}.", reason)
-        reason = f"ONNX Runtime died of it ({how_it_ended(code)})"
+        reason = f"ONNX Runtime crashed on it ({how_it_ended(code)})"
         return ExecutionError(f"the network cannot be run: {reason}.", reason)
 
 

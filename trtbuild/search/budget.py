@@ -268,8 +268,8 @@ def _how_near(groups: Sequence[str], found: Comparison, max_float_percent: float
     task = figure(found)
     reached = f"{worst_sqnr_db(found):.1f} dB" + ("" if task is None else f", task {task:.1f}")
     return (
-        f"not met with the {len(groups)} most useful groups in float ({reached}), as far as"
-        f" {max_float_percent:g} % of the multiply-accumulates go (--max-float)"
+        f"not met with the {len(groups)} most useful groups in float ({reached}), the most that "
+        f"--max-float allows ({max_float_percent:g} % of the multiply-accumulates)"
     )
 
 

@@ -41,9 +41,7 @@ def find_groups(quantized: ir.Model) -> tuple[Group, ...]:
     """
     groups = tuple(_group(n) for n in quantized_nodes(quantized) if n.op_type != "Concat")
     if not groups:
-        raise OptionError(
-            "no layer of this network reads Q/DQ; there is nothing to look for in it."
-        )
+        raise OptionError("no layer of this network reads Q/DQ; there is nothing to search.")
     return groups
 
 

@@ -108,7 +108,7 @@ class LabelCheck:
         level = ", no better than chance" if at_chance else ""
         raise DataError(
             f"the float network is right on {right} of {self._num_samples} labelled samples{level} "
-            f"({self._num_classes} classes): check the preprocessing, the colour order and the labels.{hint}"
+            f"({self._num_classes} classes): check the preprocessing, the color order and the labels.{hint}"
         )
 
 

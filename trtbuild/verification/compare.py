@@ -157,7 +157,9 @@ def compare_each(
             running[name].add(expected, given, batch)
         num_images += len(batch.names)
     if not num_images:
-        raise DataError("there is no sample to verify on. Give some with --data or --verify-data.")
+        raise DataError(
+            "there are no samples to verify on. Give some with --data or --verify-data."
+        )
     return {name: one.result() for name, one in running.items()}
 
 
@@ -239,7 +241,7 @@ class _Running:
                 return name
         raise DataError(
             "there are labels, but no output looks like class scores ([samples, classes])."
-            " Leave the labels away, or give a metric of your own with --metric."
+            " Leave the labels out, or give your own metric with --metric."
         )
 
     def _score(self) -> TaskScore | None:

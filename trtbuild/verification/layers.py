@@ -159,7 +159,7 @@ def layer_errors(
     kept = list(batches)
     num_images = sum(len(batch.names) for batch in kept)
     if not num_images:
-        raise DataError("there is no sample to compare layers on. Give some with --data.")
+        raise DataError("there are no samples to compare layers on. Give some with --data.")
     taps = side_branches(reference, quantized)
     pairs = activation_pairs(quantized)
     layers = {tap.node: _LayerNoise() for tap in taps.taps}

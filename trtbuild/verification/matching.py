@@ -62,7 +62,7 @@ def _check_side(
     if set(ours) != set(theirs):
         raise ModelError(
             f"'{name}' has the {side}s {_listed(theirs)}, {of} {_listed(ours)};"
-            f" they cannot be compared. Were both made of the same network?"
+            f" they cannot be compared. Were both made from the same network?"
         )
     for tensor, spec in ours.items():
         if not _compatible(spec.dims, theirs[tensor].dims):

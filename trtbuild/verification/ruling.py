@@ -147,7 +147,7 @@ def _without_limit(
     if below_floor:
         return (
             f"{no_limit}, and {below_floor[0]}; {advice}, to have the engine judged and a better one "
-            "looked for"
+            "searched for"
         )
     return f"all values are finite, and {no_limit}; {advice}"
 

@@ -97,8 +97,8 @@ def side_branches(
     taps = [one for node in layers(quantized) if (one := graft.tap(node)) is not None]
     if not taps:
         raise ModelError(
-            "no layer that reads Q/DQ has a layer of the same name in the float network. Give the"
-            " float network that the quantized one was made of."
+            "no layer that reads Q/DQ has a layer of the same name in the float network. Give the float "
+            "network that the quantized one was made from."
         )
     sources = {
         name: graft.twin_of(pair.source) for name, pair in activation_pairs(quantized).items()

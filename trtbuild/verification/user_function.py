@@ -74,8 +74,8 @@ class UserFunction:
             scores = np.full((), math.nan)
         if scores.size not in (1, num_samples) or not np.isfinite(scores).all():
             raise OptionError(
-                f"the {self._kind} '{self.name}' answered {_short(answer)}; it should answer one finite"
-                f" number, or one for each of the {num_samples} samples."
+                f"the {self._kind} '{self.name}' returned {_short(answer)}; it should return one finite "
+                f"number, or one for each of the {num_samples} samples."
             )
         return scores.reshape(-1)
 

@@ -94,7 +94,7 @@ def test_the_table_shows_every_tensor_and_its_spread(given, whole, tmp_path, cap
     assert result["num_samples"] == 96
     assert result["spread"].keys() == whole.ranges.keys()
     assert any(spread > 0 for spread in result["spread"].values())
-    assert "apart: by how much the thresholds of two halves differ" in error
+    assert "halves apart: by how much the thresholds of two halves of the data differ" in error
 
 
 def test_every_method_side_by_side(given, whole, tmp_path, capsys) -> None:

@@ -147,7 +147,7 @@ def test_what_cannot_be_cut_is_refused_by_name(tmp_path, capsys):
     )
     assert done.code == 2
     assert f"{node.domain}:{node.op_type} '{node.name}'" in done.err
-    assert "no layer with weights lies in front" in done.err
+    assert "no layer with weights comes before" in done.err
 
 
 def test_operators_of_onnx_runtime_get_a_warning_for_tensorrt(tmp_path, capsys):

@@ -49,7 +49,7 @@ def test_a_large_file_that_is_cut_short_is_a_sentence(
     np.testing.assert_array_equal(weight.numpy(), WEIGHT)
     os.truncate(tmp_path / "w.bin", 100)
     for use in (weight.numpy, weight.tobytes, lambda: model_bytes(other)):
-        with pytest.raises(ModelError, match=r"w\.bin' became shorter while it was read.*'w'"):
+        with pytest.raises(ModelError, match=r"w\.bin' was truncated while it was read.*'w'"):
             use()
 
 

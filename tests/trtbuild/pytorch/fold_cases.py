@@ -248,7 +248,7 @@ CASES = [
         (2, 8, 8),
         folded=0,
         left=1,
-        reason="normalises axis 1",
+        reason="normalizes axis 1",
     ),
     Case(
         "linear, transpose, norm",

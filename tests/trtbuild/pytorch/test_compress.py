@@ -254,7 +254,7 @@ def test_what_was_tuned_loads_as_weights_and_goes_on_after_an_epoch(nets, tmp_pa
         ("--train compress_nets:narrower", "made [3] of '8.bias', which was [10]"),
         ("--train compress_nets:wider", "added 'more.bias'"),
         ("--train compress_nets:nowhere", "has no 'nowhere'"),
-        ("--train compress_nets:stop_at", "no function"),
+        ("--train compress_nets:stop_at", "not a function"),
         ("--train compress_nets:nothing --teacher best.pt", "no parameter 'teacher'"),
         ("--train compress_nets:nothing --evaluate compress_nets:nothing", "finite number"),
         ("--train compress_nets:nothing --evaluate compress_nets:fails", "raised RuntimeError"),

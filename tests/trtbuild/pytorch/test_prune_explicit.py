@@ -99,8 +99,8 @@ def c2f_split() -> nn.Module:
         ({"0.0": [16]}, OptionError, r"'0\.0' has 16 output channels; there is no channel 16"),
         ({"0.o": [1]}, OptionError, "'0.o' is not a convolution or linear layer"),
         ({"0.0": list(range(16))}, OptionError, "would lose all"),
-        ({"0.0": [True] * 16}, OptionError, "are numbers of channels"),
-        ({"0.0": 3}, OptionError, "are numbers of channels"),
+        ({"0.0": [True] * 16}, OptionError, "are a list of indices"),
+        ({"0.0": 3}, OptionError, "are a list of indices"),
         ({"3.2": [1]}, ModelError, "an output would change its shape"),
     ],
 )
@@ -303,7 +303,7 @@ def test_what_is_left_takes_over_what_went() -> None:
         ([], "there are none"),
         ([{"image": images}], "holds image; forward takes x"),
         ([images], "a dict with values for x, not a Tensor"),
-        ([{"x": "cat.jpg"}], "no array of numbers"),
+        ([{"x": "cat.jpg"}], "not an array of numbers"),
         ([{"x": images[:, :2]}], r"does not take a sample of x \[64, 2, 16, 16\]"),
         ([{"x": images * torch.nan}], "'read' reads or gives NaN"),
     ):

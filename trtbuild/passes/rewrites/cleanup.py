@@ -55,7 +55,7 @@ class RemoveUnread(Pass):
         """Walk each graph from its end to its start, then check the initializers."""
         self._remove_nodes(edit.model.graph, edit)
         for name in drop_unread_initializers(edit.model):
-            edit.note(name, "initializer", "nobody reads it")
+            edit.note(name, "initializer", "nothing reads it")
 
     def _remove_nodes(self, graph: ir.Graph, edit: Editor) -> None:
         for node in reversed(graph):
@@ -65,7 +65,7 @@ class RemoveUnread(Pass):
                 for body in bodies(node):
                     self._remove_nodes(body, edit)
             else:
-                edit.report(node, "nobody reads it")
+                edit.report(node, "nothing reads it")
                 edit.drop(node)
 
 

@@ -76,7 +76,7 @@ class QuantizeConvWeights(Pass):
         weight = node.inputs[1]
         content = array(weight)
         if content is None or weight is None or content.dtype.kind != "f":
-            raise Declined("its weights are no constant floats")
+            raise Declined("its weights are not constant floats")
         node.replace_input_with(1, quantize_rows(content, 0, weight.name or "weight", node, edit))
         return "has int8 weights"
 

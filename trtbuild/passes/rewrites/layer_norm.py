@@ -87,7 +87,7 @@ class FuseLayerNorm(Pass):
             "LayerNormalization", operands, attributes, before=last, like=last.outputs[0]
         )
         edit.replace(last, result)
-        return f"normalised over {list(shape)}"
+        return f"normalized over {list(shape)}"
 
 
 def _quotient(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
@@ -188,7 +188,7 @@ def _trailing(core: _Core) -> tuple[int, ...]:
     known = [] if shape is None else list(shape.dims[core.axis :])
     sizes = tuple(dim for dim in known if isinstance(dim, int))
     if len(sizes) != -core.axis:
-        raise Declined("the size of the normalised axes is not known")
+        raise Declined("the size of the normalized axes is not known")
     return sizes
 
 

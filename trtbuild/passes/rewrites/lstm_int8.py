@@ -40,7 +40,7 @@ class QuantizeLstmWeights(Pass):
             return None
         contents = [array(node.inputs[place]) for place in (1, 2)]
         if any(content is None or content.dtype.kind != "f" for content in contents):
-            raise Declined("W and R are no constant floats")
+            raise Declined("W and R are not constant floats")
         for place, content in zip((1, 2), contents):
             if content is not None:
                 hint = f"{label(node)}_{'W' if place == 1 else 'R'}"

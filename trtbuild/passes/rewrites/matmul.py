@@ -58,7 +58,7 @@ class FuseMatmulAdd(Pass):
         if operands is None or product is None:
             raise Declined("its other operand is not constant")
         if not is_matrix_product(product):
-            raise Declined("it is no product of two float matrices")
+            raise Declined("it is not a product of two float matrices")
         require_private(operands[0], node)
         columns = (dims(product.inputs[1]) or (None,))[-1]
         channel_vector(operands[1], 2, columns if isinstance(columns, int) else -1)
@@ -91,7 +91,7 @@ class FuseTransposeIntoGemm(Pass):
         if not any(turned):
             return None
         if node.op_type == "MatMul" and not is_matrix_product(node):
-            raise Declined("it is no product of two float matrices")
+            raise Declined("it is not a product of two float matrices")
         sources = [
             node.inputs[place] if source is None else source for place, source in enumerate(turned)
         ]

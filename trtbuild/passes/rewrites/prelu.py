@@ -44,7 +44,7 @@ class ConvertPreluToLeakyRelu(Pass):
         if slope is None or dtype is None or not dtype.is_floating_point():
             raise Declined("its slopes differ")
         if float(np.float32(slope)) != float(slope):
-            raise Declined("its slope is no float32")
+            raise Declined("its slope is not float32")
         attributes = {"alpha": float(slope)}
         output = node.outputs[0]
         result = edit.add("LeakyRelu", [node.inputs[0]], attributes, before=node, like=output)

@@ -84,7 +84,7 @@ def _multiplied(node: ir.Node, edit: Editor) -> str:
     rows = "".join(one for one in ours if one not in shared)
     columns = "".join(one for one in theirs if one not in shared)
     if (len(summed), len(rows), len(columns)) != (1, 1, 1) or not {rows, columns} <= set(result):
-        raise Declined("it is no product of two matrices")
+        raise Declined("it is not a product of two matrices")
     if rank(left) != len(ours) or rank(right) != len(theirs):
         raise Declined("the ranks of its operands are not known")
     if result.index(columns) < result.index(rows):  # compute the transposed product instead

@@ -53,7 +53,7 @@ class DequantizeBias(Pass):
             return None
         content = dequantized(bias)
         if content is None:
-            raise Declined("its quantised bias is not constant")
+            raise Declined("its quantized bias is not constant")
         edit.rewire(node, 2, edit.constant(content, near=node, hint=f"{label(node)}_bias"))
         return "has a float bias"
 
@@ -99,7 +99,7 @@ class MakeQdqSigned(Pass):
         if zero is None or zero.dtype != np.uint8:
             return None
         if not (zero == _MIDDLE).all():
-            raise Declined("its zero point is not 128; enable 'make_qdq_symmetric' to requantise")
+            raise Declined("its zero point is not 128; enable 'make_qdq_symmetric' to requantize")
         group = _group(node)
         shifted = np.zeros(zero.shape, np.int8)
         if node.op_type == "DequantizeLinear":
@@ -171,7 +171,7 @@ def _group(node: ir.Node) -> list[ir.Node]:
         for place in (1, 2):
             first, second = array(input_at(node, place)), array(input_at(reader, place))
             if first is None or second is None or not np.array_equal(first, second):
-                raise Declined(f"'{label(reader)}' dequantises with other parameters")
+                raise Declined(f"'{label(reader)}' dequantizes with other parameters")
     return [node, *readers]
 
 

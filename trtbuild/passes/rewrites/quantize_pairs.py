@@ -44,17 +44,17 @@ class CancelDequantizeQuantize(Pass):
             return None
         integers = first.inputs[0]
         if integers.dtype is None or integers.dtype != node.outputs[0].dtype:
-            raise Declined("it quantises to another type")
+            raise Declined("it quantizes to another type")
         if not integers.dtype.is_integer() or integers.dtype.bitwidth > _EXACT_BITS:
             raise Declined("wide integers may round")
         if not _same(first.inputs[1], node.inputs[1]):
-            raise Declined("it quantises with another scale")
+            raise Declined("it quantizes with another scale")
         if not _same_zero(input_at(first, 2), input_at(node, 2)):
-            raise Declined("it quantises with another zero point")
+            raise Declined("it quantizes with another zero point")
         if not _same_axis(first, node):
-            raise Declined("it quantises along another axis")
+            raise Declined("it quantizes along another axis")
         edit.bypass(node, node.outputs[0], integers)
-        return f"quantised '{integers.name}' again"
+        return f"quantized '{integers.name}' again"
 
 
 def _same(first: ir.Value | None, second: ir.Value | None) -> bool:

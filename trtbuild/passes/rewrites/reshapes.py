@@ -176,7 +176,7 @@ class MergeReshapes(Pass):
         require_private(middle, node)
         target = reshape_target(dims(first.inputs[0]), dims(node.outputs[0])) or _own(node)
         if target is None:
-            raise Declined("its dims cannot be said without the tensor between")
+            raise Declined("its dims cannot be expressed without the tensor between")
         output = node.outputs[0]
         result = add_reshape(first.inputs[0], target, edit, before=node, like=output)
         edit.forward(output, result)

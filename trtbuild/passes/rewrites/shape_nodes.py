@@ -59,7 +59,7 @@ def _write_target(node: ir.Node, edit: Editor) -> str | None:
     else:
         target = reshape_target(dims(node.inputs[0]), dims(node.outputs[0]))
     if target is None:
-        raise Declined("its dims cannot be said with constants")
+        raise Declined("its dims cannot be expressed by constants")
     content = np.array(target, np.int64)
     edit.rewire(node, 1, edit.constant(content, near=node, hint=f"{operand.name}_known"))
     return f"reshapes to {list(target)}"

@@ -44,7 +44,7 @@ class ConvertMatmulToConv(Pass):
             raise Declined("there is no constant matrix on its right")
         count = rank(source)
         if matrix.ndim != 2 or matrix.dtype.kind != "f" or count is None or count < 2:
-            raise Declined("the constant is no single matrix of floats")
+            raise Declined("the constant is not a single matrix of floats")
         output = node.outputs[0]
         back = reshape_target((), dims(output))
         if back is None:
@@ -77,7 +77,7 @@ class ConvertGemmToConv(Pass):
         """Replace `node`."""
         source, matrix = node.inputs[0], array(node.inputs[1])
         if source is None or matrix is None or matrix.dtype.kind != "f":
-            raise Declined("B is no constant matrix of floats")
+            raise Declined("B is not a constant matrix of floats")
         if attribute(node, "transA", 0):
             raise Declined("transA swaps rows and features")
         rows = matrix if attribute(node, "transB", 0) else matrix.T

@@ -101,7 +101,7 @@ class ConvertConvAfterGemm(Pass):
             return None
         known, image = dims(matrix), dims(node.inputs[0])
         if known is None or image is None or len(known) != 2:
-            raise Declined("what is reshaped is no matrix")
+            raise Declined("what is reshaped is not a matrix")
         _require_one_pixel(node)
         if image[1] is None or image[1] != known[1]:
             raise Declined("the Reshape moves features")

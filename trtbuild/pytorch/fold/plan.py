@@ -161,7 +161,7 @@ def _try(norm: Node, folds: dict[Node, Fold]) -> dict[Node, str]:
 def _check_statistics(norm: Node) -> None:
     given = arguments(norm)
     if given.get("training") or given.get("use_input_stats"):
-        raise CannotFoldError("it normalises with the statistics of the batch")
+        raise CannotFoldError("it normalizes with the statistics of the batch")
     if given["running_mean"] is None or given["running_var"] is None:
         raise CannotFoldError("it has no running statistics")
 
@@ -231,7 +231,7 @@ def _check_axis(start: int, between: Iterable[Node]) -> None:
         axis = None if axis is None else channel_axis_after(node, axis)
     if axis != 1:
         where = "are mixed with others" if axis is None else f"lie on axis {axis}"
-        raise CannotFoldError(f"it normalises axis 1, and the layer's output channels {where}")
+        raise CannotFoldError(f"it normalizes axis 1, and the layer's output channels {where}")
 
 
 def _title(node: Node) -> str:

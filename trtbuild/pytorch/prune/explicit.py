@@ -226,7 +226,9 @@ def _numbers(path: str, indices: Any) -> list[int]:
         given = list(indices)
         if not any(isinstance(one, bool) for one in given):
             return [operator.index(one) for one in given]
-    raise OptionError(f"what goes of '{path}' are numbers of channels, such as [0, 5].")
+    raise OptionError(
+        f"the channels to remove from '{path}' are a list of indices, such as [0, 5]."
+    )
 
 
 def _note(graph: Any, group: Any, left: dict[str, list[int]]) -> None:

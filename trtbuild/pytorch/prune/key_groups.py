@@ -31,7 +31,7 @@ __all__ = [
     "weakest_key_groups",
 ]
 
-SHARED_KEYS = "its heads share keys, and go by whole groups"
+SHARED_KEYS = "its heads share keys, and are removed in whole groups"
 """Why the layers of such a block keep their width if no group is removed."""
 
 _KEY_COUNTS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")

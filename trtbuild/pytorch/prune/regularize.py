@@ -192,7 +192,7 @@ def growing_penalty(
             )
         _check_numbers(known[layer], numbers)
     if not channels:
-        raise OptionError("no channel is named that shall go.")
+        raise OptionError("name at least one channel to remove.")
     sums = [known[layer].squares(module)[list(each)].sum() for layer, each in channels.items()]
     return 0.5 * strength * torch.stack(sums).sum()
 

@@ -111,7 +111,7 @@ def _tensors(sample: Mapping[str, Any], bound: BoundInputs) -> dict[str, torch.T
         )
     if not sample.keys() >= set(bound.names):
         raise DataError(f"a sample holds {', '.join(sample) or 'nothing'}; forward takes {names}.")
-    with decoding(DataError, "a sample holds what is no array of numbers"):
+    with decoding(DataError, "a sample holds something that is not an array of numbers"):
         return {
             str(spec.name): torch.as_tensor(sample[str(spec.name)]).to(getattr(torch, spec.dtype))
             for spec in bound.specs

@@ -77,8 +77,8 @@ def rewrite_again(
     for path, name in done:
         if name not in known:
             raise ModelError(
-                f"the block '{path}' was rewritten by '{name}', which is not here: install the package "
-                "that has it, or give it to load_pruned."
+                f"the block '{path}' was rewritten by '{name}', which is not installed: install the "
+                "package that has it, or give it to load_pruned."
             )
         new = known[name](module.get_submodule(path))
         if new is None:

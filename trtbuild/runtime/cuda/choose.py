@@ -64,7 +64,7 @@ def _choose(provider: str) -> str:
     if provider == "auto":
         if not installed:
             raise MissingError(
-                "no package to reach the GPU with is installed. Install one: "
+                "no package that accesses the GPU is installed. Install one: "
                 + ", or ".join(f"{command}" for _, command in PROVIDERS.values())
                 + "."
             )

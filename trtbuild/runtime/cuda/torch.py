@@ -33,7 +33,7 @@ class TorchProvider(ObjectHandles):
 
         if not torch.cuda.is_available():
             raise DeviceError(
-                "this torch cannot reach the GPU (torch.cuda.is_available() is false). Install a torch "
+                "this torch cannot access the GPU (torch.cuda.is_available() is false). Install a torch "
                 "with CUDA, or use --cuda cuda-python."
             )
         self._torch: Any = torch

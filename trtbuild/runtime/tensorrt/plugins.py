@@ -55,7 +55,7 @@ def _advice(library: Path) -> str:
     """Advice on a library that does not load; the system's own message is unclear."""
     ours, its = _machine(Path(sys.executable)), _machine(library)
     if ours is not None and its is None:
-        return "It is no shared library of this system."
+        return "It is not a shared library of this system."
     if ours != its:
         return "It is built for another processor than this machine's."
     return "Build it against this TensorRT, and make it register each plugin once."

@@ -164,7 +164,7 @@ class TensorRTSession:
             self._make_room(spec)
         missing = self._context.infer_shapes()
         if missing:
-            raise ModelError(f"TensorRT misses shape or memory of {', '.join(missing)}.")
+            raise ModelError(f"TensorRT has no shape or memory for {', '.join(missing)}.")
         addresses = sorted((name, buffer.address) for name, buffer in self._buffers.items())
         # Values of a shape decide what runs: a graph captured for other values would repeat their work.
         return (profile, *shapes.items(), *values.items(), *addresses)
@@ -239,7 +239,7 @@ class TensorRTSession:
         if self._allocators:
             name = next(iter(self._allocators))
             raise OptionError(
-                f"no CUDA graph is possible: only the data decides the shape of output '{name}'."
+                f"no CUDA graph is possible: the data decides the shape of output '{name}'."
             )
         if self._engine.native.streamable_weights_size:
             raise OptionError("no CUDA graph is possible: the weights are streamed.")

@@ -184,7 +184,7 @@ class TensorRT:
 def _why_gone(enum: str, name: str) -> str:
     precisions = {"FP16", "INT8", "BF16", "FP8", "INT4", "FP4"}
     if enum == "BuilderFlag" and name in precisions:
-        return "Precision is a matter of the network there: use --quantization explicit."
+        return "There the network sets the precision: use --quantization explicit."
     return "Leave the option out, or install a version that has it."
 
 
@@ -222,7 +222,8 @@ def _imported(product: Product) -> ModuleType:
             continue
         except (ImportError, OSError, RuntimeError) as error:
             raise MissingError(
-                f"{product.name}'s Python package is here, and its library does not load: {error}. Install "
+                f"{product.name}'s Python package is installed, but its library does not load: {error}. "
+                "Install "
                 f"both from one version: {product.install}."
             ) from error
         if module.__spec__ is None or module.__spec__.origin is not None:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["BLIND", "OwnJudge"]
 
 BLIND = (
-    "the judge gives outputs of zeros, and float's own in reverse order, the same figure as float's own, "
-    "so it cannot tell wrong from right"
+    "the judge gives outputs of zeros, and float's outputs in reverse order, the same figure as float's "
+    "outputs, so it cannot tell wrong from right"
 )
 """The `TaskScore.doubt` of a judge that cannot tell wrong from right."""
 

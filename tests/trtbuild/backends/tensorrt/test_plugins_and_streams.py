@@ -50,7 +50,7 @@ def test_a_library_that_does_not_load_is_an_error(tensorrt: Server) -> None:
         "does not load the plugin library 'libmine.so': Unable to load library" in error["message"]
     )
     if sys.platform == "linux":
-        assert error["message"].endswith("It is no shared library of this system.")
+        assert error["message"].endswith("It is not a shared library of this system.")
         of_another = "\x7fELF\x01\x02\x01" + 11 * "\0" + "\xff\xff"
         message = tensorrt.run(loads, content=of_another).error["message"]
         assert message.endswith("It is built for another processor than this machine's.")

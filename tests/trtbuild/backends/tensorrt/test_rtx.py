@@ -310,7 +310,7 @@ def test_without_a_gpu_the_figures_are_of_both_forms(tmp_path: Path) -> None:
     assert told["engine"]["not_opened"]
     assert told["also"] is None
     notes = " ".join(line.text for line in engine_report(result).notes)
-    assert "'net.rtx.plan' was built and not run here" in notes
+    assert "'net.rtx.plan' was built but not run here" in notes
     assert "compute capability 8.0, 8.6, 8.9, 12.0" in notes
 
 
@@ -318,7 +318,7 @@ def test_a_plan_that_never_ran_is_not_called_ready_to_ship(tmp_path: Path) -> No
     result = build(tmp_path, backend="tensorrt-rtx", gate=Gate(min_sqnr=5))
     assert result.passed
     assert result.ruling.word == NOT_JUDGED
-    assert "built and not run here" in result.ruling.why
+    assert "built but not run here" in result.ruling.why
     step = json.loads(result.manifest.read_text())["next_step"]
     plan, data = tmp_path / "out" / "net.rtx.plan", tmp_path / "data.npz"
     words = [
