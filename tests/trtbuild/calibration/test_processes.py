@@ -101,7 +101,7 @@ def test_a_worker_that_dies_is_replaced(model, tmp_path, capsys) -> None:
 def test_workers_that_all_die_are_one_sentence(model, tmp_path, capsys) -> None:
     dying = _DATA + "\nif IN_WORKER: os._exit(1)\n"
     (tmp_path / "dying_in_processes.py").write_text(dying)
-    given = ("--data", "dying_in_processes:plain", "--workers", 6, "-q", "-o", "c")
+    given = ("--data", "dying_in_processes:plain", "--workers", 2, "-q", "-o", "c")
     code, _, error = called(capsys, model, *given)
     assert code == 2
     assert "were lost 3 times" in error
