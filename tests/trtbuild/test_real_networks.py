@@ -140,8 +140,9 @@ def test_mnist(shared, tmp_path, capsys):
     ("name", "effort"),
     [
         ("ultraface_rfb320", "normal"),
+        ("ppocr_cls", "fast"),
+        pytest.param("ppocr_cls", "normal", marks=pytest.mark.nightly),
         pytest.param("yolox_nano", "fast", marks=pytest.mark.nightly),
-        ("ppocr_cls", "normal"),
     ],
 )
 def test_detectors_and_text(shared, tmp_path, capsys, name, effort):
