@@ -239,7 +239,7 @@ class BatchFeeder:
             )
         form = self._forms[name]
         array = np.asarray(batch[name])
-        if array.shape != form.shape and (not form.shape or array.shape[1:] != form.shape[1:]):
+        if array.ndim != len(form.shape) or array.shape[1:] != form.shape[1:]:
             raise ObservationError(
                 f"calibration batch {number}, input '{name}': shape {array.shape} does not fit "
                 f"{form.shape}, which the network is calibrated with."

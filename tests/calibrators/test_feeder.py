@@ -118,6 +118,15 @@ def test_batches_without_a_common_axis_are_passed_whole_or_refused() -> None:
             feeder.next(["x"])
 
 
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_number_in_place_of_a_row_of_numbers_is_refused(rows: int) -> None:
+    with (
+        BatchFeeder([{"x": np.float32(3)}], {"x": _form(rows)}, Memory()) as feeder,
+        pytest.raises(CalibratorError, match=r"input 'x': shape \(\) does not fit"),
+    ):
+        feeder.next(["x"])
+
+
 def test_a_batch_with_more_rows_of_one_input_is_refused() -> None:
     """Cut into batches of the network, its rows would meet those of other samples."""
     forms = {"a": _form(2, 1), "b": _form(2, 1)}
