@@ -124,7 +124,17 @@ class Hasher:
 
     def digest(self, model: ir.Model) -> GraphDigest:
         """Hash `model` as it stands now. Cost: one step per node."""
-        return GraphDigest(*_GraphHash(self).of(model.graph))
+        content, structure = _GraphHash(self).of(model.graph)
+        around = (
+            tuple(value.name for value in model.graph.inputs),  # with those that nothing reads
+            tuple(sorted(model.opset_imports.items())),
+            tuple(self._function(one) for one in model.functions.values()),
+        )
+        return GraphDigest(hash((content, around)), hash((structure, around)))
+
+    def _function(self, function: ir.Function) -> tuple[object, ...]:
+        imports = tuple(sorted(function.opset_imports.items()))
+        return function.identifier(), imports, _GraphHash(self).of(function.graph)
 
     def tensor(self, tensor: ir.TensorProtocol) -> int:
         """Hash the elements of a constant, or for a large one what identifies it."""

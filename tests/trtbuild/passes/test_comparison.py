@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
 import onnx_ir as ir
 import pytest
 
@@ -188,6 +189,53 @@ def test_a_dear_network_that_a_pass_has_changed_without_saying_so_is_run():
     options = OptimizeOptions(passes=[ScaleInSilence(1.5)], only=["scale_first"])
     with pytest.raises(ModelError, match="differs by up to"):
         optimize(dear(), options)
+
+
+class InSilence(Pass):
+    """Change what is not in the graph itself, and do not say so."""
+
+    name = "change_in_silence"
+
+    def __init__(self, what):
+        self.what = what
+
+    def run(self, edit):
+        self.what(edit.model)
+
+
+def import_other_opset(model):
+    model.opset_imports[""] = 13  # Softmax works along other axes
+
+
+def rename_input(model):
+    model.graph.inputs[1].name = "other"
+
+
+@pytest.mark.parametrize("what", [import_other_opset, rename_input])
+def test_a_dear_network_is_run_if_its_opset_or_unread_inputs_changed(what):
+    nodes = " ".join(f"a{i + 1} = Sin(a{i})" for i in range(5000))
+    text = (
+        f"t (float[2,3,4] a0, float[2] unread) => (float[2,3,4] y) {{ {nodes} y = Softmax(a5000) }}"
+    )
+    options = OptimizeOptions(passes=[InSilence(what)], only=["change_in_silence"])
+    with pytest.raises(ModelError, match="copying the network changes it"):
+        optimize(network(text, opset=12), options)
+
+
+def test_a_dear_network_is_run_if_a_function_changed():
+    nodes = " ".join(f"a{i + 1} = Sin(a{i})" for i in range(5000))
+    text = f"""<ir_version: 8, opset_import: ["" : 17, "local" : 1]>
+        t (float[2] a0) => (float[2] y) {{ {nodes} y = local.f(a5000) }}
+        <domain: "local", opset_import: ["" : 17]> f (a) => (b) {{ b = Cos(a) }}"""
+
+    def call_another(model):
+        (function,) = model.functions.values()
+        function[0].op_type = "Sin"
+
+    model = ir.from_proto(onnx.parser.parse_model(text))
+    options = OptimizeOptions(passes=[InSilence(call_another)], only=["change_in_silence"])
+    with pytest.raises(ModelError, match="copying the network changes it"):
+        optimize(model, options)
 
 
 def long(last):
