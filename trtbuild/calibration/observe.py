@@ -9,6 +9,7 @@ of a few samples per thread (`ActivationBuffers`), however many samples there ar
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 import time
 from queue import SimpleQueue
@@ -39,6 +40,8 @@ _MOST_AT_A_TIME = 8
 _SECONDS_PUT_OFF = 0.1
 # Fewest items read ahead for each thread.
 _AHEAD = 2
+# Most bytes of samples read ahead for each thread, if there are more than `_AHEAD` items.
+_BYTES_AHEAD = 32 * 2**20
 # Samples of each half of the data wait separately, until there are enough to fill the buffers.
 _GROUPS = 2
 
@@ -110,7 +113,14 @@ def observe(
 def as_samples(feeds: Iterable[Feeds]) -> Iterator[Sample]:
     """Return feeds as samples; each keeps all its rows, so it runs unchanged."""
     for number, feed in enumerate(feeds):
-        yield Sample(f"batch {number}", b"\0", lambda feed=feed: dict(feed))  # type: ignore[misc]
+        num_bytes = sum(array.nbytes for array in feed.values())
+        yield Sample(
+            f"batch {number}", b"\0", functools.partial(_copied, feed), num_bytes=num_bytes
+        )
+
+
+def _copied(feeds: Feeds) -> dict[str, np.ndarray]:
+    return dict(feeds)
 
 
 def _portions(samples: Iterable[Sample], worker: _Worker) -> Iterator[list[tuple[int, Sample]]]:
@@ -159,10 +169,11 @@ class _Worker:
         """How many samples of a group wait before they are run together."""
         return 1 if self._buffers is None else min(self._buffers.capacity, self._most_put_off)
 
-    @property
-    def items_ahead(self) -> int:
-        """How many portions it may postpone before it has to run samples; `_AHEAD` at least."""
-        return max(_AHEAD, -(-_GROUPS * self.capacity // self.portion))
+    def items_ahead(self, item: list[tuple[int, Sample]]) -> int:
+        """How many portions it may postpone before it has to run samples; fewer if their data is large."""
+        postponed = -(-_GROUPS * self.capacity // self.portion)
+        size = sum(sample.num_bytes for _, sample in item)
+        return max(_AHEAD, min(postponed, _BYTES_AHEAD // max(1, size)))
 
     @property
     def portion(self) -> int:
@@ -246,9 +257,12 @@ def _one_by_one(waiting: Sequence[_Loaded]) -> Iterator[Mapping[str, np.ndarray]
 class Worker(Protocol[Taken_contra]):
     """Does the work of one thread."""
 
-    @property
-    def items_ahead(self) -> int:
-        """How many items must be queued for it so that it has work while the calling thread is busy."""
+    def items_ahead(self, item: Taken_contra) -> int:
+        """How many items must be queued for it so that it has work while the calling thread is busy.
+
+        Args:
+            item: the next item; if it is large, the queue may have to be shorter.
+        """
         ...
 
     def take(self, item: Taken_contra) -> None:
@@ -300,7 +314,7 @@ def _shared_out(
         for item in items:
             if errors:
                 break
-            if queue.qsize() < mine.items_ahead * num_others:
+            if queue.qsize() < mine.items_ahead(item) * num_others:
                 queue.put(item)
             else:
                 mine.take(item)

@@ -186,7 +186,8 @@ def _sample(
     preprocess: Preprocess | None,
 ) -> Sample:
     load = partial(as_feeds, values, inputs, preprocess, name)
-    return Sample(name, array_key(values.values()), load, axes=axes_of(inputs))
+    num_bytes = sum(array.nbytes for array in values.values())
+    return Sample(name, array_key(values.values()), load, axes=axes_of(inputs), num_bytes=num_bytes)
 
 
 def _row(

@@ -121,7 +121,8 @@ class CallableSource(Source):
                 digest = array_key(values.values())
                 known = None if labels is None else labels[row]
                 num_bytes = sum(array.nbytes for array in values.values())
-                yield Sample(name, digest, load, known, axes_of(self.inputs)), num_bytes
+                axes = axes_of(self.inputs)
+                yield Sample(name, digest, load, known, axes, num_bytes=num_bytes), num_bytes
 
     def _with_samples(self, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Add the axis of samples to arrays that are one sample; return images as rows of images."""

@@ -74,7 +74,9 @@ class _Images(Source):
             depth, has_more = image_facts(content)
             unused = _MORE if has_more else ""
             load = partial(self._feeds, name, content)
-            yield Sample(name, key, load, is_encoded=True, unused=unused, depth=depth)
+            yield Sample(
+                name, key, load, is_encoded=True, unused=unused, depth=depth, num_bytes=len(content)
+            )
         if not found:
             others = "; ".join(map(str, self.skipped))
             passed = f"; passed over: {others}" if others else ""

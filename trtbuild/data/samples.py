@@ -54,6 +54,7 @@ class Sample:
         is_encoded: whether loading it decodes an image, which other threads can do in advance.
         unused: the unused part of its file, in a few words; empty if there is none.
         depth: depth of its image's pixels, in a few words; empty if it is not an image.
+        num_bytes: size of the data that it holds in memory to be loaded from; 0 if it reads them then.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Sample:
     is_encoded: bool = False
     unused: str = ""
     depth: str = ""
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -206,6 +207,32 @@ def test_a_sample_that_fails_ends_it(threads, most_read):
     with pytest.raises(DataError, match="'image 37' holds NaN"):
         collect(observed_network(model, ("x", "r")), samples(), threads=threads)
     assert len(read) < most_read
+
+
+def test_few_samples_that_hold_much_memory_are_read_ahead():
+    """After small samples, of which thousands may be postponed, come large ones: whole photos, say."""
+    calling, is_full = threading.get_ident(), threading.Event()
+    read, read_until_full = [], []
+
+    def load():
+        if threading.get_ident() != calling:
+            is_full.wait(10)
+        elif not is_full.is_set():
+            read_until_full.append(len(read))
+            is_full.set()
+        return {"x": np.ones((1, 4), np.float32)}
+
+    def samples():
+        for number in range(100):
+            yield Sample(f"{number}", b"\0", lambda: {"x": np.ones((1, 4), np.float32)})
+        for number in range(400):
+            read.append(number)
+            yield Sample(f"{number}", b"\0", load, num_bytes=16 * 2**20)
+
+    model = ir.from_proto(onnx.parser.parse_model(PICKED))
+    found = collect(observed_network(model, ("x", "r")), samples(), threads=2)
+    assert found.num_samples == 500
+    assert read_until_full[0] < 50
 
 
 @pytest.mark.parametrize("number", [0, 3, 40])

@@ -12,11 +12,12 @@ from trtbuild.calibration.observe import run_in_threads
 class Adder:
     """Adds up numbers, some of them only at the end."""
 
-    items_ahead = 2
-
-    def __init__(self, refuses=None):
+    def __init__(self, refuses=None, ahead=2):
         self.total, self.threads, self._waiting = 0, set(), []
-        self._refuses = refuses
+        self._refuses, self._ahead = refuses, ahead
+
+    def items_ahead(self, item):
+        return self._ahead
 
     def take(self, item):
         if item == self._refuses:
@@ -93,8 +94,8 @@ class Fast(Adder):
 class Slow(Adder):
     """Keeps working on its first item until all others are done."""
 
-    def __init__(self, until):
-        super().__init__()
+    def __init__(self, until, ahead=2):
+        super().__init__(ahead=ahead)
         self.until, self.had_to_wait = until, False
 
     def take(self, item):
@@ -112,7 +113,6 @@ def test_what_is_queued_behind_a_long_item_is_done_by_the_calling_thread():
 
 def test_a_thread_has_as_much_to_do_as_it_may_put_off_while_another_works():
     fast = Fast(num_items=6)
-    slow = Slow(fast.has_all)
-    slow.items_ahead = 6
+    slow = Slow(fast.has_all, ahead=6)
     sum(run_in_threads([slow, fast], range(8)))
     assert not slow.had_to_wait
