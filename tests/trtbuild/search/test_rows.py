@@ -37,6 +37,7 @@ CASES = {
     "s = CumSum(x, zero) y = Relu(s)": (False, True),
     "y = MeanVarianceNormalization<axes = [0, 1]>(x)": (False, True),
     "y, m, v = BatchNormalization<training_mode = 1>(x, four, four, four, four)": (False, True),
+    "d = Shape(x) r = ConstantOfShape(d) c = CumSum(r, zero) y = Add(x, c)": (False, True),
     # operators along other axes
     "y = BatchNormalization(x, four, four, four, four)": (True, False),
     "s = ReduceSum(x, two) y = Sub(x, s)": (True, False),
