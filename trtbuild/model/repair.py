@@ -30,6 +30,9 @@ _BFLOAT16, _FLOAT64 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
 # Attributes of ONNX operators that name a type.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision")
 
+# Operators whose optional inputs must not have an empty name: TensorRT for RTX 1.7.1 finds an "Invalid Node".
+_NONE_ABSENT = frozenset({"Conv", "Gemm", "Slice", "Squeeze"})
+
 # Operators newer than the network's opset are moved to this domain while the converter raises it.
 _SET_ASIDE = "trtbuild.newer"
 
@@ -319,23 +322,15 @@ def narrow_float64(proto: onnx.ModelProto, path: Path) -> str:
 
 
 def drop_absent_inputs(proto: onnx.ModelProto) -> None:
-    """Drop absent optional inputs (empty names) at the end of ONNX's operators.
+    """Drop absent optional inputs (empty names) where NVIDIA's parser refuses them at the end of a node.
 
-    Absent and not listed is the same to ONNX, but NVIDIA's parser refuses a Conv with an empty bias. A Loop
-    lists its condition even where it has none.
+    For ONNX an empty name equals an input that is not listed. Other operators keep theirs: a calibration file
+    knows its network by the digest of the graph, which covers them.
     """
     for node in proto_nodes(proto.graph):
-        if node.domain not in ONNX_DOMAINS or not node.input or node.input[-1]:
-            continue
-        fewest = _fewest_inputs(node.op_type)
-        while len(node.input) > fewest and not node.input[-1]:
-            del node.input[-1]
-
-
-@functools.cache
-def _fewest_inputs(op_type: str) -> int:
-    """How many inputs a node of ONNX has to list, absent ones included."""
-    return int(onnx.defs.get_schema(op_type).min_input) if onnx.defs.has(op_type) else 0
+        if node.op_type in _NONE_ABSENT and node.domain in ONNX_DOMAINS:
+            while node.input and not node.input[-1]:
+                del node.input[-1]
 
 
 def _put_float32(proto: onnx.ModelProto, path: Path, kind: int) -> int:

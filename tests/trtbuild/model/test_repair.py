@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from trtbuild.errors import ModelError
-from trtbuild.model import read_model, read_unchanged, repairs_of
+from trtbuild.model import graph_digest, read_model, read_unchanged, repairs_of
 from trtbuild.model.repair import repair
 from trtbuild.model.writing import model_bytes
 
@@ -304,6 +304,19 @@ def test_absent_inputs_at_the_end_are_dropped(read, tmp_path):
     found = read(tmp_path / "net.onnx")
     names = [[value and value.name for value in node.inputs] for node in found.graph]
     assert names == [["x", "w1"], ["c", None, "most"], ["r", "w2"]]
+
+
+def test_a_pad_keeps_its_absent_value_and_calibrations_of_its_network_fit(tmp_path):
+    nodes = [
+        helper.make_node("Pad", ["x", "pads", ""], ["p"], name="pad"),
+        helper.make_node("Conv", ["p", "w1"], ["y"], name="conv"),
+    ]
+    pads = numpy_helper.from_array(np.zeros(8, np.int64), "pads")
+    net = model(nodes, [W1, pads])
+    onnx.save(net, tmp_path / "net.onnx")
+    found = read_model(tmp_path / "net.onnx")
+    assert [value and value.name for value in next(iter(found.graph)).inputs] == ["x", "pads", None]
+    assert graph_digest(found) == graph_digest(ir.from_proto(net))
 
 
 def test_a_loop_without_a_condition_lists_it_all_the_same(tmp_path):
