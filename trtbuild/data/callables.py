@@ -408,7 +408,7 @@ def _as_array(value: Any, where: str, name: str) -> np.ndarray:
         array = np.array(value)
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise DataError(
-            f"{where}, gave masked values for the input '{name}'; say what stands for them, with .filled()."
+            f"{where}, gave masked values for the input '{name}'; replace them with values, with .filled()."
         )
     if array.dtype.hasobject:
         raise DataError(

@@ -178,7 +178,7 @@ def _ranked(keys: Iterable[bytes], seed: int) -> list[bytes]:
 def _first(keys: list[bytes], num_images: int | None, source: Source) -> list[bytes]:
     if num_images is not None and num_images > len(keys):
         raise DataError(
-            f"{num_images} calibration samples were asked for, and '{source.description}' has "
-            f"{len(keys)} to give. Give more data or a smaller --num-images."
+            f"{num_images} calibration samples were asked for, but '{source.description}' has only "
+            f"{len(keys)} for them. Give more data or a smaller --num-images."
         )
     return keys[:num_images]

@@ -294,8 +294,8 @@ def _can_be_compared(artifact: Artifact, engine: Session) -> bool:
     if ours & {spec.name for spec in engine.outputs}:
         return True
     _log.warning(
-        "all outputs of the engine lie behind %s, which ONNX Runtime cannot run: the engine itself is "
-        "not compared, only TensorRT's form in front of it.",
+        "all outputs of the engine depend on %s, which ONNX Runtime cannot run: the engine itself is not "
+        "compared, only TensorRT's form before it.",
         artifact.cut.named,
     )
     return False

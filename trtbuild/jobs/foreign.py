@@ -71,8 +71,8 @@ def without_foreign(artifact: Artifact, path: Path) -> Artifact:
     front, found = cut(artifact.source, operators)
     where = ", ".join(f"'{name}'" for name in found.tensors) or "the inputs"
     _log.warning(
-        "'%s': ONNX Runtime cannot run %s; the network is calibrated and compared in front of it, up to %s. "
-        "TensorRT gets all of it, and needs the plugin.",
+        "'%s': ONNX Runtime cannot run %s; the network is calibrated and compared only before it, up to "
+        "%s. TensorRT gets all of it, and needs the plugin.",
         path,
         found.named,
         where,

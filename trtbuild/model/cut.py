@@ -80,7 +80,7 @@ class Cut:
     @property
     def reason(self) -> str:
         """Why the layers behind the cut stay in float."""
-        return f"it lies behind {self.named}, which ONNX Runtime cannot run"
+        return f"it comes after {self.named}, which ONNX Runtime cannot run"
 
     @property
     def named(self) -> str:

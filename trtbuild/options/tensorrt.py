@@ -196,7 +196,7 @@ class TensorRTOptions(OpenOptions):
         when_absent="those in the calibration data",
     )  # fmt: skip
     quantization: Quantization = option(
-        Quantization.AUTO, "How INT8 is asked for; auto: calibrator on TensorRT 10, Q/DQ on 11."
+        Quantization.AUTO, "How INT8 is requested; auto: calibrator on TensorRT 10, Q/DQ on 11."
     )
     ranges: RangeSource = option(
         RangeSource.AUTO,

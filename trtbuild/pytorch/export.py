@@ -261,7 +261,7 @@ def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Mode
     model: ir.Model = exported.model
     if opset_of(model) != max(opset, 18):
         raise ModelError(
-            f"torch made opset {opset_of(model)} where {opset} was asked for; it has no such opset."
+            f"torch made opset {opset_of(model)} where {opset} was asked for; it cannot export that opset."
         )
     name_by_modules(model, module)
     strip_metadata(model)

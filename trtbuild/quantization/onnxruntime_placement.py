@@ -122,7 +122,7 @@ def portable_groups(
     for value in model.graph.outputs:
         name = output_group_name(value_name(value))
         if value_name(value) in tensors.quantized and not value.is_graph_input():
-            reason = floats.get(name, "ONNX Runtime: the kernel in front of it gives integers")
+            reason = floats.get(name, "ONNX Runtime: the kernel before it gives integers")
             readers = frozenset({Consumer(GRAPH_OUTPUT, 0)})
             found.append(
                 Group(name, GRAPH_OUTPUT, GroupKind.OUTPUT, readers, name not in floats, reason)

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 
 __all__ = ["place_tensorrt"]
 
-_STREAM = "the residual stream behind a {} stays float; only Conv + Add is one INT8 kernel"
+_STREAM = "the residual stream after a {} stays float; only Conv + Add is one INT8 kernel"
 _FRAGILE = "its sum goes to {}, which no rounded branch may reach"
 _SHARES = "moves INT8 values; input and output share a scale"
 _POOLS_ONCE = "target {}: it is read in INT8 and in float, and runs once where one pair serves both"

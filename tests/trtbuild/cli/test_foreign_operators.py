@@ -94,7 +94,7 @@ def test_layers_behind_stay_float_and_outputs_in_front_are_compared(tmp_path, ca
     layers = {layer["node"]: layer for layer in manifest["layers"]}
     assert layers["conv_c2"]["int8"]
     assert not layers["conv_y"]["int8"]
-    assert layers["conv_y"]["reason"].startswith("it lies behind WarpByFlow 'warpbyflow_warped'")
+    assert layers["conv_y"]["reason"].startswith("it comes after WarpByFlow 'warpbyflow_warped'")
     outputs = [one["name"] for one in manifest["verification"]["engine"]["outputs"]]
     assert outputs == ["early", "c2"]
 

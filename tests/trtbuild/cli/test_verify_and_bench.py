@@ -173,7 +173,7 @@ def test_classes_are_told_of_where_something_says_that_there_are_some(
         ("int8.onnx", ["--max-top1-drop", "1"], "--labels"),
         ("int8.onnx", ["--metric", "math:pi"], "not a function"),
         ("int8.onnx", ["--metric", "math:floor"], "'math:floor' raised TypeError"),
-        ("int8.onnx", ["--metric", "builtins:repr"], "repr' raised|answered"),
+        ("int8.onnx", ["--metric", "builtins:repr"], "repr' raised|returned"),
         ("int8.onnx", ["--bisect"], "needs a limit"),
         ("int8.onnx", ["--backend", "nothing"], "no backend 'nothing'"),
     ],

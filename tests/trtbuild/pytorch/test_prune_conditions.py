@@ -149,7 +149,7 @@ def test_a_share_is_kept_where_only_the_cut_shows_what_is_coupled(kind: str, wid
     off = abs(report.achieved - 0.3)
     # pairs are removed whole: 2 or 4 of twice 8 channels are 12.5 or 25 %, ten of twice 16 are 31.25 %
     assert off == pytest.approx(0.05 if width == 8 else 0.0125)
-    told = "25.0% of the channels went where 30.0% were asked for"
+    told = "25.0% of the channels were removed instead of 30.0%"
     assert any(told in note for note in report.notes) == (width == 8)
 
 

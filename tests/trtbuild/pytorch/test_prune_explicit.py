@@ -417,5 +417,5 @@ def test_channels_that_are_not_there_are_named_by_the_penalty() -> None:
         growing_penalty(module, weights, {first: [0], "nowhere": [0]}, 1.0)
     small = prune_indices(module, IMAGE, {first: [0]}).module
     for other in (small, nn.Identity()):
-        with pytest.raises(OptionError, match="call that again after every cut"):
+        with pytest.raises(OptionError, match="call it again after every cut"):
             group_lasso(other, weights)

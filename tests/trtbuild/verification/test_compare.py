@@ -200,7 +200,7 @@ def test_a_metric_class_answers_for_the_whole_set() -> None:
 @pytest.mark.parametrize("answer", [None, "good", np.nan, np.ones(3)])
 def test_a_metric_that_gives_no_number(answer: object) -> None:
     options = ComparisonOptions(metrics={"mine": lambda *_: answer})
-    with pytest.raises(OptionError, match="'mine' answered"):
+    with pytest.raises(OptionError, match="'mine' returned"):
         compare(FunctionSession(identity), FunctionSession(identity), batches_of(IMAGES), options)
 
 

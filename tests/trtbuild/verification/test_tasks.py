@@ -443,7 +443,7 @@ def test_a_judge_of_the_users_own() -> None:
     assert found.worst[0].name == "sample 5"
     found = judged(OwnJudge("m:Whole", Whole), {"y": x}, {"y": y})
     assert (found.main.name, found.main.estimate.value) == ("largest", 5.0)
-    with pytest.raises(OptionError, match="judge 'm:text' answered"):
+    with pytest.raises(OptionError, match="judge 'm:text' returned"):
         judged(OwnJudge("m:text", lambda *_: "good"), {"y": x}, {"y": y})
     with pytest.raises(OptionError, match=r"'m:broken' raised KeyError: 'no'.* dict of \['y'\]"):
         judged(OwnJudge("m:broken", lambda r, c, *_: r["no"]), {"y": x}, {"y": y})

@@ -87,13 +87,13 @@ _TABLE = (
         ("NonZero",),
     ),
     _Advice(
-        "TensorRT has it as a built-in plugin, TensorRT for RTX does not: build with TensorRT, or cut the "
-        "network in front of it",
+        "TensorRT has it as a built-in plugin, TensorRT for RTX does not: build with TensorRT, or cut "
+        "the network before it",
         ("RoiAlign",),
     ),
     _Advice(
         "TensorRT has it as a built-in plugin, TensorRT for RTX does not: build with TensorRT, load a "
-        "plugin with --plugin LIB, or cut the network in front of it",
+        "plugin with --plugin LIB, or cut the network before it",
         ("BatchedNMSDynamic_TRT", "BatchedNMS_TRT", "EfficientNMS_TRT", "InstanceNormalization_TRT",
          "MultiscaleDeformableAttnPlugin_TRT", "NMS_TRT", "PyramidROIAlign_TRT", "ROIAlign_TRT"),
         reason="plugin",
@@ -187,7 +187,7 @@ _TABLE = (
     ),
     _Advice(
         "load a plugin with --plugin LIB, export with operators that the parser knows, or cut the "
-        "network in front of it",
+        "network before it",
         reason=_PLUGIN.pattern,
     ),
 )  # fmt: skip

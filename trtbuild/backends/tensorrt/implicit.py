@@ -192,8 +192,8 @@ def _feeder(
         feeder.close()
         size = next(iter(forms.values())).shape[0]
         raise DataError(
-            f"the calibration data hold {counted(num_samples, 'sample')}, and the network takes {size} at "
-            "a time. Give more data, or build the network with a smaller or dynamic batch."
+            f"the calibration data hold {counted(num_samples, 'sample')}, but the network takes {size} "
+            "at a time. Give more data, or build the network with a smaller or dynamic batch."
         )
     return feeder
 

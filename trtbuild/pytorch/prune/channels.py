@@ -443,8 +443,8 @@ def _granular(plan: CutPlan, done: Cut, achieved: float) -> tuple[str, ...]:
     ):
         return ()
     told = (
-        f"{achieved:.1%} of the channels went where {asked:.1%} were asked for: they go in parts, and no cut "
-        "that was tried came nearer."
+        f"{achieved:.1%} of the channels were removed instead of {asked:.1%}: they are removed in groups, "
+        "and no cut that was tried came nearer."
     )
     return (told,)
 

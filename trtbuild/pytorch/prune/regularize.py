@@ -64,8 +64,7 @@ class ChannelWeights:
             weight = getattr(_submodule(module, path), "weight", None)
             if weight is None or max(one.slices, default=-1) >= weight.shape[one.axis]:
                 raise OptionError(
-                    f"'{path}' is not as it was when channel_weights looked at it: call that again after "
-                    "every cut."
+                    f"'{path}' has changed since channel_weights was called: call it again after every cut."
                 )
             sums.append(one.squares(self.width, weight))
         return torch.stack(sums).sum(0)
