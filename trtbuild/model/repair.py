@@ -352,10 +352,15 @@ def _put_float32(proto: onnx.ModelProto, path: Path, kind: int) -> int:
 
 
 def _as_float32(values: np.ndarray) -> np.ndarray:
-    """The values in float32; what is finite stays finite, such as -1e300 of a mask."""
+    """The values in float32; what is finite stays finite, such as -1e300 of a mask, what is not 0 stays so.
+
+    A divisor or logarithm is kept from 0 by constants such as 1e-300.
+    """
     if values.dtype == np.float64:
-        most = np.finfo(np.float32).max
-        values = np.where(np.isfinite(values), np.clip(values, -most, most), values)
+        range_of = np.finfo(np.float32)
+        values = np.where(np.isfinite(values), np.clip(values, -range_of.max, range_of.max), values)
+        vanish = (values != 0) & (np.abs(values) < range_of.tiny)
+        values = np.where(vanish, np.copysign(range_of.tiny, values), values)
     return values.astype(np.float32)
 
 

@@ -116,10 +116,10 @@ def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> _Trace:
     def note(path: str, values: Any) -> None:
         for one in tensors_in(values):
             if one.numel():
-                sizes = one.abs().double() if one.dtype is not torch.bool else one.double()
-                steps.append(
-                    (path, torch.stack((one.cdouble().sum().real, sizes.sum(), sizes.max())))
-                )
+                # torch has few operators for uint16, for example, and no maximum of sparse tensors
+                wide = (one if one.layout is torch.strided else one.to_dense()).cdouble()
+                sizes = wide.abs()
+                steps.append((path, torch.stack((wide.sum().real, sizes.sum(), sizes.max()))))
 
     def enter(path: str, read: Any) -> None:
         note(running[-1], read)

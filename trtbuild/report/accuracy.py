@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.metrics import OutputComparison
 
 __all__ = [
+    "ON_CLASSES",
     "accuracy_checks",
     "accuracy_section",
     "gallery",
@@ -57,6 +58,9 @@ _NUM_PLOTTED_OUTPUTS = 4
 _NUM_PICTURES = 8
 _EFFECT = ("alone INT8, dB", "gained in float")
 
+ON_CLASSES = frozenset({"max_top1_drop", "min_top1_agreement", "min_topk_agreement"})
+"""Limits that say that outputs hold class scores; embeddings and coordinates look like them, too."""
+
 _FORMS = {"%": ".1f", "points": "+.1f", "dB": ".1f", "": ".4g"}
 
 
@@ -70,7 +74,9 @@ def verification_report(found: Verification) -> Report:
         blocks += _culprits(found.culprits)
     if found.sensitivity is not None:
         compared = found.comparison
-        has_classes = any(holds_classes(compared, output) for output in compared.outputs)
+        has_classes = any(
+            holds_classes(compared, output, found.limits) for output in compared.outputs
+        )
         blocks.append(_sensitivity(found.sensitivity, has_classes=has_classes))
     return Report(
         title=f"{found.engine} against {found.reference}",
@@ -83,7 +89,7 @@ def verification_report(found: Verification) -> Report:
         cards=tuple(accuracy_cards(found.comparison, found.verdict)),
         sections=(
             Section("Worst samples", tuple(gallery(found.engine, found.comparison))),
-            accuracy_section({found.engine: found.comparison}, _NUM_WORST),
+            accuracy_section({found.engine: found.comparison}, _NUM_WORST, found.limits),
             Section("Layers", tuple(blocks)),
         ),
         checks=checks,
@@ -120,17 +126,20 @@ def _outcome(finding: Finding) -> Outcome:
     return Outcome.PASSED if finding.settled or not finding.is_limit else Outcome.UNKNOWN
 
 
-def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) -> Section:
+def accuracy_section(
+    comparisons: Mapping[str, Comparison], num_worst: int = 0, limits: Iterable[str] = ()
+) -> Section:
     """Return the figures of each network.
 
     Args:
         comparisons: name of a network -> its figures.
         num_worst: number of worst images in a terminal.
+        limits: names of the limits on the figures.
     """
     return Section(
         "Accuracy",
         (
-            _outputs(comparisons),
+            _outputs(comparisons, frozenset(limits)),
             *task_blocks(comparisons),
             _parts(comparisons),
             _scores(comparisons),
@@ -140,9 +149,13 @@ def accuracy_section(comparisons: Mapping[str, Comparison], num_worst: int = 0) 
     )
 
 
-def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
+def _outputs(comparisons: Mapping[str, Comparison], limits: frozenset[str]) -> Table:
     rows = [
-        (name, output.name, *_figures(output, has_classes=holds_classes(comparison, output)))
+        (
+            name,
+            output.name,
+            *_figures(output, has_classes=holds_classes(comparison, output, limits)),
+        )
         for name, comparison in comparisons.items()
         for output in comparison.outputs
     ]
@@ -154,22 +167,23 @@ def _outputs(comparisons: Mapping[str, Comparison]) -> Table:
             *details("rel. L2", "max error", "same top-k"),
         ),
         tuple(rows),
-        f"against the float network, on {counted(images, 'sample')}{_doubt(comparisons.values())}",
+        f"against the float network, on {counted(images, 'sample')}{_doubt(comparisons.values(), limits)}",
     )
 
 
-def holds_classes(comparison: Comparison, output: OutputComparison) -> bool:
+def holds_classes(comparison: Comparison, output: OutputComparison, limits: Iterable[str]) -> bool:
     """Return whether something says that an output holds class scores.
 
-    The user says it (``--scores``, labels), or the task. The shape does not: embeddings and
-    coordinates have the same.
+    The user says it (``--scores``, labels, a limit on classes), or the task. The shape does not:
+    embeddings and coordinates have the same.
     """
     task = comparison.task
     is_said = output.is_said_to_be_scores or comparison.accuracy is not None
+    is_said |= not ON_CLASSES.isdisjoint(limits)
     return is_said or (task is not None and task.task == "classify")
 
 
-def _doubt(comparisons: Iterable[Comparison]) -> str:
+def _doubt(comparisons: Iterable[Comparison], limits: frozenset[str]) -> str:
     """The caption's note on outputs that may be class scores, if nothing says what the network does."""
     found = {
         f"'{output.name}'": None
@@ -177,7 +191,7 @@ def _doubt(comparisons: Iterable[Comparison]) -> str:
         for output in comparison.outputs
         if comparison.task is None
         and output.top1_agreement_percent is not None
-        and not holds_classes(comparison, output)
+        and not holds_classes(comparison, output, limits)
     }
     if not found:
         return ""

@@ -70,7 +70,7 @@ def engine_report(result: EngineResult) -> Report:
         sections=(
             _samples(result),
             stages_section(result.artifact.history),
-            accuracy_section(comparisons),
+            accuracy_section(comparisons, limits=record.options.gate),
             _bars(result),
             _layers(result),
             search_section(result.tuned, record.options.gate),

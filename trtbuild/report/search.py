@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from trtbuild.plots.data import Path, Stop
+from trtbuild.report.accuracy import ON_CLASSES
 from trtbuild.report.model import Line, Plots, Section, Table, names, numbers
 from trtbuild.wording import counted
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["moves_section", "search_section"]
 
 _FEWEST_STOPS = 2
-# Limits that say that outputs hold class scores; embeddings and coordinates look like them, too.
-_ON_CLASSES = frozenset({"max_top1_drop", "min_top1_agreement", "min_topk_agreement"})
 
 
 def search_section(tuned: Tuned | None, limits: Mapping[str, float]) -> Section:
@@ -77,7 +76,7 @@ def _judged(
     ]
     if "min_agreement" in limits and len(figures) == len(steps):
         return "figure of the task", figures, limits["min_agreement"]
-    if not _ON_CLASSES.isdisjoint(limits) and len(agreements) == len(steps):
+    if not ON_CLASSES.isdisjoint(limits) and len(agreements) == len(steps):
         return "same top-1, %", agreements, limits.get("min_top1_agreement")
     return "SQNR, dB", [step.sqnr_db for step in steps], limits.get("min_sqnr")
 
@@ -111,7 +110,7 @@ def _steps(tuned: Tuned, limits: Mapping[str, float]) -> Table:
 def _same_top1(step: StepReport, limits: Mapping[str, float]) -> str:
     """Top-1 agreement; empty unless a limit is on classes and the step has no task figure."""
     percent = step.top1_agreement_percent
-    is_shown = step.figure is None and not _ON_CLASSES.isdisjoint(limits)
+    is_shown = step.figure is None and not ON_CLASSES.isdisjoint(limits)
     return f"{percent:.1f} %" if is_shown and percent is not None else ""
 
 

@@ -12,7 +12,12 @@ from trtbuild.json_codec import NOT_IN_JSON, decode, encode, load_object
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.verification.batch import LabelledBatch
 from trtbuild.verification.distance import Distance
-from trtbuild.verification.matching import check_feeds, check_same_interface, samples_first
+from trtbuild.verification.matching import (
+    check_feeds,
+    check_same_interface,
+    in_own_types,
+    samples_first,
+)
 from trtbuild.verification.metrics import OutputComparison, OutputMetrics, class_scores
 from trtbuild.verification.scores import (
     Accuracy,
@@ -148,6 +153,7 @@ def compare_each(
         outputs = check_same_interface(reference, candidate, name, shared_only=shared_only)
         _check_outputs(outputs, options)
         running[name] = _Running(name, outputs, options, parts)
+    candidates = {name: in_own_types(one, reference) for name, one in candidates.items()}
     num_images, labelled = 0, None
     for batch in batches:
         labelled = _check_batch(batch, reference, labelled)

@@ -1,4 +1,4 @@
-"""Checks, before anything runs, that two sessions can be compared and that a batch fits them."""
+"""Two sessions that are compared: whether they and a batch fit, and what makes them fit."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from trtbuild.model.signature import TensorSpec
-    from trtbuild.runtime.session import Session
+    from trtbuild.runtime.session import Feeds, Session
 
-__all__ = ["check_feeds", "check_same_interface", "samples_first"]
+__all__ = ["check_feeds", "check_same_interface", "in_own_types", "samples_first"]
 
 
 def check_same_interface(
@@ -105,6 +105,51 @@ def check_feeds(session: Session, feeds: Mapping[str, np.ndarray], name: str) ->
             raise DataError(
                 f"the data for input '{key}' is {array.dtype}, '{name}' wants {spec.dtype}."
             )
+
+
+def in_own_types(session: Session, reference: Session) -> Session:
+    """Return a session that takes what `reference` takes: floats are cast where it has them in another type.
+
+    A network in float64 is read as one in float32, and an engine may take float16; both are compared on the
+    same samples.
+    """
+    own = {spec.name: spec.dtype for spec in session.inputs}
+    others = {
+        spec.name: own[spec.name]
+        for spec in reference.inputs
+        if spec.dtype != own[spec.name] and spec.dtype.kind == own[spec.name].kind == "f"
+    }
+    return _Cast(session, others) if others else session
+
+
+class _Cast:
+    """A session whose inputs are cast."""
+
+    def __init__(self, session: Session, types: Mapping[str, np.dtype[np.generic]]) -> None:
+        self._session, self._types = session, types
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """The session's inputs, of its own types."""
+        return self._session.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """The session's outputs."""
+        return self._session.outputs
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run the session on `feeds` in its own types."""
+        with np.errstate(over="ignore"):  # infinity, as on a device
+            cast = {
+                name: np.asarray(array, self._types.get(name, array.dtype))
+                for name, array in feeds.items()
+            }
+        return self._session.run(cast)
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
 
 
 def samples_first(

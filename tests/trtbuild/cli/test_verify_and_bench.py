@@ -7,8 +7,11 @@ import re
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
+import onnx.parser
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 from tests.trtbuild.verification.small_network import (
     float_network,
@@ -22,6 +25,10 @@ from trtbuild.runtime.onnxruntime import open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_TYPES = {"float16": "float16", "float32": "float", "float64": "double"}
+"""ONNX's names."""
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +158,7 @@ def test_sensitivity_lists_every_group(capsys, folder) -> None:
         (("--task", "classify"), True),
         (("--scores", "logits"), True),
         (("--labels", "right.npz"), True),
+        (("--min-top1-agreement", 1), True),
     ],
 )
 def test_classes_are_told_of_where_something_says_that_there_are_some(
@@ -161,6 +169,25 @@ def test_classes_are_told_of_where_something_says_that_there_are_some(
     _, out, _ = verify(capsys, folder, "int8.onnx", *few, *more)
     assert out.count("same top-1") == 2 * has_classes
     assert ("if 'logits' holds class scores, --task classify" in out) is not has_classes
+
+
+@pytest.mark.parametrize("kinds", [("float64", "float64"), ("float32", "float16")])
+def test_floats_of_another_type_are_compared_on_the_same_samples(capsys, tmp_path, kinds) -> None:
+    rng = np.random.default_rng(5)
+    values, weight = rng.standard_normal((12, 8)), rng.standard_normal((8, 4))
+    for name, kind in zip(("a.onnx", "b.onnx"), kinds):
+        text = f"""<ir_version: 10, opset_import: ["" : 21]>
+            g ({_TYPES[kind]}[n, 8] x) => ({_TYPES[kind]}[n, 4] y) {{ y = MatMul (x, w) }}"""
+        model = onnx.parser.parse_model(text)
+        model.graph.initializer.append(numpy_helper.from_array(weight.astype(kind), "w"))
+        onnx.save(model, tmp_path / name)
+    np.save(tmp_path / "x.npy", values)
+    code, out, _ = call(
+        capsys, "verify", tmp_path / "a.onnx", tmp_path / "b.onnx", "--data", tmp_path / "x.npy",
+        "--min-sqnr", 50, "--json",
+    )  # fmt: skip
+    assert code == 0
+    assert json.loads(out)["verdict"]["passed"]
 
 
 @pytest.mark.parametrize(

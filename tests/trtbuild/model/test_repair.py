@@ -284,6 +284,22 @@ def test_a_network_in_float64_becomes_one_in_float32(tmp_path):
     np.testing.assert_allclose(got, x @ weight, rtol=1e-5, atol=1e-5)
 
 
+def test_what_keeps_a_divisor_of_float64_from_zero_does_so_in_float32(tmp_path):
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n", 8]) for name in ("x", "y")
+    ]
+    nodes = [
+        helper.make_node("Sub", ["x", "x"], ["zero"]),
+        helper.make_node("Add", ["zero", "least"], ["d"]),
+        helper.make_node("Div", ["zero", "d"], ["y"]),
+    ]
+    least = numpy_helper.from_array(np.float64(1e-300), "least")
+    onnx.save(model(nodes, [least], inputs=ends[:1], outputs=ends[1:]), tmp_path / "net.onnx")
+    found = read_model(tmp_path / "net.onnx")
+    (got,) = run(model_bytes(found), {"x": np.ones((2, 8), np.float32)})
+    assert (got == 0).all()  # and not 0 / 0
+
+
 def test_float64_inside_stays(tmp_path):
     made, _ = in_float64(TensorProto.FLOAT)
     onnx.save(made, tmp_path / "net.onnx")

@@ -308,6 +308,29 @@ def test_a_module_without_values_is_refused(first: str) -> None:
         load_module(ModuleSource(lambda: module))
 
 
+class HandsOnSizes(nn.Module):
+    """Hands a tensor of few operators to a module inside."""
+
+    def __init__(self, sizes: torch.Tensor) -> None:
+        super().__init__()
+        self.first, self.inner, self.sizes = nn.Linear(4, 4), Chooses(), sizes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(self.first(x), self.sizes)
+
+
+class Chooses(nn.Module):
+    def forward(self, x: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
+        return x if sizes.shape[0] == 3 else -x
+
+
+@pytest.mark.parametrize(
+    "sizes", [torch.ones(3, dtype=torch.uint16), torch.eye(3).to_sparse()], ids=["uint16", "sparse"]
+)
+def test_tensors_of_few_operators_are_handed_on_inside(sizes: torch.Tensor) -> None:
+    assert export_onnx(HandsOnSizes(sizes), [InputSpec((1, 4))]).model.graph.outputs
+
+
 def test_a_lazy_module_is_refused_when_it_is_loaded() -> None:
     with pytest.raises(ModelError, match="'0' is lazy"):
         load_module(ModuleSource(lambda: nn.Sequential(nn.LazyLinear(3))))
