@@ -365,14 +365,19 @@ def _as_float32(values: np.ndarray) -> np.ndarray:
 
 
 def _retyped_values(graph: onnx.GraphProto, kind: int) -> int:
-    found = [
-        value
-        for value in (*graph.input, *graph.output, *graph.value_info)
-        if value.type.tensor_type.elem_type == kind
-    ]
-    for value in found:
-        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    values = (*graph.input, *graph.output, *graph.value_info)
+    found = [one for one in map(_innermost, values) if one.elem_type == kind]
+    for tensor in found:
+        tensor.elem_type = onnx.TensorProto.FLOAT
     return len(found)
+
+
+def _innermost(value: onnx.ValueInfoProto) -> onnx.TypeProto.Tensor:
+    """The type of a tensor, or of the tensors in a sequence or an optional value."""
+    of = value.type
+    while of.HasField("sequence_type") or of.HasField("optional_type"):
+        of = (of.sequence_type if of.HasField("sequence_type") else of.optional_type).elem_type
+    return of.tensor_type
 
 
 def _find_output_shapes(proto: onnx.ModelProto) -> str:

@@ -300,6 +300,24 @@ def test_what_keeps_a_divisor_of_float64_from_zero_does_so_in_float32(tmp_path):
     assert (got == 0).all()  # and not 0 / 0
 
 
+def test_sequences_of_float64_become_float32_too(tmp_path):
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.DOUBLE, ["n", 8]) for name in ("x", "y")
+    ]
+    nodes = [
+        helper.make_node("SequenceConstruct", ["x", "x"], ["both"]),
+        helper.make_node("SequenceAt", ["both", "second"], ["y"]),
+    ]
+    second = numpy_helper.from_array(np.int64(1), "second")
+    made = model(nodes, [second], inputs=ends[:1], outputs=ends[1:])
+    made.graph.value_info.append(
+        helper.make_tensor_sequence_value_info("both", TensorProto.DOUBLE, None)
+    )
+    onnx.save(made, tmp_path / "net.onnx")
+    x = np.ones((2, 8), np.float32)
+    assert (run(model_bytes(read_model(tmp_path / "net.onnx")), {"x": x})[0] == x).all()
+
+
 def test_float64_inside_stays(tmp_path):
     made, _ = in_float64(TensorProto.FLOAT)
     onnx.save(made, tmp_path / "net.onnx")
