@@ -140,7 +140,7 @@ def test_opsets_that_are_refused() -> None:
 
 
 def test_an_operator_that_opset_17_has_not() -> None:
-    with pytest.raises(ModelError, match="Mish, which opset 17 has not"):
+    with pytest.raises(ModelError, match="Mish, which opset 17 does not have"):
         export_onnx(nn.Mish(), [InputSpec((2, 3))], opset=17)
 
 
