@@ -86,7 +86,7 @@ def test_the_module_itself_is_the_reference(engine, monkeypatch, capsys):
     ("arguments", "said"),
     [
         (["verified_module:small", "--layers"], "as an ONNX file"),
-        (["verified_module:small", "--arg", "outputs=2"], "answers 2 tensors"),
+        (["verified_module:small", "--arg", "outputs=2"], "returns 2 tensors"),
         (["verified_module:absent"], "absent"),
     ],
 )
