@@ -18,6 +18,7 @@ from trtbuild.verification.intervals import (
 )
 from trtbuild.verification.metrics import class_scores
 from trtbuild.verification.user_function import UserFunction
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,7 +67,7 @@ class AccuracyCount:
         if x is None or y is None:
             raise DataError(
                 f"there are labels, but output '{self.output}' of shape {list(reference.shape)}"
-                f" does not hold class scores of {len(labels)} samples."
+                f" does not hold class scores of {counted(len(labels), 'sample')}."
             )
         check_range(labels, x.shape[1], self.output)
         right, right_too = x.argmax(1) == labels, y.argmax(1) == labels
