@@ -96,7 +96,7 @@ def has_too_little(world: World, rows: int) -> list[str]:
 def test_less_than_a_batch_is_noticed_before_the_build(tensorrt10: Server) -> None:
     answer = tensorrt10.run(has_too_little, rows=3)
     assert (
-        "the calibration data hold 3 samples, and the network takes 4" in _error(answer)["message"]
+        "the calibration data hold 3 samples, but the network takes 4" in _error(answer)["message"]
     )
     assert not answer.called("Builder.build_serialized_network_to_stream")
 
