@@ -55,6 +55,7 @@ def add_method(name: str, rule: Callable[..., Any]) -> None:
 
     @functools.wraps(rule)
     def checked(histogram: Histogram, **options: float) -> tuple[float, str]:
+        """Call the rule, and check its answer."""
         return _answer_of(name, rule, histogram, options)
 
     _OWN[name] = checked

@@ -202,7 +202,8 @@ def test_products_of_errors_are_those_of_rounding(size, num_scales, seed):
         steps = x * (np.float32(1) / scale)
         rounded = np.clip(np.rint(steps), -128, 127) * scale
         terms = (g * (rounded - x)).astype(np.float64)
-        # half way between two steps, the last bit of a product decides to which one a value goes
+        # Half way between two steps, the last bit of a product decides to which one a value goes: of up to
+        # 128 steps that bit is 8e-6, and larger values are clipped.
         half_way = np.abs(steps - np.floor(steps) - 0.5) < 1e-4
         other_step = float(np.abs(g * scale)[half_way].sum())
         assert product == pytest.approx(terms.sum(), rel=1e-3, abs=1e-4 + other_step)

@@ -123,12 +123,15 @@ class _WithListener(Observer):
 
     @property
     def tensors(self) -> Collection[str]:
+        """Names of the tensors that it observes."""
         return {*self.counted.tensors, *self._listener.outputs}
 
     def group(self, key: bytes) -> int:
+        """Return the half that a sample belongs to."""
         return self.counted.group(key)
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[Place]) -> None:
+        """Take the tensors of some samples; see `Observer`."""
         outputs = {name: tensors[name] for name in self._listener.outputs if name in tensors}
         for row, place in enumerate(places):
             if place.label is not None:

@@ -30,11 +30,13 @@ class _DefaultsToRun(ListingGroup):
     """``calibrate MODEL`` is short for ``calibrate run MODEL``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``run`` in front of what is no command."""
         if args and args[0] not in (*self.commands, "-h", "--help"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Return the usage of both forms."""
         del ctx
         return ["MODEL [OPTIONS] | merge PARTS... [OPTIONS]"]
 

@@ -72,10 +72,12 @@ _COMMANDS = {
 
 class _LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, in the order of the overview."""
         del ctx
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
         del ctx
         if name not in _COMMANDS:
             return None
@@ -87,6 +89,7 @@ class _LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a command line, and suggest the nearest name if it is unknown."""
         name = args[0]
         near = difflib.get_close_matches(name, _COMMANDS, n=1)
         if name not in _COMMANDS and near and not ctx.resilient_parsing:
@@ -94,6 +97,7 @@ class _LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the overview without importing the commands."""
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))

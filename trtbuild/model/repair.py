@@ -31,7 +31,19 @@ _BFLOAT16, _FLOAT64 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type", "softmax_precision")
 
 # Operators whose optional inputs must not have an empty name: TensorRT for RTX 1.7.1 finds an "Invalid Node".
-_NONE_ABSENT = frozenset({"Conv", "Gemm", "Slice", "Squeeze"})
+_NONE_ABSENT = frozenset(
+    {
+        "Conv",
+        "DequantizeLinear",
+        "Dropout",
+        "Gemm",
+        "QuantizeLinear",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Trilu",
+    }
+)
 
 # Operators newer than the network's opset are moved to this domain while the converter raises it.
 _SET_ASIDE = "trtbuild.newer"

@@ -174,6 +174,7 @@ class _Part(NamedTuple):
 
     @classmethod
     def of(cls, content: bytes, field: _Field, weights: Mapping[str, memoryview]) -> _Part:
+        """Part one field; only a weight that lies in `weights` stands apart."""
         whole = content[field.begin : field.stop]
         if field.number != _INITIALIZER_OF_GRAPH:
             return cls(whole)

@@ -256,8 +256,6 @@ def open_session(
     import onnxruntime as ort
 
     provider, options = _PROVIDERS[device], _options(execution, threads)
-    if (stop := _STOP.get()) is not None:
-        stop.heed(options)
     left_out: list[str] = []
     if execution is not Execution.FAST and not isinstance(model, bytes) and _is_mapped(model):
         # Otherwise each session holds its own copies of weights: packed for kernels, and dequantized or
@@ -416,6 +414,8 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     if not _multiplies_exactly():
         options.add_session_config_entry("session.x64quantprecision", "1")
+    if (stop := _STOP.get()) is not None:
+        stop.heed(options)
     return options
 
 

@@ -87,9 +87,11 @@ class _MeanShifts(Observer):
 
     @property
     def tensors(self) -> Collection[str]:
+        """Names of the tensors that it observes."""
         return [name for tap in self._taps for name in (tap.own, tap.reference)]
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[object]) -> None:
+        """Take the tensors of some samples; see `Observer`."""
         for tap in self._taps:
             for row in range(len(places)):
                 shift = tensors[tap.own][row].astype(np.float64) - tensors[tap.reference][row]

@@ -183,9 +183,11 @@ class _Products(Observer):
 
     @property
     def tensors(self) -> Collection[str]:
+        """Names of the tensors that it observes."""
         return {layer.tensor for layer in self._layers}
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[object]) -> None:
+        """Take the tensors of some samples; see `Observer`."""
         del places
         for layer in self._layers:
             for values in tensors[layer.tensor]:

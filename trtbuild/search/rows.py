@@ -54,9 +54,8 @@ def rows_are_apart(model: ir.Model) -> bool:
     rows = set(model.graph.inputs)
     if not batch or any(not _has_rows(value, batch) for value in rows):
         return False
-    if rows_meet(
-        model
-    ):  # what is made of the batch size alone has the batch as its first axis, too
+    # a tensor made of the batch size alone has the batch as its first axis, too, and is not in `rows`
+    if rows_meet(model):
         return False
     for node in model.graph:
         if has_bodies(node):

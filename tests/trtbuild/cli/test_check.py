@@ -21,6 +21,7 @@ from trtbuild.backends.tensorrt.apart import find_refusals_apart, parser_ahead
 from trtbuild.cli.main import run
 from trtbuild.errors import ModelError
 from trtbuild.jobs.check import form_check
+from trtbuild.model import read_model, write_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -192,6 +193,7 @@ import subprocess
 import sys
 from pathlib import Path
 from trtbuild.jobs.check import form_check
+from trtbuild.model import read_model, write_model
 with form_check(Path(sys.argv[1])) as check:
     check(Path(sys.argv[1]))
 print([name for name in sys.modules if name.startswith("tensorrt_rtx")])
@@ -249,3 +251,39 @@ def test_what_can_be_done(operator: str, reason: str, advice: str) -> None:
 )  # fmt: skip
 def test_the_parsers_words_are_made_plain(said: str, plain: str) -> None:
     assert plain_reason(said) == plain
+
+
+@pytest.mark.usefixtures("rtx")
+def test_absent_inputs_that_the_parser_refuses_are_dropped_when_a_file_is_read(
+    tmp_path: Path, capsys
+) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 4, 8, 8] x) => (
+            float[1, 4, 6, 6] c, float[16, 16] f, float[1, 1, 8, 8] s, float[1, 2, 8, 8] p,
+            float[1, 2, 8, 8] q, float[4, 8, 8] z, float[1, 4, 8, 8] t, float[1, 4, 8, 8] d,
+            float[1, 4, 8, 8] b
+        ) {
+            c = Conv (x, w)
+            r = Reshape (x, shape)
+            f = Gemm (r, r)
+            s = Slice (x, one, two, one)
+            p, q = Split <axis = 1, num_outputs = 2> (x)
+            z = Squeeze (x)
+            t = Trilu (x)
+            d = Dropout (x)
+            a = QuantizeLinear <output_dtype = 3> (x, scale)
+            b = DequantizeLinear (a, scale)
+        }"""
+    path = write(
+        tmp_path / "net.onnx", text, w=np.ones((4, 4, 3, 3), np.float32), shape=np.array([16, 16]),
+        one=np.array([1]), two=np.array([2]), scale=np.array(0.1, np.float32),
+    )  # fmt: skip
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if node.op_type != "Reshape":
+            node.input.extend([""] * (2 if node.op_type == "Dropout" else 1))
+    onnx.save(model, path)
+    assert checked(capsys, str(path))[1]["refused"]  # the parser stops at the first
+    written = tmp_path / "read.onnx"
+    write_model(read_model(path), written)
+    assert checked(capsys, str(written))[1]["refused"] == []

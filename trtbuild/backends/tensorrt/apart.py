@@ -117,6 +117,7 @@ def parser_ahead(product: Product) -> Iterator[Callable[[Path, Sequence[Path]], 
     with _started(product) as worker:
 
         def asked(path: Path, plugins: Sequence[Path]) -> Refusals:
+            """Ask the waiting process, or a new one if it has died."""
             if worker.process.poll() is None:
                 # absolute: the user's code may have changed this process's folder since the worker started
                 places = tuple(plugin.absolute() for plugin in plugins)

@@ -129,6 +129,7 @@ class _LogToParent(logging.Handler):
         self._parent = parent
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Send one line."""
         self._parent.send("log", record.name, record.levelno, record.getMessage())
 
 
@@ -140,6 +141,7 @@ class _ErrorsToParent(deque[tuple[str, str]]):
         self._parent = parent
 
     def append(self, line: tuple[str, str]) -> None:
+        """Send a line if it is an error; keep none."""
         severity, text = line
         if severity in ("INTERNAL_ERROR", "ERROR"):
             self._parent.send("said", text)

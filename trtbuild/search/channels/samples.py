@@ -80,9 +80,11 @@ class _Samples(Observer):
 
     @property
     def tensors(self) -> Collection[str]:
+        """Names of the tensors that it observes."""
         return self._axes.keys()
 
     def update(self, tensors: Mapping[str, Any], places: Sequence[object]) -> None:
+        """Take the tensors of some samples; see `Observer`."""
         # a place has several images if the network's batch is fixed, or if the feeds are batches
         self._num_samples += sum(len(values) for values in next(iter(tensors.values())))
         del places
