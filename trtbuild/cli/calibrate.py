@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trtbuild.cli.help import ListingGroup, SectionedCommand
+from trtbuild.cli.help import HELP_NAMES, ListingGroup, SectionedCommand, shows_all
 from trtbuild.cli.option_fields import Given, recipe_options
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, page_option
@@ -31,7 +31,7 @@ class _DefaultsToRun(ListingGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put ``run`` in front of what is no command."""
-        if args and args[0] not in (*self.commands, "-h", "--help"):
+        if args and args[0] not in (*self.commands, *HELP_NAMES, "--help-all"):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
@@ -41,7 +41,10 @@ class _DefaultsToRun(ListingGroup):
         return ["MODEL [OPTIONS] | merge PARTS... [OPTIONS]"]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options of a run, then the other command."""
+        """Write the options of a run, then the other command; ``--help-all`` writes the run's help anyway."""
+        if shows_all(ctx):
+            super().format_options(ctx, formatter)
+            return
         run = self.commands["run"]
         with click.Context(run, info_name=ctx.info_name, parent=ctx) as inner:
             run.format_options(inner, formatter)

@@ -16,6 +16,8 @@ __all__ = [
     "ListingGroup",
     "SectionedCommand",
     "SectionedOption",
+    "help_all_option",
+    "shows_all",
     "wide_as_the_terminal",
 ]
 
@@ -49,6 +51,7 @@ class ListingGroup(click.Group):
     def __init__(self, *args: Any, examples: Sequence[tuple[str, str]] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._examples = examples
+        self.params.append(help_all_option("Show every option of every command and exit."))
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the description, then the examples."""
@@ -75,12 +78,7 @@ class SectionedCommand(click.Command):
         super().__init__(*args, **kwargs)
         self._examples = examples
         # short commands, whose --help shows every option, accept it too: so it works with every command
-        self.params.append(
-            click.Option(
-                ["--help-all"], is_flag=True, is_eager=True, expose_value=False,
-                callback=_show_all, help="Show every option and exit.", hidden=not self._is_long,
-            )
-        )  # fmt: skip
+        self.params.append(help_all_option("Show every option and exit.", hidden=not self._is_long))
 
     @property
     def _is_long(self) -> bool:
@@ -101,7 +99,7 @@ class SectionedCommand(click.Command):
             title = getattr(option, "section", "")
             if record is None:
                 continue
-            if self._is_long and not ctx.meta.get(_ALL) and not getattr(option, "essential", True):
+            if self._is_long and not shows_all(ctx) and not getattr(option, "essential", True):
                 hidden[title] += 1
             else:
                 sections.setdefault(title, []).append(record)
@@ -129,12 +127,36 @@ def _write_examples(formatter: click.HelpFormatter, examples: Sequence[tuple[str
 _ALL = "trtbuild.help_all"
 
 
+def shows_all(ctx: click.Context) -> bool:
+    """Whether the help that is being written was asked for with ``--help-all``."""
+    return bool(ctx.meta.get(_ALL))
+
+
+def help_all_option(text: str, *, hidden: bool = False) -> click.Option:
+    """Return the option ``--help-all``; of a group, it writes the help of all its commands, too."""
+    return click.Option(
+        ["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
+        help=text, hidden=hidden,
+    )  # fmt: skip
+
+
 def _show_all(ctx: click.Context, option: click.Parameter, value: bool) -> None:
     del option
     if value and not ctx.resilient_parsing:
         ctx.meta[_ALL] = True
-        click.echo(ctx.get_help(), color=ctx.color)
+        click.echo("\n\n".join(_whole_help(ctx)), color=ctx.color)
         ctx.exit()
+
+
+def _whole_help(ctx: click.Context) -> Iterator[str]:
+    yield ctx.get_help()
+    group = ctx.command
+    if isinstance(group, click.Group):
+        for name in group.list_commands(ctx):
+            command = group.get_command(ctx, name)
+            assert command is not None
+            with click.Context(command, info_name=name, parent=ctx) as inner:
+                yield from _whole_help(inner)
 
 
 def wide_as_the_terminal() -> dict[str, Any]:

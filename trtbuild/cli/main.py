@@ -22,7 +22,7 @@ import click
 
 from trtbuild.cli.apart import go_on_apart
 from trtbuild.cli.failure import Failure, complain
-from trtbuild.cli.help import wide_as_the_terminal
+from trtbuild.cli.help import help_all_option, wide_as_the_terminal
 from trtbuild.cli.output import Answered
 from trtbuild.cli.warning_lines import warnings_shown
 from trtbuild.errors import InputError, TrtbuildError, in_one_tree
@@ -112,6 +112,9 @@ def _group() -> None:
     4 a bug of trtbuild, 5 CANNOT TELL with --strict, 130 interrupted, 141 nobody reads the output,
     143, 129 or 137 ended by SIGTERM, SIGHUP or SIGKILL.
     """
+
+
+_group.params.append(help_all_option("Show every option of every command and exit."))
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

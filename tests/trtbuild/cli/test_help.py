@@ -64,14 +64,25 @@ def test_what_may_be_left_out_is_counted(name, capsys) -> None:
     assert shown + (int(found[1]) if found else 0) >= len(parameters)
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, c in COMMANDS.items() if isinstance(c, SectionedCommand)]
-)
-def test_every_command_shows_all_its_options_on_request(name, capsys) -> None:
+@pytest.mark.parametrize("name", ["", *COMMANDS])
+def test_every_command_and_group_shows_all_its_options_on_request(name, capsys) -> None:
     told = trtbuild(capsys, *name.split(), "--help-all")
     assert told.code == 0
-    options = [p for p in COMMANDS[name].params if isinstance(p, click.Option) and not p.hidden]
+    below = [
+        command
+        for inner, command in COMMANDS.items()
+        if f"{inner} ".startswith(f"{name} ".lstrip())
+    ]
+    options = [p for c in below for p in c.params if isinstance(p, click.Option) and not p.hidden]
     assert {p.opts[0] for p in options} <= set(re.findall(r"--?[\w-]+", told.out))
+
+
+def test_a_group_writes_the_help_of_each_of_its_commands_once(capsys) -> None:
+    for group in ("cache", "calibrate"):
+        told = trtbuild(capsys, group, "--help-all").out
+        for inner in COMMANDS[group].commands:
+            assert told.count(f"Usage: trtbuild {group} {inner} [OPTIONS]") == 1
+        assert told.count("--json ") == len(COMMANDS[group].commands)
 
 
 @pytest.mark.parametrize(("name", "line"), EXAMPLES)
