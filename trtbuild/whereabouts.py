@@ -1,8 +1,8 @@
 """What this process is doing, recorded so that its parent can read it after a crash.
 
 A native library that divides by zero, or reads beyond the end of a file, ends its whole process: only the
-parent can report it. The parent calls `share` before it forks; in the child `reading` and
-`busy` record the work. Without `share` they do nothing.
+parent can report it. The parent calls `share` before it forks; in the child `reading`, `busy` and
+`fetching` record the work. Without `share` they do nothing.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
-__all__ = ["busy", "last_words", "reading", "share"]
+__all__ = ["busy", "fetching", "last_words", "reading", "share"]
 
 _SIZE = 1 << 12
 
 
-class _Work(NamedTuple):
-    """What a thread does with the network, and the samples that it uses."""
+class _Inference(NamedTuple):
+    """What ONNX Runtime does with the network in a thread, and the samples that it uses."""
 
     doing: str
     samples: Sequence[str]
@@ -29,7 +30,18 @@ class _Work(NamedTuple):
         """A few words, for the middle of a sentence."""
         last = "" if len(self.samples) < 2 else f" to '{self.samples[-1]}'"
         on = f" on '{self.samples[0]}'{last}" if self.samples else ""
-        return f"{self.doing} {network}{on}"
+        return f"ONNX Runtime {self.doing} {network}{on}"
+
+
+class _Fetch(NamedTuple):
+    """The data that a thread gets: a function or a loader gives an item, or a sample is read."""
+
+    source: str
+
+    def text(self, network: str) -> str:
+        """A few words, for the middle of a sentence."""
+        del network
+        return f"data came from '{self.source}'"
 
 
 class _Page:
@@ -40,13 +52,13 @@ class _Page:
 
         self._memory = mmap.mmap(-1, _SIZE)
         self._network = "a network"
-        self._threads: dict[int, _Work] = {}
+        self._threads: dict[int, _Inference | _Fetch] = {}
 
     def set_network(self, name: str) -> None:
         """Set the network's name."""
         self._network = f"'{name}'"
 
-    def exchange(self, work: _Work | None) -> _Work | None:
+    def exchange(self, work: _Inference | _Fetch | None) -> _Inference | _Fetch | None:
         """Record what this thread is doing; return what it did before."""
         thread = threading.get_ident()
         before = self._threads.pop(thread, None)
@@ -72,7 +84,7 @@ def share() -> None:
 
 
 def last_words() -> str:
-    """Return what the forked process was doing, such as ``ran 'n.onnx' on 'a.png'``; else empty."""
+    """Return what the forked process was doing: ``ONNX Runtime ran 'n.onnx' on 'a.png'``, or nothing."""
     return "" if _page is None else _page.content()
 
 
@@ -82,19 +94,25 @@ def reading(network: str) -> None:
         _page.set_network(network)
 
 
-@contextlib.contextmanager
-def busy(doing: str, samples: Sequence[str] = ()) -> Iterator[None]:
-    """Record what the block does.
+def busy(doing: str, samples: Sequence[str] = ()) -> AbstractContextManager[None]:
+    """Record what ONNX Runtime does in the block.
 
     Args:
         doing: what it does with the network: ``opened``, ``ran``.
         samples: names of the samples that it uses.
     """
-    if _page is None:
-        yield
-        return
-    before = _page.exchange(_Work(doing, samples))
+    return contextlib.nullcontext() if _page is None else _during(_page, _Inference(doing, samples))
+
+
+def fetching(source: str) -> AbstractContextManager[None]:
+    """Record that data come from `source` in the block: a user's function, or a sample that is read."""
+    return contextlib.nullcontext() if _page is None else _during(_page, _Fetch(source))
+
+
+@contextlib.contextmanager
+def _during(page: _Page, work: _Inference | _Fetch) -> Iterator[None]:
+    before = page.exchange(work)
     try:
         yield
     finally:
-        _page.exchange(before)
+        page.exchange(before)

@@ -168,7 +168,7 @@ def _waited(child: int, passed_on: set[signal.Signals]) -> tuple[int, int]:
 def _said(name: str, code: int) -> int:
     """Report the cause of the child's death, and return the exit code."""
     at = last_words()
-    while_at = f", while ONNX Runtime {at}" if at else ""
+    while_at = f", while {at}" if at else ""
     if name in _OF_INPUT or (at and name in _OF_LIBRARIES):
         code = WRONG_INPUT
     elif name in _OF_LIBRARIES:

@@ -18,6 +18,7 @@ from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.data.skipped import without_input
 from trtbuild.errors import DataError
 from trtbuild.plugins import READER, foreign_code, import_named, load, reader_of
+from trtbuild.whereabouts import fetching
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,8 @@ _RANK_OF_IMAGES = 4
 
 # After this many items a source may be endless; calibration rarely needs as many.
 _MANY = 20_000
+
+_END = object()
 
 _log = logging.getLogger(__name__)
 
@@ -142,8 +145,15 @@ class CallableSource(Source):
 
     def _items(self) -> Iterator[Any]:
         with foreign_code(DataError, f"'{self.spec}' failed: "):
-            found = self.function() if callable(self.function) else self.function
-            yield from _items_of(found, self.spec)
+            with fetching(self.spec):
+                found = self.function() if callable(self.function) else self.function
+            items = _items_of(found, self.spec)
+            while True:
+                with fetching(self.spec):
+                    item = next(items, _END)
+                if item is _END:
+                    return
+                yield item
 
 
 class ObjectSource(CallableSource):

@@ -16,6 +16,7 @@ import numpy as np
 from trtbuild.data.survey import SURVEYED_SAMPLES, survey
 from trtbuild.errors import DataError
 from trtbuild.machine import usable_cpus
+from trtbuild.whereabouts import fetching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -133,7 +134,7 @@ class SampleIndex:
             entries.append((sample.key, sample.label))
             if len(few) < SURVEYED_SAMPLES:
                 # a sample that cannot be loaded is reported when it is needed
-                with contextlib.suppress(DataError):
+                with contextlib.suppress(DataError), fetching(sample.name):
                     few.append(sample.load())
         keys = tuple(key for key, _ in entries)
         labels = tuple(label for _, label in entries)
@@ -367,7 +368,8 @@ def load_feeds(sample: Sample) -> dict[str, np.ndarray]:
     Raises:
         DataError: it cannot be loaded, or holds NaN or infinity.
     """
-    arrays = sample.load()
+    with fetching(sample.name):
+        arrays = sample.load()
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not (array < np.inf).all():
             kind = "NaN" if np.isnan(array).any() else "infinity"
