@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from trtbuild.data.account import DataAccount, account_for, warn_of_lost
-from trtbuild.data.opening import DataPlan, calibration_source, open_data, open_named, open_source
-from trtbuild.data.samples import (
+from trtbuild.data.batching import (
     Batch,
-    DataDigest,
-    Sample,
-    SampleIndex,
-    Source,
     batches,
     filled,
     full_batches,
     load_feeds,
     samples_per_batch,
 )
+from trtbuild.data.opening import DataPlan, calibration_source, open_data, open_named, open_source
+from trtbuild.data.samples import DataDigest, Sample, SampleIndex, Source
 from trtbuild.data.split import (
     HELD_OUT_SHARE,
     Split,

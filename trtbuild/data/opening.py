@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.data.arrays import ArraySource, is_array_folder, open_folder
+from trtbuild.data.batching import samples_per_batch
 from trtbuild.data.constants import WithConstants, constant_feeds
 from trtbuild.data.feeds import axes_of, image_input
 from trtbuild.data.image_files import LIST_SUFFIXES, images_below
-from trtbuild.data.samples import samples_per_batch
 from trtbuild.data.skipped import grouped
 from trtbuild.data.split import HELD_OUT_SHARE, choose_samples, split, without
 from trtbuild.errors import DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Protocol
 
-from trtbuild.data.samples import Batch
+from trtbuild.data.batching import Batch
 from trtbuild.errors import ExecutionError
 from trtbuild.whereabouts import busy
 
