@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import BudgetError, OptionError
 from trtbuild.pytorch.cost import count_cost
-from trtbuild.pytorch.prune.cutting import cut
+from trtbuild.pytorch.prune.cutting import CutCheck, cut
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +49,7 @@ def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Co
     def tried(ratio: float) -> tuple[float, CutPlan]:
         """The cost of a ratio as a share of the budget (1 meets it exactly), and the ratio's plan."""
         wish = replace(plan, spec=replace(plan.spec, ratio=ratio, steps=1))
-        module = cut(base, inputs, wish, one_by_one=False, check=False).module
+        module = cut(base, inputs, wish, CutCheck.NEVER).module
         over = _over(count_cost(module, inputs), dense, plan.spec)
         if plan.spec.latency is not None:
             over = max(over, _measured(module, plan.latency) / plan.spec.latency)

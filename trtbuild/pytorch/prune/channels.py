@@ -1,7 +1,7 @@
 """Removes channels, in whole coupled groups, from a copy, and checks every cut.
 
 Torch-Pruning finds the groups and ranks the channels; it also silently breaks networks. So layers that
-make the output are found and kept, and the cut network is compared with the dense one (`cutting`). If
+make the output are found and kept, and the cut network is compared with the dense one (`dense_reference`). If
 that fails, the groups are cut one by one, those that break something are undone and named, and pruning
 starts again without them.
 
@@ -25,7 +25,7 @@ from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.layers import LAYERS, match_layers
 from trtbuild.pytorch.prune.budget import has_budget, within_budget
-from trtbuild.pytorch.prune.cutting import Cut, cut
+from trtbuild.pytorch.prune.cutting import Cut, CutCheck, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.groups import survey
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS
@@ -263,9 +263,10 @@ def _prune(
     if has_budget(spec):
         plan = within_budget(base, bound, plan, prospect.cost)
     coupled = _coupled(prospect.groups)
-    done, plan = _as_asked(base, bound, plan, coupled, mixes=prospect.mixes)
+    check = CutCheck.EACH_GROUP if prospect.mixes else CutCheck.EACH_STEP
+    done, plan = _as_asked(base, bound, plan, coupled, check)
     if after_step is not None:
-        done = cut(base, bound, replace(plan, after_step=after_step), one_by_one=prospect.mixes)
+        done = cut(base, bound, replace(plan, after_step=after_step), check)
         if done.failed:
             raise ModelError(f"pruning broke the module: {done.failed}.")
     widths = _widths(base, done, plan, coupled)
@@ -311,18 +312,17 @@ def _as_asked(
     bound: BoundInputs,
     plan: CutPlan,
     coupled: Mapping[str, PruneGroup],
-    *,
-    mixes: bool,
+    check: CutCheck,
 ) -> tuple[Cut, CutPlan]:
     """Cut what can be cut; with other ratios again if the result misses the requested share."""
-    done, cut_by = _cut_what_can_be(base, bound, plan, mixes=mixes)
+    done, cut_by = _cut_what_can_be(base, bound, plan, check)
     if not _is_one_share(plan.spec):
         return done, cut_by
     return as_near_as_can_be(
         layer_widths(base),
         done,
         cut_by,
-        lambda other: _cut_what_can_be(base, bound, other, mixes=mixes),
+        lambda other: _cut_what_can_be(base, bound, other, check),
         lambda one, by: _achieved(_widths(base, one, by, coupled)),
     )
 
@@ -347,7 +347,7 @@ def _widths(
 
 
 def _cut_what_can_be(
-    base: nn.Module, bound: BoundInputs, plan: CutPlan, *, mixes: bool
+    base: nn.Module, bound: BoundInputs, plan: CutPlan, check: CutCheck
 ) -> tuple[Cut, CutPlan]:
     """Cut until nothing breaks; every round keeps the groups that broke something before.
 
@@ -357,9 +357,9 @@ def _cut_what_can_be(
     dense = count_cost(base, bound) if has_budget(plan.spec) else None
     tie = True
     while True:
-        done = cut(base, bound, plan, one_by_one=mixes)
+        done = cut(base, bound, plan, check)
         if done.failed and not done.culprits and not plan.tied:
-            done = cut(base, bound, plan, one_by_one=True)
+            done = cut(base, bound, plan, CutCheck.EACH_GROUP)
         new = {
             path: why
             for path, why in done.culprits.items()

@@ -1,33 +1,16 @@
-"""Runs Torch-Pruning over a copy, all groups at once or one by one, and checks the result.
-
-The check: shapes for two inputs, and values against zeroed channels.
-
-Removing a channel is the same as multiplying it by zero where it is read. So the dense network with the
-readers' weights of the removed channels set to zero must compute the same as the cut network. This finds
-errors that shapes do not show: a channel shuffle runs with half of the channels, but is wrong.
-
-The two are equal unless a norm or attention mixes the channels (`dependency.is_mixer`).
-"""
+"""Runs Torch-Pruning over a copy, and checks the result against the dense network (`dense_reference`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from trtbuild.errors import ModelError, first_line
-from trtbuild.pytorch.copies import (
-    copy_module,
-    float64_copy,
-    outputs64,
-    relative_difference,
-    share_again,
-    shared_parameters,
-)
-from trtbuild.pytorch.inputs import other_batch
-from trtbuild.pytorch.layers import LAYERS, TRANSPOSED
+from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters
+from trtbuild.pytorch.prune.dense_reference import DOES_NOT_RUN, DenseReference
 from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
 from trtbuild.pytorch.prune.heads import head_counts, heads_left
 from trtbuild.pytorch.prune.key_groups import (
@@ -52,14 +35,23 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.prune.key_groups import KeyGroups
     from trtbuild.pytorch.prune.ranking import CutPlan
 
-__all__ = ["Cut", "DenseReference", "Snapshot", "cut", "history_in"]
+__all__ = ["Cut", "CutCheck", "cut", "history_in"]
 
 
-_TOLERANCE = 1e-9
-_DOES_NOT_RUN = "the network does not run without them"
+class CutCheck(Enum):
+    """When the network is checked while it is cut.
+
+    NEVER: if only its size matters.
+    EACH_STEP: after all groups of a step; a step that breaks it makes the cut fail.
+    EACH_GROUP: after every group; groups that break it are rolled back and named.
+    """
+
+    NEVER = auto()
+    EACH_STEP = auto()
+    EACH_GROUP = auto()
 
 
-class Snapshot:
+class _Snapshot:
     """Attributes and tensors of all modules, and sizes and cuts in the graph, to be restored.
 
     Torch-Pruning replaces tensors and never writes into them, so references are enough; it writes into
@@ -84,87 +76,6 @@ class Snapshot:
         for one, sizes in self._sizes:
             vars(one).update(sizes)
         del self._graph.pruning_history()[self._cuts :]
-
-
-class DenseReference:
-    """The dense network, with which a cut one is compared."""
-
-    def __init__(self, dense: nn.Module, inputs: BoundInputs) -> None:
-        self._dense = float64_copy(dense)
-        self._samples = [(inputs, 1), *((other, 2) for other in other_batch(inputs))]
-        # Original indices of the input channels that a layer still has.
-        self._survivors: dict[str, torch.Tensor] = {}
-
-    def note_removed(self, graph: Any, group: Any) -> None:
-        """Zero the dense network's weights that read the channels of `group`. Call it before the cut."""
-        for item in group:
-            layer = item.dep.target.module
-            reads = graph.is_in_channel_pruning_fn(item.dep.handler)
-            if reads and isinstance(layer, LAYERS):
-                self._zero(str(graph._module2name[layer]), [int(index) for index in item.idxs])
-
-    def _zero(self, path: str, indices: list[int]) -> None:
-        layer = self._dense.get_submodule(path)
-        groups = getattr(layer, "groups", 1)
-        depthwise = groups > 1 and groups == layer.weight.shape[0] * (
-            layer.weight.shape[1] if isinstance(layer, TRANSPOSED) else 1
-        )
-        if depthwise:
-            return  # it passes each channel on; the weights that read its output are zeroed
-        inputs = layer.weight.shape[0 if isinstance(layer, TRANSPOSED) else 1]
-        inputs *= 1 if isinstance(layer, TRANSPOSED) else groups
-        survivors = self._survivors.get(path, torch.arange(inputs))
-        gone = survivors[indices]
-        keep = torch.ones(len(survivors), dtype=torch.bool)
-        keep[indices] = False
-        self._survivors[path] = survivors[keep]
-        with torch.no_grad():
-            if isinstance(layer, TRANSPOSED):
-                layer.weight[gone] = 0
-            else:
-                grouped = layer.weight.view(groups, -1, *layer.weight.shape[1:])
-                for channel in gone.tolist():
-                    size = layer.weight.shape[1]
-                    grouped[channel // size, :, channel % size] = 0
-
-    def note_unread(self, path: str, indices: list[int]) -> None:
-        """Zero the weights that read these inputs of the layer at `path`. Call it before the cut."""
-        self._zero(path, indices)
-
-    def broken(self, cut: nn.Module, *, values: bool) -> str:
-        """Return how `cut` differs from the dense network without the noted channels; empty if it does not.
-
-        Args:
-            cut: the network after the cut.
-            values: compare values; else only that it runs and gives the same shapes.
-
-        Raises:
-            ModelError: the dense network itself does not run in float64.
-        """
-        if any(0 in tensor.shape for tensor in cut.parameters()):
-            return "a layer would have no channels left"
-        copy = float64_copy(cut)
-        for inputs, seed in self._samples:
-            try:
-                wanted = outputs64(self._dense, inputs, seed)
-            except Exception as error:
-                if seed == 1:
-                    raise ModelError(
-                        "a cut could not be checked: the module does not run in float64 "
-                        f"({first_line(error)[:160]})."
-                    ) from error
-                continue  # the dense network does not take another batch size either
-            try:
-                found = outputs64(copy, inputs, seed)
-            except Exception as error:  # noqa: BLE001 - the user's forward may raise anything
-                return f"{_DOES_NOT_RUN}: {first_line(error)[:160]}"
-            if [t.shape for t in found] != [t.shape for t in wanted]:
-                return "an output would change its shape"
-            if values:
-                difference = relative_difference(wanted, found)
-                if not difference <= _TOLERANCE:
-                    return f"the network computes something else without them (off by {difference:.1e})"
-        return ""
 
 
 @dataclass
@@ -208,17 +119,14 @@ def history_in(graph: Any) -> list[tuple[str, bool, list[int]]]:
     ]
 
 
-def cut(
-    base: nn.Module, inputs: BoundInputs, plan: CutPlan, *, one_by_one: bool, check: bool = True
-) -> Cut:
+def cut(base: nn.Module, inputs: BoundInputs, plan: CutPlan, check: CutCheck) -> Cut:
     """Cut a copy of `base`.
 
     Args:
         base: with plain weights, in eval mode.
         inputs: for the trace and the checks.
         plan: what to cut.
-        one_by_one: check after every group and roll back what breaks; else check once per step.
-        check: False skips the checks, if only the size matters.
+        check: when the network is checked.
     """
     module = copy_module(base)
     result, dense = Cut(module), layer_widths(base)
@@ -226,7 +134,7 @@ def cut(
     for step in range(1, plan.spec.steps + 1):
         backup = copy_module(module) if step > 1 else None
         try:
-            run, left = _step(result, inputs, plan, step, dense, heads, one_by_one, check=check)
+            run, left = _step(result, inputs, plan, step, dense, heads, check)
         except TooManyWaysError as error:  # earlier cuts may have coupled more
             path = next((path for path, one in module.named_modules() if one is error.layer), "")
             if not path or path in plan.kept:
@@ -256,9 +164,7 @@ def _step(
     step: int,
     dense: Mapping[str, int],
     heads: Mapping[str, int],
-    one_by_one: bool,
-    *,
-    check: bool,
+    check: CutCheck,
 ) -> tuple[_Run, dict[str, int]]:
     """Cut channels in one step; return the last run, and the remaining heads."""
     module = result.module
@@ -268,12 +174,15 @@ def _step(
         ratios, result.planned = shares(module, inputs, plan, step, dense)
         left = heads_left(heads, plan, step)
         apart = {path: one for path, one in ratios.items() if path not in plan.tied}
-        run = _Run(result, inputs, plan, apart, left, check=check)
-        (run.step_one_by_one if one_by_one else run.step_at_once)()
+        run = _Run(result, inputs, plan, apart, left, check)
+        if check is CutCheck.EACH_GROUP:
+            run.step_one_by_one()
+        else:
+            run.step_at_once()
         if plan.tied and not result.failed and not run.stale:
             result.history += history_in(run.graph)
             together = {path: one for path, one in ratios.items() if path in plan.tied}
-            run = _Run(result, inputs, plan, together, left, check=check)
+            run = _Run(result, inputs, plan, together, left, check)
             run.step_at_once()
     return run, left
 
@@ -287,7 +196,7 @@ class _Run:
         plan: what to cut.
         ratios: layer -> exact share of its channels to remove now.
         heads: attention block -> remaining heads after this step.
-        check: whether to check.
+        check: when to check; `step_one_by_one` always does.
     """
 
     def __init__(
@@ -297,10 +206,10 @@ class _Run:
         plan: CutPlan,
         ratios: Mapping[str, float],
         heads: Mapping[str, int],
-        *,
-        check: bool,
+        check: CutCheck,
     ) -> None:
-        self.inputs, self.plan, self.result, self.check = inputs, plan, result, check
+        self.inputs, self.plan, self.result = inputs, plan, result
+        self.checks = check is not CutCheck.NEVER
         self.stale = False
         self.pruner = make_pruner(result.module, inputs, plan, heads=heads, ratios=ratios)
         self.graph = self.pruner.DG
@@ -308,7 +217,7 @@ class _Run:
     def step_at_once(self) -> None:
         """Cut every group of this step, then check."""
         module = self.result.module
-        reference = DenseReference(module, self.inputs) if self.check else None
+        reference = DenseReference(module, self.inputs) if self.checks else None
         try:
             for group in self.pruner.step(interactive=True):
                 self.result.mixed |= is_mixer(self.graph, group, self.pruner.num_heads)
@@ -331,7 +240,7 @@ class _Run:
             root = str(self.graph._module2name[group[0].dep.target.module])
             parameters = any(isinstance(item.dep.target.module, nn.Parameter) for item in group)
             mixed = is_mixer(self.graph, group, self.pruner.num_heads)
-            before, reference = Snapshot(module, self.graph), DenseReference(module, self.inputs)
+            before, reference = _Snapshot(module, self.graph), DenseReference(module, self.inputs)
             changes: tuple[dict[str, Any], ...] = ()
             try:
                 reference.note_removed(self.graph, group)
@@ -346,7 +255,7 @@ class _Run:
                 continue
             before.restore()
             self.result.culprits[root] = reason
-            if mixed and reason.startswith(_DOES_NOT_RUN):
+            if mixed and reason.startswith(DOES_NOT_RUN):
                 self.result.stuck.update(layers_given(self.graph, group))
             if parameters:  # the graph refers to the parameter that the rollback removed
                 self.stale = True
@@ -360,8 +269,8 @@ class _Run:
             gone = weakest_key_groups(module, one, one.groups(module) - left)
             if not gone:
                 return
-            before = Snapshot(module, self.graph)
-            reference = DenseReference(module, self.inputs) if self.check else None
+            before = _Snapshot(module, self.graph)
+            reference = DenseReference(module, self.inputs) if self.checks else None
             if reference is not None:
                 reference.note_unread(one.layers[-1], columns_of(module, one, gone))
             changes = (cut_key_groups(module, one, gone), update_sizes(module, self.plan.sizes))
