@@ -155,13 +155,13 @@ class EngineResult:
 
     def below_floor_if(self, *, is_evaluated: bool) -> tuple[str, ...]:
         """Return `below_floor`; for `is_evaluated` see `trtbuild.verification.ruling.floors`."""
-        found = [*self._poor_figures(is_evaluated=is_evaluated)]
-        found += [str(gap) for gap in self.below_tensorrt_form]
-        for record in self.artifact.history:
-            if far := has_moved(record):
-                ratio = record.details["ratios"][far]
-                found.append(f"ranges are reused, and '{far}' has {ratio:.1f} times its magnitude")
-        return (*found, *self._unused_cache(), *self._spoilt_data())
+        return (
+            *self._poor_figures(is_evaluated=is_evaluated),
+            *map(str, self.below_tensorrt_form),
+            *self.moved_ranges,
+            *self.unused_cache,
+            *self.spoilt_data,
+        )
 
     @property
     def poor_figures(self) -> tuple[str, ...]:
@@ -173,22 +173,33 @@ class EngineResult:
         trained = not self.artifact.came_in_float
         return floors(named, self.verdicts.values(), was_trained=trained, is_evaluated=is_evaluated)
 
-    def _unused_cache(self) -> Iterator[str]:
-        """What is wrong with the calibration cache that the engine should have been built with."""
-        if "cache" in self.engine.without_effect:
-            yield f"the calibration cache had no effect: {self.engine.backend} takes none"
-            return
-        for record in self.artifact.history:
-            if record.stage == "cache":
-                found, total = record.details["num_found"], record.details["num_tensors"]
-                if 2 * found < total:
-                    yield f"the calibration cache has scales for {found} of the {total} tensors of INT8"
+    @property
+    def moved_ranges(self) -> tuple[str, ...]:
+        """The part of `below_floor` that is about ranges reused for data that exceed them."""
+        moved = ((record, far) for record in self.artifact.history if (far := has_moved(record)))
+        return tuple(
+            f"ranges are reused, and '{far}' has {record.details['ratios'][far]:.1f} times its magnitude"
+            for record, far in moved
+        )
 
-    def _spoilt_data(self) -> Iterator[str]:
-        """Why no figure on these samples can be trusted; see `trtbuild.data.account.DataAccount.spoilt`."""
-        for record in self.artifact.history:
-            if record.stage == "data":
-                yield from record.details["spoilt"]
+    @property
+    def unused_cache(self) -> tuple[str, ...]:
+        """The part of `below_floor` that is about a calibration cache without effect, or with few scales."""
+        if "cache" in self.engine.without_effect:
+            return (f"the calibration cache had no effect: {self.engine.backend} takes none",)
+        caches = (record.details for record in self.artifact.history if record.stage == "cache")
+        counts = ((cache["num_found"], cache["num_tensors"]) for cache in caches)
+        return tuple(
+            f"the calibration cache has scales for {found} of the {total} tensors of INT8"
+            for found, total in counts
+            if 2 * found < total
+        )
+
+    @property
+    def spoilt_data(self) -> tuple[str, ...]:
+        """The part of `below_floor` that is about the samples: `trtbuild.data.account.DataAccount.spoilt`."""
+        records = (record for record in self.artifact.history if record.stage == "data")
+        return tuple(text for record in records for text in record.details["spoilt"])
 
     @property
     def ruling(self) -> Ruling:

@@ -212,6 +212,29 @@ def test_outputs_that_keep_nothing_lead_to_the_preprocessing(folder: Path) -> No
         assert "preprocess" not in step.why
 
 
+def test_an_output_called_cache_is_not_the_calibration_cache(folder: Path) -> None:
+    del folder
+    far = with_sqnr(build_engine(BUILT_FAST), 5.0)
+    comparisons = {
+        name: dataclasses.replace(
+            one, outputs=tuple(dataclasses.replace(o, name="key_cache") for o in one.outputs)
+        )
+        for name, one in far.comparisons.items()
+    }
+    far = dataclasses.replace(far, comparisons=comparisons)
+    assert any("'key_cache'" in why for why in far.below_floor)
+    given = dataclasses.replace(BUILT_FAST.tensorrt, cache=Path("old.cache"))
+    step = after_engine(far, dataclasses.replace(BUILT_FAST, tensorrt=given))
+    assert step is not None
+    assert "cache convert" not in step.command
+    without = dataclasses.replace(far.engine, without_effect=("cache",))
+    step = after_engine(
+        dataclasses.replace(far, engine=without), dataclasses.replace(BUILT_FAST, tensorrt=given)
+    )
+    assert step is not None
+    assert step.command.startswith("trtbuild cache convert old.cache float.onnx")
+
+
 def test_ranges_from_a_file_are_left_for_data_that_calibrate(folder: Path) -> None:
     del folder
     built = build_engine(BUILT_FAST)

@@ -34,6 +34,8 @@ RANDOM = "the samples are random numbers, which say nothing about real data"
 """Beginning of the entry for random data in `DataAccount.spoilt`."""
 REPEATED = "distinct samples among"
 """Beginning of the entry for copies there."""
+WRONG_INPUT = "the input"
+"""Beginning of the entry for an input that looks wrong there."""
 
 # Files that often lie beside images: not worth a warning.
 _SIDECARS = frozenset(
@@ -178,7 +180,7 @@ def _warnings(recipe: DataRecipe, inputs: Mapping[str, InputSurvey]) -> Iterator
     preprocess = recipe.preprocess
     for name, found in inputs.items():
         is_image = preprocess is not None and preprocess.input in (None, name)
-        what = f"the input '{name}'{' after preprocessing' if is_image else ''}"
+        what = f"{WRONG_INPUT} '{name}'{' after preprocessing' if is_image else ''}"
         span = f"from {found.low:.4g} to {found.high:.4g}"
         least = _LEAST_SHARE * max(abs(found.low), abs(found.high))
         if found.deviation <= (_LEAST_DEVIATION if is_image else least):

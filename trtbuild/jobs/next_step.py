@@ -22,18 +22,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.data.account import RANDOM, REPEATED
+from trtbuild.data.account import RANDOM, REPEATED, WRONG_INPUT
 from trtbuild.manifest import NextStep
 from trtbuild.options.command import command_line
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.effort import Effort
 from trtbuild.options.values import IN_MEMORY, to_table
 from trtbuild.titles import TENSORRT_FORM
+from trtbuild.verification.gate import TOP1_LOST
 from trtbuild.verification.ruling import (
     CANNOT_TELL,
     DO_NOT_SHIP,
     FAR_SQNR_DB,
     NOT_JUDGED,
+    SAYS_LITTLE,
     SHIP,
     samples_needed,
 )
@@ -188,11 +190,11 @@ _PREPROCESS: _Step = (
 
 def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
     """The step for wrong calibration data, or for an unsuitable cache."""
-    if recipe.tensorrt.cache is not None and any("cache" in why for why in result.below_floor):
+    if recipe.tensorrt.cache is not None and result.unused_cache:
         return "turn the cache into Q/DQ, and see what it covers", {}, "--cache"
-    if any(why.startswith("ranges are reused") for why in result.below_floor):
+    if result.moved_ranges:
         return "calibrate anew", _data_for(recipe), "--calibration"
-    return _other_data(result.below_floor)
+    return _other_data(result.spoilt_data)
 
 
 def _other_data(spoilt: Sequence[str], verifying: str = "--verify-data") -> _Step | None:
@@ -204,7 +206,7 @@ def _other_data(spoilt: Sequence[str], verifying: str = "--verify-data") -> _Ste
     """
     if RANDOM in spoilt:
         return "give data like what the network will see", {"--data": MORE}, "--random-data"
-    if any(why.startswith("the input") for why in spoilt):
+    if any(why.startswith(WRONG_INPUT) for why in spoilt):
         return _PREPROCESS
     if any(why.startswith(REPEATED) for why in spoilt):
         return "verify on samples that differ", {verifying: MORE}, ""
@@ -253,7 +255,7 @@ def _is_let_pass(result: EngineResult, recipe: EngineRecipe) -> bool:
     return (
         result.ruling.word == NOT_JUDGED
         and bool(recipe.gate.limits)
-        and any("says little" not in why for why in result.poor_figures)
+        and any(SAYS_LITTLE not in why for why in result.poor_figures)
     )
 
 
@@ -289,7 +291,7 @@ def _judged(
     tasks = [comparison.task for comparison in known if comparison.task is not None]
     if (step := _without_figure(tasks, known[0].num_images, data_flag)) is not None:
         return step
-    is_judged = any(one.what == "top-1 lost" for verdict in verdicts for one in verdict.findings)
+    is_judged = any(one.what == TOP1_LOST for verdict in verdicts for one in verdict.findings)
     if not is_judged and any(comparison.accuracy is not None for comparison in known):
         return "set a limit on what top-1 may lose", {"--max-top1-drop": "1"}, ""
     figures = [task.main for task in tasks if task.main is not None]

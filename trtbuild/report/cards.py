@@ -12,6 +12,7 @@ from trtbuild.model.stats import measure, node_macs
 from trtbuild.model.traversal import all_nodes, label
 from trtbuild.report.model import Card, Tone
 from trtbuild.titles import ALSO, ENGINE, FP16, PORTABLE, PRUNED, TENSORRT_FORM, TITLES
+from trtbuild.verification.gate import ON_DISTANCE, TOP1_LOST
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def accuracy_cards(comparison: Comparison, verdict: Verdict, whose: str = "") ->
             f"lost {drop.value:+.2f} points ({drop.low:+.2f} to {drop.high:+.2f})"
         )
         value = f"{accuracy.candidate_percent.value:.1f} %"
-        yield Card(f"Top-1{of}", value, detail, _tone(verdict, "top-1 lost"))
+        yield Card(f"Top-1{of}", value, detail, _tone(verdict, TOP1_LOST))
 
 
 def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
@@ -90,7 +91,7 @@ def _sqnr(comparison: Comparison, verdict: Verdict, of: str) -> Iterator[Card]:
     if known:
         estimate, output = min(known, key=lambda one: one[0].value)
         detail = f"{counted(comparison.num_images, 'sample')}; worst output {output.judged}"
-        tone = _tone(verdict, f"SQNR of {output.judged}")
+        tone = _tone(verdict, f"{ON_DISTANCE['min_sqnr']} {output.judged}")
         yield Card(f"SQNR{of}", f"{estimate.value:.1f} dB", detail, tone)
 
 

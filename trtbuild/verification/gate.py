@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NEEDS_LABELS",
+    "ON_DISTANCE",
+    "TOP1_LOST",
     "Finding",
     "Gate",
     "Verdict",
@@ -32,6 +34,16 @@ __all__ = [
 ]
 
 NEEDS_LABELS = "a limit on top-1 needs labels; give them with --labels."
+
+TOP1_LOST = "top-1 lost"
+"""`Finding.what` of the limit on top-1 against labels."""
+
+ON_DISTANCE = {
+    "min_sqnr": "SQNR of",
+    "min_cosine": "cosine of",
+    "max_relative_l2": "relative L2 of",
+}
+"""Limit on how far an output may be from float -> the beginning of its `Finding.what`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -300,12 +312,12 @@ def _judge_limits(comparison: Comparison, gate: Gate) -> Iterator[tuple[str, Fin
 
 def _figures_of_output(output: OutputComparison, num_images: int) -> Iterator[_Figure]:
     cosine, relative_l2 = output.judged_cosine, output.judged_relative_l2
-    for name, what, unit, estimate in (
-        ("min_sqnr", f"SQNR of {output.judged}", "dB", output.judged_sqnr_db),
-        ("min_cosine", f"cosine of {cosine[0]}", "", cosine[1]),
-        ("max_relative_l2", f"relative L2 of {relative_l2[0]}", "", relative_l2[1]),
+    for name, where, unit, estimate in (
+        ("min_sqnr", output.judged, "dB", output.judged_sqnr_db),
+        ("min_cosine", cosine[0], "", cosine[1]),
+        ("max_relative_l2", relative_l2[0], "", relative_l2[1]),
     ):
-        yield _Figure(name, what, unit, estimate, num_images)
+        yield _Figure(name, f"{ON_DISTANCE[name]} {where}", unit, estimate, num_images)
     what = f"top-1 agreement of '{output.name}'"
     one, agreement = 100.0 / max(num_images, 1), output.top1_agreement_percent
     yield _Figure("min_top1_agreement", what, "%", agreement, num_images, one)
@@ -319,7 +331,7 @@ def _figures(comparison: Comparison) -> Iterator[_Figure]:
     if accuracy is not None:
         count = accuracy.num_images
         one = 100.0 / max(count, 1)
-        yield _Figure("max_top1_drop", "top-1 lost", "points", accuracy.drop_points, count, one)
+        yield _Figure("max_top1_drop", TOP1_LOST, "points", accuracy.drop_points, count, one)
     if task is not None and task.main is not None:
         main = task.main
         estimate, count = main.estimate, task.num_samples

@@ -8,7 +8,6 @@
 
 Two commands answer other questions with words of their own: `bench`, whether an engine is fast enough (speed
 alone makes no engine fit to ship), and `check`, whether TensorRT accepts a network.
-alone makes none fit to ship, and `check`, whether TensorRT accepts a network.
 
 The floor is what an engine must reach even if no limit asks for it: see `floors`. It never fails a build by
 itself, since no user has set it, but an engine below it is never called SHIP.
@@ -18,6 +17,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from trtbuild.verification.gate import ON_DISTANCE, TOP1_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,7 @@ __all__ = [
     "FAST_ENOUGH",
     "NOT_JUDGED",
     "REJECTED",
+    "SAYS_LITTLE",
     "SHIP",
     "STRICT_EXIT_CODE",
     "TOO_SLOW",
@@ -61,12 +63,12 @@ FAR_SQNR_DB = 20.0
 # another job, and below this PSNR a picture looks visibly different.
 _LEAST_FIGURES = {"%": 80.0, "dB": 25.0}
 
-# Whoever sets a limit on one of these has judged how far outputs may be from float. A limit on the max error
-# is none of them: it is in the output's own unit, and may be so large that every output passes.
-_ON_DISTANCE = ("SQNR of", "cosine of", "relative L2 of")
+# A limit on one of these judges how far outputs may be from float. A limit on the max error does not: it is
+# in the output's own unit, and may be so large that every output passes.
+_DISTANCES = tuple(ON_DISTANCE.values())
 
-# The name of the figure that the limit on top-1 against labels applies to.
-_TOP1 = "top-1 lost"
+SAYS_LITTLE = "says little"
+"""Part of each text of `floors` about a figure that is in doubt rather than low."""
 
 # With more noise than half of the signal's power, an output is useless, whatever a limit lets pass.
 _LEAST_SQNR_DB = 3.0
@@ -210,7 +212,7 @@ def floors(
     limits = [f for verdict in verdicts for f in verdict.findings if f.is_limit]
     judged = {finding.what for finding in limits}
     on_outputs = is_evaluated or any(
-        "top-1" in what or what.startswith(_ON_DISTANCE) for what in judged
+        "top-1" in what or what.startswith(_DISTANCES) for what in judged
     )
     found: list[tuple[float, str]] = []
     for name, comparison in comparisons.items():
@@ -219,9 +221,9 @@ def floors(
             found += _poor_figure(name, task, judged)
         if task is None or task.main is None:
             found += _far_outputs(name, comparison, _LEAST_SQNR_DB if on_outputs else FAR_SQNR_DB)
-        elif task.task != "detect" and not (was_trained and {task.main.name, _TOP1} & judged):
+        elif task.task != "detect" and not (was_trained and {task.main.name, TOP1_LOST} & judged):
             found += _far_outputs(name, comparison, _LEAST_SQNR_DB)
-        if comparison.accuracy is not None and _TOP1 not in judged:
+        if comparison.accuracy is not None and TOP1_LOST not in judged:
             found += _lost(name, comparison.accuracy)
     return tuple(text for _, text in sorted(found))
 
@@ -234,7 +236,7 @@ def _poor_figure(name: str, task: TaskScore, judged: set[str]) -> Iterable[tuple
     if least is not None and value < least and main.name not in judged:
         yield value - least, f"{main.name} of {name} is {value:.1f} {main.unit}"
     if task.doubt:
-        yield 0.0, f"{main.name} of {name} says little: {task.doubt}"
+        yield 0.0, f"{main.name} of {name} {SAYS_LITTLE}: {task.doubt}"
 
 
 def _lost(name: str, accuracy: Accuracy) -> Iterable[tuple[float, str]]:
