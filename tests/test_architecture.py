@@ -20,6 +20,7 @@ LAYERS = (
         "errors",
         "exponential",
         "machine",
+        "temporaries",
         "files",
         "progress",
         "whereabouts",

@@ -6,8 +6,6 @@ import contextlib
 import errno
 import hashlib
 import os
-import platform
-import re
 import shutil
 import stat
 import tempfile
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError, OutputError
+from trtbuild.temporaries import building_folder, is_ours, locked, owned, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,6 @@ __all__ = [
     "make_directory",
     "place_file",
     "staged_files",
-    "temporary_folder",
     "write_bytes",
     "write_in_parts",
     "write_text",
@@ -63,15 +61,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         folder = None if _is_special(target) else target.parent
         kind = f".{target.name[:_NAMED]}."
         if folder is not None:
-            _sweep(folder, kind)
+            sweep(folder, kind)
         suffix = target.suffix[:_NAMED]
-        handle, name = tempfile.mkstemp(prefix=_owned(kind), suffix=suffix, dir=folder)
+        handle, name = tempfile.mkstemp(prefix=owned(kind), suffix=suffix, dir=folder)
     except OSError as error:
         raise OutputError(f"cannot write '{path}': {error.strerror}.") from error
     os.close(handle)
     temporary = Path(name)
     try:
-        with _locked(temporary):
+        with locked(temporary):
             yield temporary
             if folder is None:
                 _pour(temporary, target)
@@ -114,7 +112,7 @@ def flush(path: Path) -> None:
 
 def _flush_for_good(file: Path, directory: Path) -> None:
     """Flush a file that is moved to `directory`; what leaves a folder of our own again is flushed then."""
-    if not _is_ours(directory):
+    if not is_ours(directory):
         flush(file)
 
 
@@ -141,8 +139,8 @@ def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
         OutputError: `directory` cannot be written.
     """
     try:
-        _sweep(directory)
-        with _building_folder(directory) as folder:
+        sweep(directory)
+        with building_folder(directory) as folder:
             yield folder
             # in reverse order, so that a network's weights ("n.onnx.data") are there before the network
             files = sorted(folder.iterdir(), reverse=True)
@@ -151,7 +149,7 @@ def staged_files(directory: Path, last: str = "") -> Iterator[Path]:
                 _check_no_folder(directory / file.name)
                 _flush_for_good(file, directory)
             # so two builds into one folder never mix their files
-            with _building_folder(directory) as aside, _locked_for_moves(directory):
+            with building_folder(directory) as aside, _locked_for_moves(directory):
                 _move_all(files, directory, aside)
     except OSError as error:
         where = f" ('{Path(error.filename).name}')" if error.filename else ""
@@ -213,133 +211,9 @@ def place_file(file: Path, target: Path) -> None:
         raise OutputError(f"cannot write '{target}': {error.strerror or error}.") from error
 
 
-_BUILDING = ".building-"
-_TEMPORARY = "trtbuild-"
-
-
-@contextlib.contextmanager
-def temporary_folder() -> Iterator[Path]:
-    """Yield an empty folder in the system's temporary folder (``TMPDIR``), and remove it after the block.
-
-    Folders of killed processes of this machine are removed first.
-
-    Raises:
-        OSError: it cannot be created.
-    """
-    directory = Path(tempfile.gettempdir())
-    _sweep(directory, _TEMPORARY)
-    with _building_folder(directory, _TEMPORARY) as folder:
-        yield folder
-
-
-@contextlib.contextmanager
-def _building_folder(directory: Path, kind: str = _BUILDING) -> Iterator[Path]:
-    """An empty folder in `directory` whose name contains its machine and process."""
-    # Windows does not remove files that are still mapped
-    with tempfile.TemporaryDirectory(
-        prefix=_owned(kind), dir=directory, ignore_cleanup_errors=True
-    ) as name:
-        folder = Path(name)
-        with _locked(folder):
-            yield folder
-
-
 def _locked_for_moves(directory: Path) -> AbstractContextManager[None]:
     """Lock `directory`, unless it is a folder of ours (weights go there, too), which is locked already."""
-    return contextlib.nullcontext() if _is_ours(directory) else _locked(directory)
-
-
-def _is_ours(directory: Path) -> bool:
-    """Whether it is a temporary folder of this process, which is deleted in the end."""
-    return directory.name.startswith((_owned(_BUILDING), _owned(_TEMPORARY)))
-
-
-def _owned(kind: str) -> str:
-    """Prefix of the names of this process's files and folders."""
-    return f"{kind}{_machine_name()}-{os.getpid()}-"
-
-
-def _machine_name() -> str:
-    return re.sub(r"[^A-Za-z0-9.]", "_", platform.node())
-
-
-def _sweep(directory: Path, kind: str = _BUILDING) -> None:
-    """Remove files and folders of dead processes of this machine (SIGKILL, out of memory)."""
-    prefix = f"{kind}{_machine_name()}-"
-    try:
-        with os.scandir(directory) as entries:
-            found = [Path(entry.path) for entry in entries if entry.name.startswith(prefix)]
-    except OSError:  # the folder may be writable but not readable
-        return
-    for path in found:
-        process = path.name.removeprefix(prefix).partition("-")[0]
-        if process.isdigit() and not _is_alive(int(process)) and not _is_locked(path):
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with contextlib.suppress(OSError):
-        path.unlink()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for the system's lock on `path`, and hold it during the block, if the file system has locks.
-
-    The lock ends with the process. Other containers on this machine see it, but cannot interpret the ids of
-    our processes.
-    """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # not every file system has locks
-            stack.enter_context(_lock(path, wait=True))
-        yield
-
-
-def _is_locked(path: Path) -> bool:
-    """Whether a living process holds `path`; False if that is not known."""
-    try:
-        with _lock(path, wait=False):
-            return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-
-
-@contextlib.contextmanager
-def _lock(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock on a file or folder.
-
-    Raises:
-        BlockingIOError: another process holds it, and `wait` is False.
-        OSError: there are no locks here, or `path` cannot be read.
-    """
-    if os.name == "nt":
-        yield
-        return
-    import fcntl  # missing on Windows
-
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # signal 0 would end the process on Windows
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # the process of another user
-        return True
-    return True
+    return contextlib.nullcontext() if is_ours(directory) else locked(directory)
 
 
 def write_text(path: Path, text: str) -> None:

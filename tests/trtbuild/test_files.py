@@ -16,15 +16,10 @@ import pytest
 from tests.command import FAST, trtbuild
 from tests.models import NETWORKS
 from trtbuild.errors import OutputError
-from trtbuild.files import (
-    atomic_path,
-    make_directory,
-    staged_files,
-    temporary_folder,
-    write_text,
-)
+from trtbuild.files import atomic_path, make_directory, staged_files, write_text
 from trtbuild.model import read_model
 from trtbuild.model.writing import staged_model
+from trtbuild.temporaries import temporary_folder
 
 
 class Stop(BaseException):
@@ -223,7 +218,7 @@ def test_folders_of_killed_builds_are_swept(tmp_path):
 
 def test_temporary_folders_of_killed_processes_are_swept(tmp_path, monkeypatch):
     code = (
-        "import os; from trtbuild.files import temporary_folder\n"
+        "import os; from trtbuild.temporaries import temporary_folder\n"
         "with temporary_folder() as folder:\n"
         "    (folder / 'network.onnx').write_text('half'); os._exit(9)"
     )
@@ -255,7 +250,11 @@ def test_temporary_files_of_killed_processes_are_swept(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such locks")
 def test_what_another_container_works_on_is_not_swept(tmp_path, monkeypatch):
     """Its process ID means nothing here, where it looks dead."""
-    monkeypatch.setattr("trtbuild.files._is_alive", lambda _: False)
+
+    def no_such_process(process: int, signal: int) -> None:
+        raise ProcessLookupError
+
+    monkeypatch.setattr(os, "kill", no_such_process)
     with staged_files(tmp_path) as theirs, atomic_path(tmp_path / "f") as file:
         (theirs / "a").write_text("theirs")
         file.write_text("theirs")

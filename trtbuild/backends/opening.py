@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Artifact
 from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
-from trtbuild.files import check_is_file, temporary_folder
+from trtbuild.files import check_is_file
 from trtbuild.model.file_kinds import check_is_plan
 from trtbuild.model.qdq import is_qdq
 from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, product_of
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable

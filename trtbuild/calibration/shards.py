@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from trtbuild.calibration.histograms import Histograms, collect
 from trtbuild.data import shard_of
 from trtbuild.errors import DataError, TrtbuildError
-from trtbuild.files import temporary_folder
 from trtbuild.foreign_warnings import warnings_logged
 from trtbuild.machine import usable_cpus
 from trtbuild.model import temporary_file
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.ray_cluster import joined
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

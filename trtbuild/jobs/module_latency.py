@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends import AUTO, choose_backend
 from trtbuild.backends.base import BuildRequest
 from trtbuild.errors import MissingError
-from trtbuild.files import make_directory, temporary_folder
+from trtbuild.files import make_directory
 from trtbuild.jobs.loading import load
 from trtbuild.latency.measure import measure
 from trtbuild.latency.regress import taken_together
 from trtbuild.latency.stats import summarize
 from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.options.measure import MeasureOptions
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

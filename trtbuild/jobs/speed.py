@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, TrtbuildError
-from trtbuild.files import temporary_folder
 from trtbuild.latency.limits import latency_finding, speedup_finding
 from trtbuild.latency.measure import measure
 from trtbuild.latency.regress import Answer, taken_together
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.temporaries import temporary_folder
 from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16, PRUNED
 
 if TYPE_CHECKING:

@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import OutputError
-from trtbuild.files import is_named_in_utf8, temporary_folder, write_in_parts
+from trtbuild.files import is_named_in_utf8, write_in_parts
 from trtbuild.model.constants import tensor_bytes
 from trtbuild.model.graph_library import ir
 from trtbuild.model.mapped_pages import give_back
 from trtbuild.model.outside_weights import MappedWeight, OutsideWeight
 from trtbuild.model.traversal import all_graphs
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OutputError
-from trtbuild.files import atomic_path, data_beside, staged_files, temporary_folder
+from trtbuild.files import atomic_path, data_beside, staged_files
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.constants import mapped_bytes
 from trtbuild.model.graph_library import ir
@@ -16,6 +16,7 @@ from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.stored_weights import belongs_inside
 from trtbuild.model.traversal import all_graphs
 from trtbuild.model.weights_apart import write_together
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

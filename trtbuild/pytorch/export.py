@@ -10,7 +10,6 @@ import onnx
 import torch
 
 from trtbuild.errors import ModelError, OptionError
-from trtbuild.files import temporary_folder
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.progress import silent
@@ -36,6 +35,7 @@ from trtbuild.pytorch.sparsity import (
     mask_weights,
 )
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import ModelError, OutputError
-from trtbuild.files import temporary_folder
 from trtbuild.model.edits import take_over_output
 from trtbuild.model.reading import read_as_written
 from trtbuild.runtime.onnxruntime import Execution, OnnxRuntimeSession, open_session
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import ExecutionError, decoding
-from trtbuild.files import temporary_folder
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -267,8 +267,8 @@ def _timed(setting: Setting, module: Any, point: CompressionPoint) -> Compressio
     options = setting.recipe.latency
     if options is None or not setting.builds:
         return point
-    from trtbuild.files import temporary_folder
     from trtbuild.pytorch import export_onnx
+    from trtbuild.temporaries import temporary_folder
 
     backend, _ = choose_backend(setting.recipe.backend)
     feeds = sample_feeds(setting.loaded, setting.inputs)
