@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.trtbuild.verification.small_network import batches, quantized
-from trtbuild.jobs.compare import find_fault
+from trtbuild.jobs.diagnosis import layers_at_fault
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.titles import TENSORRT_FORM
 from trtbuild.verification.compare import compare
@@ -21,7 +21,7 @@ def test_twenty_decibels_are_the_limit(sqnr_db, named) -> None:
     (output,) = found.outputs
     estimate = replace(output.sqnr_db, value=sqnr_db)
     found = replace(found, outputs=(replace(output, sqnr_db=estimate),))
-    layers = find_fault(artifact, {TENSORRT_FORM: found}, data)
+    layers = layers_at_fault(artifact, {TENSORRT_FORM: found}, data)
     assert (layers is not None) == named
     if layers is not None:
         assert layers.layers

@@ -1,4 +1,4 @@
-"""Compares a built engine with its float network: figures, and layers at fault."""
+"""Compares a built engine and its forms with the float network, after checks that both can be judged."""
 
 from __future__ import annotations
 
@@ -7,32 +7,25 @@ import logging
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from math import inf
 from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
 from trtbuild.data.running import run_batch
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import OptionError
 from trtbuild.jobs.module_stages import stage_sessions
-from trtbuild.manifest import OtherRule
 from trtbuild.model import fixed_batch, input_specs
 from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
 from trtbuild.progress import Progress, silent
-from trtbuild.quantization import insert_qdq, portable_form
+from trtbuild.quantization import portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.effects import Effects, output_effects
-from trtbuild.search.evaluate import Evaluator, open_as_written
-from trtbuild.search.faults import find_faults
-from trtbuild.search.steps import METHODS
 from trtbuild.titles import PORTABLE, TENSORRT_FORM
 from trtbuild.verification.album import Album
 from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each
 from trtbuild.verification.gate import check_measured
-from trtbuild.verification.ruling import FAR_SQNR_DB
 from trtbuild.verification.tasks.choose import choose_task
 
 if TYPE_CHECKING:
@@ -48,17 +41,13 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
-    from trtbuild.verification.layers import LayerReport
     from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = [
     "Wanted",
-    "better_rule",
     "check_float_outputs",
     "check_task",
     "compare_with_float",
-    "effects_of",
-    "find_fault",
     "forms_beside",
     "has_labels",
     "judged_by",
@@ -68,13 +57,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-# Another rule is worth suggesting if it gains half a bit.
-_CLEARLY_DB = 3.0
-
 # Latency is measured on this many batches in turn; single samples if the network's batch is dynamic.
 _LATENCY_BATCHES = 8
-
-_FAULT_BATCHES = 8
 
 # Enough samples to tell whether the network knows the labels.
 _LABELLED_SAMPLES = 256
@@ -299,93 +283,3 @@ def _can_be_compared(artifact: Artifact, engine: Session) -> bool:
         artifact.cut.named,
     )
     return False
-
-
-def find_fault(
-    artifact: Artifact,
-    comparisons: Mapping[str, Comparison],
-    few: Sequence[Batch],
-    progress: Progress = silent,
-) -> LayerReport | None:
-    """Return the cost of every layer if an output of TensorRT's form is below 20 dB; else None.
-
-    None also for a network that was pruned after loading: its figures show the pruning more than INT8.
-    """
-    found = comparisons.get(TENSORRT_FORM)
-    if found is None or artifact.quantized is None or artifact.reference is not None:
-        return None
-    figures = [output.judged_sqnr_db for output in found.outputs]
-    if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
-        return None
-    reference = open_session(artifact.model)
-    parts = output_parts(artifact.source)
-    evaluate = Evaluator(reference, few[:_FAULT_BATCHES], opener=open_as_written, parts=parts)
-    return find_faults(artifact.model, artifact.quantized, evaluate, progress)
-
-
-def effects_of(
-    artifact: Artifact,
-    layers: LayerReport | None,
-    few: Sequence[Batch],
-    progress: Progress = silent,
-) -> Effects | None:
-    """Return the effect of each INT8 layer and activation on the outputs; None if it is not known.
-
-    Args:
-        artifact: the network.
-        layers: the result of `find_fault`, which has the effects already.
-        few: the batches to run.
-        progress: called after every run.
-    """
-    if artifact.quantized is None or not few:
-        return None
-    if layers is not None:
-        by_layer = {one.node: one.effect for one in layers.layers if one.effect}
-        by_tensor = {one.tensor: one.effect for one in layers.activations if one.effect}
-        return Effects(by_layer, by_tensor)
-    try:
-        return output_effects(
-            artifact.model, artifact.quantized, [one.feeds for one in few], progress
-        )
-    except ModelError as error:
-        _log.debug("no effects of layers are known: %s", error)
-        return None
-
-
-def better_rule(
-    artifact: Artifact,
-    few: Sequence[Batch],
-    progress: Progress = silent,
-) -> OtherRule | None:
-    """Return the threshold rule that brings TensorRT's form nearest to float, if it is clearly better.
-
-    Args:
-        artifact: calibrated with its histograms, and quantized.
-        few: the batches to compare on.
-        progress: called after each rule.
-    """
-    calibration = artifact.calibration
-    if calibration is None or calibration.histograms is None or artifact.quantized is None:
-        return None
-    reference = open_session(artifact.source)
-    feeds, parts = few[:_FAULT_BATCHES], output_parts(artifact.source)
-
-    def worst_sqnr(model: ir.Model) -> float:
-        session = open_session(model, Execution.FLOAT)
-        found = compare(reference, session, feeds, parts=parts)
-        judged = (output.judged_sqnr_db for output in found.outputs)
-        return min((one.value for one in judged if one is not None), default=inf)
-
-    own = worst_sqnr(artifact.quantized)
-    best: OtherRule | None = None
-    for number, (method, options) in enumerate(METHODS):
-        if (method, options) != (calibration.method, dict(calibration.options)):
-            chosen = replace(artifact, calibration=calibration.chosen_with(method, **options))
-            tried = insert_qdq(chosen).quantized
-            assert tried is not None
-            sqnr = worst_sqnr(tried)
-            if sqnr > max(own + _CLEARLY_DB, best.sqnr_db if best else 0.0):
-                extra = "".join(f" --{name} {value:g}" for name, value in options.items())
-                best = OtherRule(f"--calibrator {method}{extra}", sqnr, own)
-        progress("rules", number + 1, len(METHODS))
-    return best

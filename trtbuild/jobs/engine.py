@@ -19,17 +19,15 @@ from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backend
 from trtbuild.jobs.check import PARSERS, check_source, form_check
 from trtbuild.jobs.compare import (
     Wanted,
-    better_rule,
     check_float_outputs,
     check_task,
     compare_with_float,
-    effects_of,
-    find_fault,
     forms_beside,
     judged_by,
     task_of,
     verification_batches,
 )
+from trtbuild.jobs.diagnosis import better_rule, effects_of, layers_at_fault
 from trtbuild.jobs.foreign import with_left_behind
 from trtbuild.jobs.layer_timing import timing_of
 from trtbuild.jobs.loading import load, load_recorded, prepare
@@ -240,7 +238,7 @@ def _built(
     engines, few = found.engines, found.few
     artifact, comparisons = with_stages(artifact, found.comparisons, found.speed.samples)
     artifact = with_cost_of_zeros(artifact, few, progress)
-    layers = find_fault(artifact, comparisons, few, progress)
+    layers = layers_at_fault(artifact, comparisons, few, progress)
     result = EngineResult(
         artifact=artifact,
         engine=engines[ENGINE],

@@ -11,7 +11,7 @@ import pytest
 from calibrators import Calibration, Collector
 from tests.trtbuild.verification.small_network import batches, calibrated, float_network, images
 from trtbuild.artifact import Artifact
-from trtbuild.jobs.compare import better_rule
+from trtbuild.jobs.diagnosis import better_rule
 from trtbuild.model.edits import tapped
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import Execution, open_session
