@@ -18,7 +18,7 @@ For a build, in order of what it rules out first:
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +79,21 @@ _LIMIT_ON = {"%": "95", "dB": "30"}
 _LIMIT_SQNR = {"--min-sqnr": "20"}
 
 
+@dataclass(frozen=True)
+class _Step:
+    """A change of a command: why, the flags to add with their values, and a flag to leave out."""
+
+    why: str
+    added: Mapping[str, str] = field(default_factory=dict)
+    skip: str = ""
+
+
+_UNCHANGED = _Step("")
+_PREPROCESS = _Step(
+    "give the preprocessing that the network was trained with", {"--preprocess": "PREPROCESS.toml"}
+)
+
+
 def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     """Return what to do after a build; None for an engine that can be shipped."""
     if result.ruling.word == SHIP:
@@ -93,22 +108,22 @@ def after_engine(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
     if fails or (
         _rounds_activations(recipe) and _is_out_of_reach(result.ruling, *_figures(result))
     ):
-        why, added, skip = _all_noise(result, recipe) or _mended(result, recipe)
+        step = _all_noise(result, recipe) or _mended(result, recipe)
+    elif recipe.tensorrt.cache is not None and result.unused_cache:
+        words = ["trtbuild", "cache", "convert", str(recipe.tensorrt.cache), str(recipe.model)]
+        words += ["-o", f"{recipe.model.stem}.int8.onnx"]
+        return NextStep("turn the cache into Q/DQ, and see what it covers", shlex.join(words))
     else:
-        why, added, skip = (
+        step = (
             _wrong_data(result, recipe)
             or _all_noise(result, recipe)
             or (_mended(result, recipe) if _is_let_pass(result, recipe) else None)
             or _judged(result.ruling, *_figures(result))
         )
-        if added == _LIMIT_SQNR and not result.artifact.came_in_float:
+        if step.added == _LIMIT_SQNR and not result.artifact.came_in_float:
             # training changes what a network computes, so its distance from float says nothing
-            why, added = "say what the network is for (--task), or give labels", {"--task": "TASK"}
-    if skip == "--cache":
-        assert recipe.tensorrt.cache is not None
-        words = ["trtbuild", "cache", "convert", str(recipe.tensorrt.cache), str(recipe.model)]
-        return NextStep(why, shlex.join([*words, "-o", f"{recipe.model.stem}.int8.onnx"]))
-    return NextStep(why, _again(recipe, added, skip))
+            step = _Step("say what the network is for (--task), or give labels", {"--task": "TASK"})
+    return NextStep(step.why, _again(recipe, step))
 
 
 def after_verify(
@@ -133,14 +148,13 @@ def after_verify(
     arguments = (_name_of(recipe), str(recipe.engine))
     other = _other_data(spoilt, "--data")
     if other is not None:
-        why, added, skip = other
-        return NextStep(why, _command("verify", arguments, recipe, added, skip))
+        return NextStep(other.why, _command("verify", arguments, recipe, other))
     if ruling.word != DO_NOT_SHIP and not _is_out_of_reach(ruling, [comparison], [verdict]):
-        why, added, _ = _judged(ruling, [comparison], [verdict], "--data")
-        return NextStep(why, _command("verify", arguments, recipe, added))
+        step = _judged(ruling, [comparison], [verdict], "--data")
+        return NextStep(step.why, _command("verify", arguments, recipe, step))
     if recipe.engine.suffix == ".onnx" and isinstance(recipe.reference, Path):
         why = "see which layers cost the most accuracy, for --float of the next build"
-        return NextStep(why, _command("verify", arguments, recipe, {}) + " --layers")
+        return NextStep(why, _command("verify", arguments, recipe, _Step(why)) + " --layers")
     data = [str(recipe.data.data)] if isinstance(recipe.data.data, str) else [MORE]
     build = ["trtbuild", "engine", arguments[0], "--int8", "--data", *data, *_limits(recipe)]
     return NextStep("build with the limit as a budget", shlex.join(build))
@@ -159,7 +173,7 @@ def _speed(result: EngineResult, recipe: EngineRecipe) -> NextStep | None:
         assert recipe.latency is not None  # otherwise no limit on speed would have been checked
         seconds = f"{_LONGER * recipe.latency.duration_ms / 1000:g}"
         why = "measure for longer, on a machine that does nothing else"
-        return NextStep(why, _again(recipe, {"--seconds": seconds}, ""))
+        return NextStep(why, _again(recipe, _Step(why, {"--seconds": seconds})))
     return None
 
 
@@ -178,22 +192,10 @@ def _limits(recipe: EngineRecipe | VerifyRecipe) -> list[str]:
     return [word for name, v in limits for word in (f"--{name.replace('_', '-')}", f"{v:g}")]
 
 
-_Step = tuple[str, dict[str, str], str]
-"""The reason, the flags to add with their values, and a flag to leave out."""
-
-_PREPROCESS: _Step = (
-    "give the preprocessing that the network was trained with",
-    {"--preprocess": "PREPROCESS.toml"},
-    "",
-)
-
-
 def _wrong_data(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
-    """The step for wrong calibration data, or for an unsuitable cache."""
-    if recipe.tensorrt.cache is not None and result.unused_cache:
-        return "turn the cache into Q/DQ, and see what it covers", {}, "--cache"
+    """The step for wrong calibration data."""
     if result.moved_ranges:
-        return "calibrate anew", _data_for(recipe), "--calibration"
+        return _Step("calibrate anew", _data_for(recipe), "--calibration")
     return _other_data(result.spoilt_data)
 
 
@@ -205,11 +207,11 @@ def _other_data(spoilt: Sequence[str], verifying: str = "--verify-data") -> _Ste
         verifying: the flag of the data that verifies.
     """
     if RANDOM in spoilt:
-        return "give data like what the network will see", {"--data": MORE}, "--random-data"
+        return _Step("give data like what the network will see", {"--data": MORE}, "--random-data")
     if any(why.startswith(WRONG_INPUT) for why in spoilt):
         return _PREPROCESS
     if any(why.startswith(REPEATED) for why in spoilt):
-        return "verify on samples that differ", {verifying: MORE}, ""
+        return _Step("verify on samples that differ", {verifying: MORE})
     return None
 
 
@@ -233,7 +235,7 @@ def _all_noise(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
         "check that the preprocessing is what the network expects (scale, mean, std, color order): its "
         "outputs in INT8 are noise, and clipping is not the cause"
     )
-    return why, {"--preprocess": "PREPROCESS.toml"}, ""
+    return _Step(why, _PREPROCESS.added)
 
 
 def _has_signals(result: EngineResult) -> bool:
@@ -287,19 +289,19 @@ def _judged(
 ) -> _Step:
     """The step towards a verdict for an engine with no failed limit."""
     if ruling.word == CANNOT_TELL:
-        return f"verify on {samples_needed(_doubtful(verdicts))}", {data_flag: MORE}, ""
+        return _Step(f"verify on {samples_needed(_doubtful(verdicts))}", {data_flag: MORE})
     tasks = [comparison.task for comparison in known if comparison.task is not None]
     if (step := _without_figure(tasks, known[0].num_images, data_flag)) is not None:
         return step
     is_judged = any(one.what == TOP1_LOST for verdict in verdicts for one in verdict.findings)
     if not is_judged and any(comparison.accuracy is not None for comparison in known):
-        return "set a limit on what top-1 may lose", {"--max-top1-drop": "1"}, ""
+        return _Step("set a limit on what top-1 may lose", {"--max-top1-drop": "1"})
     figures = [task.main for task in tasks if task.main is not None]
     if figures:
         main = figures[0]
         limit = _LIMIT_ON.get(main.unit, f"{main.estimate.value:.4g}")
-        return f"set a limit on '{main.name}'", {"--min-agreement": limit}, ""
-    return "say what the network is for (--task), or limit the SQNR", dict(_LIMIT_SQNR), ""
+        return _Step(f"set a limit on '{main.name}'", {"--min-agreement": limit})
+    return _Step("say what the network is for (--task), or limit the SQNR", _LIMIT_SQNR)
 
 
 def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str) -> _Step | None:
@@ -308,11 +310,11 @@ def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str)
     if blind is not None:
         samples = counted(blind.num_samples, "sample")
         why = f"verify on other data: --task {blind.task} has no figure on {samples}"
-        return why, {data_flag: MORE}, ""
+        return _Step(why, {data_flag: MORE})
     if any(task.doubt == BLIND for task in tasks):
-        return "give a judge that tells wrong outputs from right ones", {"--judge": _JUDGE}, ""
+        return _Step("give a judge that tells wrong outputs from right ones", {"--judge": _JUDGE})
     if any(task.doubt or task.num_samples < _FEW_SAMPLES for task in tasks):
-        return f"verify on more than {counted(num_images, 'sample')}", {data_flag: MORE}, ""
+        return _Step(f"verify on more than {counted(num_images, 'sample')}", {data_flag: MORE})
     return None
 
 
@@ -321,23 +323,20 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
     named = recipe.calibrate.method is not None or recipe.calibration is not None
     chooses = _rounds_activations(recipe)
     if chooses and recipe.tune is None and recipe.calibration is None and recipe.gate.limits:
-        return "let it search for the cheapest way to meet the limit", {}, "--no-tune"
+        return _Step("let it search for the cheapest way to meet the limit", skip="--no-tune")
     if chooses and named and recipe.tensorrt.cache is None:
         flag = "--calibration" if recipe.calibration is not None else "--calibrator"
         why = "let the ranges be chosen by their effect on the outputs"
-        return why, _data_for(recipe), flag
+        return _Step(why, _data_for(recipe), flag)
     if chooses and recipe.effort is not Effort.HIGH:
-        return "try more ways to meet the limit", {"--effort": "high"}, ""
+        return _Step("try more ways to meet the limit", {"--effort": "high"})
     group = _at_fault(result)
     if group is not None:
-        return (
-            f"keep '{group}' in float, which costs the most accuracy",
-            {"--float-group": group},
-            "",
-        )
+        why = f"keep '{group}' in float, which costs the most accuracy"
+        return _Step(why, {"--float-group": group})
     if not chooses:
-        return "see whether other samples say the same", {"--verify-data": MORE}, ""
-    return "calibrate on more data, like what the network will see", {"--data": MORE}, ""
+        return _Step("see whether other samples say the same", {"--verify-data": MORE})
+    return _Step("calibrate on more data, like what the network will see", {"--data": MORE})
 
 
 def _data_for(recipe: EngineRecipe) -> dict[str, str]:
@@ -367,15 +366,15 @@ def _at_fault(result: EngineResult) -> str | None:
 
 def built_by(recipe: EngineRecipe) -> str:
     """Return the command of this build; empty if a script holds the data."""
-    return _again(recipe, {}, "") if _is_text(recipe) else ""
+    return _again(recipe, _UNCHANGED) if _is_text(recipe) else ""
 
 
-def _again(recipe: EngineRecipe, added: dict[str, str], skip: str) -> str:
-    if skip == "--calibrator":  # its options have no effect without it
+def _again(recipe: EngineRecipe, step: _Step) -> str:
+    if step.skip == "--calibrator":  # its options have no effect without it
         recipe = replace(recipe, calibrate=replace(recipe.calibrate, method_options={}))
     target = str(recipe.model) if recipe.export is None else recipe.export.source.name
     words = ("--int8",) if recipe.int8 else ()
-    return _command("engine", (target, *words), recipe, added, skip)
+    return _command("engine", (target, *words), recipe, step)
 
 
 def _name_of(recipe: VerifyRecipe) -> str:
@@ -387,10 +386,10 @@ def _command(
     name: str,
     arguments: tuple[str, ...],
     recipe: EngineRecipe | VerifyRecipe,
-    added: Mapping[str, str],
-    skip: str = "",
+    step: _Step,
 ) -> str:
     """The command; for data in a script, the keyword arguments to add to its call."""
+    added = step.added
     if "--preprocess" in added:  # single preprocessing options would override the file
         recipe = replace(recipe, data=replace(recipe.data, preprocess=None))
     if added.get("--data") == MORE:  # use all of the new data
@@ -399,7 +398,7 @@ def _command(
         added = {"--labels": MORE_LABELS, **added}
     if not _is_text(recipe):
         return ", ".join(_keyword(flag, value) for flag, value in added.items())
-    return command_line(name, arguments, recipe, added, skip)
+    return command_line(name, arguments, recipe, added, step.skip)
 
 
 def _replaces_labelled(recipe: EngineRecipe | VerifyRecipe, added: Mapping[str, str]) -> bool:
