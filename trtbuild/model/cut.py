@@ -25,7 +25,7 @@ from trtbuild.model.traversal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 __all__ = ["Cut", "ForeignOperator", "LeftBehind", "cut", "operators_outside"]
 
@@ -171,7 +171,7 @@ def cut(model: ir.Model, operators: tuple[ForeignOperator, ...]) -> tuple[ir.Mod
     """
     behind = {id(operator.top) for operator in operators}
     while True:
-        parts = _Parts(model, behind)
+        parts = _divided(model, behind)
         front = _front(model, parts)
         infer_model(front)
         no_tensors = {
@@ -202,8 +202,9 @@ def cut(model: ir.Model, operators: tuple[ForeignOperator, ...]) -> tuple[ir.Mod
     return front, found
 
 
+@dataclass(frozen=True)
 class _Parts:
-    """Divides the nodes of a network into front and part behind.
+    """The nodes of a network, divided into front and part behind.
 
     Attributes:
         behind: ids of the nodes behind the cut, without constants.
@@ -211,35 +212,46 @@ class _Parts:
         tensors: names of the tensors at the cut.
     """
 
-    def __init__(self, model: ir.Model, first: Iterable[int]) -> None:
-        self.behind = set(first)
-        steady: set[int] = set()
-        inputs = {id(value) for value in model.graph.inputs}
-        for node in model.graph:
-            read = _reads(node, model.graph)
-            makers = [value.producer() for value in read]
-            if any(id(maker) in self.behind for maker in makers):
-                self.behind.add(id(node))
-            elif (
-                id(node) not in self.behind
-                and not any(inner.op_type in RANDOM for inner in _with_inner(node))
-                and not any(id(value) in inputs for value in read)
-                and all(maker is None or id(maker) in steady for maker in makers)
-            ):
-                steady.add(id(node))
-        self.constants: set[int] = set()
-        tensors: dict[str, None] = {}
-        for node in reversed(list(model.graph)):
-            if id(node) not in self.behind | self.constants:
-                continue
-            for value in _reads(node, model.graph):
-                maker = value.producer()
-                if id(maker) in steady:
-                    self.constants.add(id(maker))
-                elif maker is not None and id(maker) not in self.behind:
-                    tensors[value.name or ""] = None
-        order = [value.name for node in model.graph for value in node.outputs]
-        self.tensors = tuple(name for name in order if name is not None and name in tensors)
+    behind: Set[int]
+    constants: Set[int]
+    tensors: tuple[str, ...]
+
+
+def _divided(model: ir.Model, first: Iterable[int]) -> _Parts:
+    """Divide a network; ids of the nodes that the cut is in front of are in `first`."""
+    behind, steady = _behind_and_steady(model.graph, first)
+    constants: set[int] = set()
+    tensors: set[str] = set()
+    for node in reversed(list(model.graph)):
+        if id(node) not in behind | constants:
+            continue
+        for value in _reads(node, model.graph):
+            maker = value.producer()
+            if id(maker) in steady:
+                constants.add(id(maker))
+            elif maker is not None and id(maker) not in behind:
+                tensors.add(value.name or "")
+    order = (value.name or "" for node in model.graph for value in node.outputs)
+    return _Parts(behind, constants, tuple(name for name in order if name in tensors))
+
+
+def _behind_and_steady(graph: ir.Graph, first: Iterable[int]) -> tuple[set[int], set[int]]:
+    """Ids of the nodes `first` and all after them, and of nodes whose results are always the same."""
+    behind, steady = set(first), set[int]()
+    inputs = {id(value) for value in graph.inputs}
+    for node in graph:
+        read = _reads(node, graph)
+        makers = [value.producer() for value in read]
+        if any(id(maker) in behind for maker in makers):
+            behind.add(id(node))
+        elif (
+            id(node) not in behind
+            and not any(inner.op_type in RANDOM for inner in _with_inner(node))
+            and not any(id(value) in inputs for value in read)
+            and all(maker is None or id(maker) in steady for maker in makers)
+        ):
+            steady.add(id(node))
+    return behind, steady
 
 
 def _reads(node: ir.Node, graph: ir.Graph) -> list[ir.Value]:
