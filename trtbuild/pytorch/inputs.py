@@ -51,31 +51,69 @@ def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
         ModelError: a part of the module is TorchScript, or lazy and without weights.
     """
     refuse_unfinished(module)
-    parameters = inspect.signature(module.forward).parameters.values()
-    variadic = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "")
-    free = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
-    keyword = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-    required = [p.name for p in parameters if p.default is p.empty and p.name in (*free, *keyword)]
-    order, named = [*free, *keyword], []
-    left = [n for n in free if n not in {spec.name for spec in specs}]
+    takes = _Parameters.of(module)
+    named = _named(specs, takes)
+    given = {spec.name for spec in named}
+    absent = [name for name in takes.required if name not in given]
+    if absent:
+        raise OptionError(f"forward needs an input for {', '.join(absent)}: give one more --input.")
+    places = {name: at for at, name in enumerate((*takes.free, takes.variadic, *takes.keyword))}
+    named.sort(key=lambda spec: places.get(str(spec.name), len(takes.free)))
+    names = [str(spec.name) for spec in named if spec.name not in takes.keyword]
+    positional = len(names) if takes.variadic else _prefix_length(names, takes.free)
+    return BoundInputs(tuple(named), positional, takes.variadic, frozenset(takes.order))
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """The parameters of a module's ``forward``, by name.
+
+    Attributes:
+        free: those that an input may be passed to by position.
+        keyword: those that take one by keyword only.
+        variadic: the parameter ``*args``; empty without one.
+        required: those without a default.
+    """
+
+    free: tuple[str, ...]
+    keyword: tuple[str, ...]
+    variadic: str
+    required: tuple[str, ...]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _Parameters:
+        """Read the signature of ``forward``."""
+        found = inspect.signature(module.forward).parameters.values()
+        free = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
+        keyword = [p.name for p in found if p.kind is p.KEYWORD_ONLY]
+        variadic = next((p.name for p in found if p.kind is p.VAR_POSITIONAL), "")
+        own = (*free, *keyword)
+        required = [p.name for p in found if p.default is p.empty and p.name in own]
+        return cls(tuple(free), tuple(keyword), variadic, tuple(required))
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The parameters that take one input each, in order."""
+        return (*self.free, *self.keyword)
+
+
+def _named(specs: Sequence[InputSpec], takes: _Parameters) -> list[InputSpec]:
+    """The inputs, each with a name: its own, or that of the next parameter without an input."""
+    taken = {spec.name for spec in specs}
+    left = [name for name in takes.free if name not in taken]
+    named = []
     for index, spec in enumerate(specs):
-        name = spec.name or (left.pop(0) if left else f"input_{index}" if variadic else None)
-        if name is None or (spec.name and name not in order and not variadic):
+        spare = f"input_{index}" if takes.variadic else None
+        name = spec.name or (left.pop(0) if left else spare)
+        if name is None or (spec.name and name not in takes.order and not takes.variadic):
             raise OptionError(
-                f"forward({', '.join(order)}) cannot take {len(specs)} inputs"
+                f"forward({', '.join(takes.order)}) cannot take {len(specs)} inputs"
                 + (f": it has no parameter '{name}'. " if name else ". ")
                 + "Each input is one tensor: where a parameter is a dict or a tuple, wrap the module in one "
                 "whose forward takes the tensors."
             )
         named.append(replace(spec, name=name))
-    absent = [name for name in required if name not in {spec.name for spec in named}]
-    if absent:
-        raise OptionError(f"forward needs an input for {', '.join(absent)}: give one more --input.")
-    places = {name: place for place, name in enumerate((*free, variadic, *keyword))}
-    named.sort(key=lambda spec: places.get(str(spec.name), len(free)))
-    names = [str(spec.name) for spec in named if spec.name not in keyword]
-    positional = len(names) if variadic else _prefix_length(names, free)
-    return BoundInputs(tuple(named), positional, variadic, frozenset(order))
+    return named
 
 
 def refuse_unfinished(module: nn.Module) -> None:
