@@ -29,7 +29,7 @@ from trtbuild.pytorch.prune.guesses import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 __all__ = [
     "SlicedGraph",
@@ -144,6 +144,27 @@ def _follow_slices(graph: Any) -> None:
         for node in edges
         if node.type == _TYPES.CONCAT and widths.is_along(node) and (parts := _parts(node))
     }
+    _set_sizes(sliced, joined, edges)
+    _set_maps(sliced, joined, edges)
+    _leave_what_is_repeated(edges, widths)
+    before = {node.module: _layers_before(node) for node in sliced}
+    graph.sliced_alike = {
+        node.module: (_equal_parts(node, edges), before[node.module]) for node in sliced
+    }
+    graph.sliced = set(sliced)
+    for node in sliced:
+        node.type = _TYPES.ELEMENTWISE  # so that the library leaves its edges alone
+    known = graph.module2node
+    first = {layer for layers in before.values() for layer in layers}
+    graph.module2node = {
+        **{module: known[module] for module in known if module in first}, **known
+    }  # fmt: skip
+
+
+def _set_sizes(
+    sliced: Sequence[Any], joined: Mapping[Any, list[int]], edges: dict[Any, list[_Edge]]
+) -> None:
+    """Store in the operators the sizes of the pieces that they cut and join."""
     for node in sliced:
         if node.type == _TYPES.SLICE:
             node.module.end = min(int(node.module.end), _width_into(node, edges))
@@ -152,6 +173,12 @@ def _follow_slices(graph: Any) -> None:
             node.module.split_sizes = [shape[_axis(node, shape)] for shape in shapes]
     for node, parts in joined.items():
         node.module.concat_sizes = parts
+
+
+def _set_maps(
+    sliced: Sequence[Any], joined: Mapping[Any, list[int]], edges: dict[Any, list[_Edge]]
+) -> None:
+    """Set the mappings along the edges out of slices and into concatenations."""
     for into, edge in ((into, edge) for into, found in edges.items() for edge in found):
         maps = []
         if edge.source in sliced:
@@ -160,19 +187,6 @@ def _follow_slices(graph: Any) -> None:
             maps.append(_place_in(into, edge.position))
         if maps or into in sliced:
             edge.follow(maps)
-    _leave_what_is_repeated(edges, widths)
-    before = {node.module: _layers_before(node) for node in sliced}
-    first = {layer for layers in before.values() for layer in layers}
-    graph.sliced_alike = {
-        node.module: (_equal_parts(node, edges), before[node.module]) for node in sliced
-    }
-    graph.sliced = set(sliced)
-    for node in sliced:
-        node.type = _TYPES.ELEMENTWISE  # so that the library leaves its edges alone
-    known = graph.module2node
-    graph.module2node = {
-        **{module: known[module] for module in known if module in first}, **known
-    }  # fmt: skip
 
 
 def _leave_what_is_repeated(edges: dict[Any, list[_Edge]], widths: _Widths) -> None:
