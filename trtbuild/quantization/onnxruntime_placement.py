@@ -298,10 +298,33 @@ def _quantized_tensors(
     }
     possible, possible_kernels = _possible(model, selected, floats, without)
     quantized = {value_name(node.inputs[0]) for node in model.graph if node.name in selected}
+    kernels, made = _serving_layers(model, possible_kernels, floats, quantized)
+    for node in model.graph:
+        if node.name not in selected:
+            continue
+        result = behind_activation(node.outputs[0])
+        given = value_name(result)
+        if node.op_type == "Conv":
+            if given not in quantized and (ahead[given].float_layer or fragile_reader(result)):
+                continue
+            quantized.add(given)
+        made.add(given)
+    quantized &= possible
+    return _Tensors(quantized, made & quantized, {n for n in quantized if ahead[n].output}, kernels)
+
+
+def _serving_layers(
+    model: ir.Model, possible: set[str], floats: Collection[str], quantized: set[str]
+) -> tuple[set[str], set[str]]:
+    """Follow quantized tensors back through nodes with integer kernels; add what these read to `quantized`.
+
+    Returns:
+        The nodes with integer kernels on the way, and the tensors that they compute in integers.
+    """
     kernels: set[str] = set()
     made: set[str] = set()
     for node in reversed(model.graph):
-        if node.name not in possible_kernels:
+        if node.name not in possible:
             continue
         results = {value_name(output) for output in node.outputs}
         results.add(value_name(behind_activation(node.outputs[0])))
@@ -310,17 +333,7 @@ def _quantized_tensors(
             if node.name not in floats:
                 quantized.update(value_name(value) for value in node.inputs[: _num_read(node)])
                 made |= results
-    for node in model.graph:
-        if node.name in selected and node.op_type == "Conv":
-            given = value_name(behind_activation(node.outputs[0]))
-            fragile = fragile_reader(behind_activation(node.outputs[0]))
-            if given in quantized or not (ahead[given].float_layer or fragile):
-                quantized.add(given)
-                made.add(given)
-        elif node.name in selected:
-            made.add(value_name(behind_activation(node.outputs[0])))
-    quantized &= possible
-    return _Tensors(quantized, made & quantized, {n for n in quantized if ahead[n].output}, kernels)
+    return kernels, made
 
 
 def _possible(
