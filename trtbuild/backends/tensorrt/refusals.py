@@ -7,6 +7,7 @@ parsed again.
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,16 @@ from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_p
 from trtbuild.backends.tensorrt.network import ParserError, parser_errors
 from trtbuild.backends.tensorrt.open_builder import OpenBuilder
 from trtbuild.errors import ModelError
+from trtbuild.files import is_named_in_utf8
 from trtbuild.model import name_nodes, read_model
 from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.operators import ONNX_DOMAINS
+from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.reading import parse_proto
 from trtbuild.model.traversal import all_nodes, proto_nodes
+from trtbuild.model.weights_apart import read_apart
 from trtbuild.model.writing import temporary_file
 from trtbuild.runtime.tensorrt.logger import explained, made
 
@@ -48,6 +52,9 @@ _NO_TYPES = frozenset(
     {ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64,
      ir.DataType.COMPLEX64, ir.DataType.COMPLEX128, ir.DataType.STRING}
 )  # fmt: skip
+
+# Bytes. Protocol Buffers, and so the parser, refuse larger files.
+_PROTOBUF_LIMIT = (1 << 31) - 1
 
 # Each round removes at least one node; a network with more faults cannot be repaired from a list anyway.
 _MOST_ROUNDS = 40
@@ -169,10 +176,20 @@ def _errors(tensorrt: TensorRT, path: Path, plugins: Sequence[Path]) -> list[Par
     network = made(builder.native.create_network(strongly_typed), "network", log)
     with explained(log, f"{tensorrt} cannot parse '{path.name}'"):
         parser = tensorrt.module.OnnxParser(network, builder.logger)
-        if parser.parse_from_file(str(path)):
+        if _parses(parser, path):
             return []
         errors = parser_errors(parser)
     return errors or [ParserError("", "", log.reason())]
+
+
+def _parses(parser: Any, path: Path) -> bool:
+    """Whether the parser accepts a file. It copies weights inside a network twice, but maps those outside."""
+    is_large = MAPPED_LIMIT < path.stat().st_size <= _PROTOBUF_LIMIT
+    if not is_large or not is_named_in_utf8(path.name):
+        return bool(parser.parse_from_file(str(path)))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        apart = read_apart(content, path.name)
+    return bool(parser.parse(apart, str(path)))
 
 
 def _follows(node: ir.Node, error: ParserError, stand_ins: Collection[ir.Value | None]) -> bool:

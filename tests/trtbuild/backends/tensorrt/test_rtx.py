@@ -230,6 +230,25 @@ def test_what_is_refused_is_named(
     assert advice in refused.advice
 
 
+@pytest.mark.parametrize("limit", [0, 10**9], ids=["mapped", "whole"])
+@pytest.mark.parametrize("name", ["n" * size for size in range(1, 5)])
+def test_weights_of_a_large_file_are_found_at_any_offset(
+    name: str, limit: int, rtx: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trtbuild.backends.tensorrt.refusals.MAPPED_LIMIT", limit)
+    text = "(float[1, 256] x) => (float[1, 256] y) { y = MatMul(x, w) }"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {name} {text}')
+    proto.graph.initializer.append(
+        onnx.numpy_helper.from_array(np.ones((256, 256), np.float32), "w")
+    )
+    onnx.save(proto, tmp_path / "large.onnx")
+    assert not find_refusals(rtx, tmp_path / "large.onnx").refused
+    proto.graph.node.add(op_type="Det", name="odd", input=["y"], output=["z"])
+    onnx.save(proto, tmp_path / "refused.onnx")
+    (refused,) = find_refusals(rtx, tmp_path / "refused.onnx").refused
+    assert refused.operator == "Det"
+
+
 LSTM = """(float[3, 1, 2] x, int32[1] n) =>
     (float[3, 1, 1, 2] y) { a = MatMul(x, s) y = LSTM <hidden_size = 2> (a, w, r, , n) }"""
 CACHE = """(float[1, 1, 4, 2] past, float[1, 1, 1, 2] x, int64[1] n) =>
