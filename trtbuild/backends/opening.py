@@ -11,7 +11,7 @@ from trtbuild.files import check_is_file
 from trtbuild.model.file_kinds import check_is_plan
 from trtbuild.model.qdq import is_qdq
 from trtbuild.options.tensorrt import OpenOptions, Quantization, TensorRTOptions
-from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, product_of
+from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, check_product, product_of
 from trtbuild.temporaries import temporary_folder
 
 if TYPE_CHECKING:
@@ -45,14 +45,16 @@ def open_engine(
 
     Raises:
         InputError: there is no such file.
-        OptionError: there is no backend of that name.
+        OptionError: there is no backend of that name, or the plan is of another one.
         MissingError: the backend does not work on this machine.
         ModelError: the file is damaged, or made for another version or device.
     """
     check_is_file("the engine", path)
     chosen = _backend_of(path, backend)
-    if chosen in (TENSORRT.backend, RTX.backend):
-        check_is_plan(path)  # first: a wrong file matters even if TensorRT is not installed
+    asked = next((one for one in (TENSORRT, RTX) if chosen == one.backend), None)
+    if asked is not None:  # first: a wrong file matters even if TensorRT is not installed
+        check_is_plan(path)
+        check_product(path, asked)
     return choose_backend(chosen, options)[0].open(path)
 
 

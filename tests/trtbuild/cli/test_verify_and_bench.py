@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -372,3 +373,43 @@ def test_an_engine_of_a_fixed_batch_is_not_timed_at_another(capsys, folder, tmp_
     code, _, err = call(capsys, "bench", tmp_path / "fixed.onnx", "--batch-size", 3)
     assert code == 2
     assert "built for batch 2, not 3" in err
+
+
+def _plan(path: Path, *version: int) -> Path:
+    """The head of a plan that this version has built."""
+    path.write_bytes(b"ftrt" + bytes(20) + bytes(version) + bytes(40))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("version", "backend", "named"),
+    [
+        ((1, 7, 1, 116), "tensorrt", "a plan of TensorRT for RTX"),
+        ((11, 4, 0, 106), "tensorrt-rtx", "a plan of TensorRT,"),
+    ],
+)
+def test_a_plan_of_the_other_product_is_named_before_what_is_installed(
+    version, backend, named, capsys, folder, tmp_path
+) -> None:
+    plan = _plan(tmp_path / "net.plan", *version)
+    (other,) = {"tensorrt", "tensorrt-rtx"} - {backend}
+    data = ("--data", folder / "images.npz")
+    for words in (("bench",), ("verify", folder / "float.onnx")):
+        code, _, said = call(capsys, *words, plan, *data, "--backend", backend)
+        assert code == 2
+        assert named in said
+        assert f"give --backend {other}." in said
+        assert "installed" not in said
+
+
+def test_what_opens_an_rtx_plan_of_any_name_asks_for_tensorrt_for_rtx(
+    capsys, folder, tmp_path, monkeypatch
+) -> None:
+    for name in ("tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    plan = _plan(tmp_path / "net.plan", 1, 7, 1, 116)
+    verify_it = ("verify", folder / "float.onnx", plan, "--data", folder / "images.npz")
+    for words in (("bench", plan), ("inspect", plan), ("diff", plan, plan), verify_it):
+        code, _, said = call(capsys, *words)
+        assert code == 3
+        assert "TensorRT for RTX is not installed" in said

@@ -31,6 +31,7 @@ __all__ = [
     "TURING",
     "Product",
     "TensorRT",
+    "check_product",
     "installed",
     "native_version",
     "product_of",
@@ -97,12 +98,32 @@ _MAJOR_AT = 24
 
 def product_of(plan: Path) -> Product:
     """Return the product that a plan is for: by the version in the plan, else by the file name."""
+    named = RTX if plan.name.endswith(RTX.plan_suffix) else TENSORRT
+    return _product_within(plan) or named
+
+
+def check_product(plan: Path, product: Product) -> None:
+    """Check that a plan is not of another product than the one that is to open it.
+
+    Raises:
+        OptionError: the version in the plan is another product's.
+    """
+    found = _product_within(plan)
+    if found is not None and found is not product:
+        raise OptionError(
+            f"'{plan}' is a plan of {found.name}, which only {found.name} opens: leave --backend "
+            f"{product.backend} out, or give --backend {found.backend}."
+        )
+
+
+def _product_within(plan: Path) -> Product | None:
+    """The product by the version in a plan; None if there is none."""
     head = b""
     with contextlib.suppress(OSError), plan.open("rb") as file:  # opening it reports the error
         head = file.read(_MAJOR_AT + 1)
-    if head.startswith(_PLAN_TAGS) and len(head) > _MAJOR_AT:
-        return RTX if head[_MAJOR_AT] <= RTX.majors[1] else TENSORRT
-    return RTX if plan.name.endswith(RTX.plan_suffix) else TENSORRT
+    if not (head.startswith(_PLAN_TAGS) and len(head) > _MAJOR_AT):
+        return None
+    return RTX if head[_MAJOR_AT] <= RTX.majors[1] else TENSORRT
 
 
 @dataclass(frozen=True)
