@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.data import batches, open_named
 from trtbuild.data.random_data import RandomSource
-from trtbuild.errors import DataError, OptionError, in_one_tree
+from trtbuild.errors import DataError, ModelError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.jobs.foreign import open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, is_same_file, named_inputs
@@ -34,7 +34,10 @@ from trtbuild.latency.regress import (
 )
 from trtbuild.latency.stats import summarize
 from trtbuild.machine import package_versions
-from trtbuild.model import fixed_batch, with_batch_axes
+from trtbuild.model import fixed_batch, read_model, with_batch_axes
+from trtbuild.model.reading import parse_proto
+from trtbuild.model.repair import has_float64_ends
+from trtbuild.model.writing import temporary_file
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import BenchRecipe
 from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
@@ -154,7 +157,8 @@ def bench(
     device = this_device()
     baseline = _baseline(recipe, device)
     with contextlib.ExitStack() as stack:
-        sessions = _open(recipe, stack)
+        files = _files(recipe, stack)
+        sessions = _open(recipe, files, stack)
         engine = sessions[recipe.engine.name]
         if baseline is not None and recipe.against is not None:
             check_inputs(baseline, engine.inputs, str(recipe.engine), recipe.against)
@@ -180,7 +184,7 @@ def bench(
             data=source.description,
         )
         if recipe.layer_times is not None:
-            layers = _layer_times(recipe, _feeds(source, sizes[0]), stack)
+            layers = _layer_times(recipe, files, _feeds(source, sizes[0]), stack)
             layers.write(recipe.layer_times)
             result = replace(result, layers=layers)
     if recipe.save_baseline is not None:
@@ -188,13 +192,36 @@ def bench(
     return result
 
 
+def _files(recipe: BenchRecipe, stack: contextlib.ExitStack) -> Mapping[Path, Path]:
+    """Engine -> the file that is timed: of a network in float64, a copy in float32, as builds read it."""
+    named = [recipe.engine]
+    if recipe.against is not None and not _is_baseline(recipe.against):
+        named.append(recipe.against)
+    return {path: _in_float32(path, stack) for path in named}
+
+
+def _in_float32(path: Path, stack: contextlib.ExitStack) -> Path:
+    if path.suffix != ".onnx":
+        return path
+    try:
+        proto = parse_proto(path)
+    except ModelError:
+        return path  # opening it reports the error
+    if not has_float64_ends(proto):
+        return path
+    return stack.enter_context(temporary_file(read_model(path), path.stem))
+
+
 def _layer_times(
-    recipe: BenchRecipe, feeds: Sequence[Feeds], stack: contextlib.ExitStack
+    recipe: BenchRecipe,
+    files: Mapping[Path, Path],
+    feeds: Sequence[Feeds],
+    stack: contextlib.ExitStack,
 ) -> LayerTimes:
     """Profile the engine in a separate session, because a profiler slows down what it measures."""
     if recipe.engine.suffix == ".onnx":
         source = f"ONNX Runtime {package_versions('onnxruntime')['onnxruntime']}'s profiler"
-        profiled: ProfiledSession = ProfiledNetwork(recipe.engine)
+        profiled: ProfiledSession = ProfiledNetwork(files[recipe.engine])
     else:
         session = open_whole(recipe.engine, recipe.backend, recipe.tensorrt)
         stack.callback(session.close)
@@ -234,11 +261,13 @@ def _baseline(recipe: BenchRecipe, device: Device) -> Baseline | None:
     return baseline
 
 
-def _open(recipe: BenchRecipe, stack: contextlib.ExitStack) -> dict[str, Session]:
+def _open(
+    recipe: BenchRecipe, files: Mapping[Path, Path], stack: contextlib.ExitStack
+) -> dict[str, Session]:
     """Return the opened engine; an engine to compare with comes before it, and a second time after it."""
 
     def opened(path: Path) -> Session:
-        session = open_whole(path, recipe.backend, recipe.tensorrt)
+        session = open_whole(files[path], recipe.backend, recipe.tensorrt)
         stack.callback(session.close)
         return session
 

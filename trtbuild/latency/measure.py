@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 from trtbuild.errors import OptionError
+from trtbuild.model.signature import in_own_floats
 from trtbuild.options.measure import MeasureOptions
 from trtbuild.progress import silent
 
@@ -134,8 +135,9 @@ def measure(
 
     Args:
         sessions: by name; the same object may have two names (A against A).
-        feeds: the inputs to run on; each turn takes one of several, the same for all sessions. Use real
-            images, not zeros: a GPU's power, and so its clock, depends on the values.
+        feeds: the inputs to run on; each turn takes one of several, the same for all sessions; floats are
+            cast to each session's own types before. Use real images, not zeros: a GPU's power, and so its
+            clock, depends on the values.
         options: how long to measure.
         batch_size: images per run; None: length of the first axis of the first input.
         is_enough: called up to twice before the time is over; True ends the measurement. With it, the
@@ -148,8 +150,9 @@ def measure(
     """
     options = options or MeasureOptions()
     many = _batches(sessions, feeds)
+    own = {n: [in_own_floats(one, s.inputs) for one in many] for n, s in sessions.items()}
     clock, takers = _takers(sessions)
-    quickest = _all_warmed_up(sessions, takers, many, options.warmup_ms, bool(is_enough))
+    quickest = _all_warmed_up(sessions, takers, own, options.warmup_ms, bool(is_enough))
     size = options.runs_per_turn or _runs_per_turn(quickest)
     taken: dict[str, list[float]] = {name: [] for name in takers}
     images = batch_size if batch_size is not None else _batch_size(many[0])
@@ -165,7 +168,7 @@ def measure(
         start = time.perf_counter_ns()
         for name in _order(list(takers), rounds):
             # a turn of several runs starts with one that is not counted
-            taken[name] += takers[name](many[rounds % len(many)], size, min(size - 1, 1))
+            taken[name] += takers[name](own[name][rounds % len(many)], size, min(size - 1, 1))
         spent += _since_ms(start)
         rounds += 1
         # the end is reported once, below
@@ -190,17 +193,20 @@ def _batches(sessions: Mapping[str, Session], feeds: Feeds | Sequence[Feeds]) ->
 def _all_warmed_up(
     sessions: Mapping[str, Session],
     takers: Mapping[str, _Taker],
-    feeds: Sequence[Feeds],
+    feeds: Mapping[str, Sequence[Feeds]],
     least_ms: float,
     may_end: bool,
 ) -> float:
     """Warm up each session once, even if it has several names; return the quickest run, in ms."""
-    distinct = {id(session): (session, takers[name]) for name, session in sessions.items()}
+    distinct = {id(session): name for name, session in sessions.items()}
     return min(
         _warm_up(
-            taker, feeds, least_ms, ends_early=may_end and not isinstance(session, TimedSession)
+            takers[name],
+            feeds[name],
+            least_ms,
+            ends_early=may_end and not isinstance(sessions[name], TimedSession),
         )
-        for session, taker in distinct.values()
+        for name in distinct.values()
     )
 
 

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["drop_absent_inputs", "narrow_float64", "repair", "switch_to_evaluation"]
+__all__ = [
+    "drop_absent_inputs",
+    "has_float64_ends",
+    "narrow_float64",
+    "repair",
+    "switch_to_evaluation",
+]
 
 _BFLOAT16, _FLOAT64 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
 # Attributes of ONNX operators that name a type.
@@ -311,6 +317,12 @@ def _compute_in_float32(proto: onnx.ModelProto, path: Path) -> str:
     return "bfloat16 became float32, its inputs and outputs included" if changed else ""
 
 
+def has_float64_ends(proto: onnx.ModelProto) -> bool:
+    """Return whether an input or an output is of float64."""
+    ends = (*proto.graph.input, *proto.graph.output)
+    return any(value.type.tensor_type.elem_type == _FLOAT64 for value in ends)
+
+
 def narrow_float64(proto: onnx.ModelProto, path: Path) -> str:
     """Put float32 in the place of float64, in place, where an input or an output is of float64.
 
@@ -324,10 +336,7 @@ def narrow_float64(proto: onnx.ModelProto, path: Path) -> str:
     Returns:
         A sentence without a full stop; empty if nothing was changed.
     """
-    if not any(
-        value.type.tensor_type.elem_type == _FLOAT64
-        for value in (*proto.graph.input, *proto.graph.output)
-    ):
+    if not has_float64_ends(proto):
         return ""
     _put_float32(proto, path, _FLOAT64)
     return "float64, which TensorRT lacks, became float32, its inputs and outputs included"

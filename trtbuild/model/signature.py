@@ -21,6 +21,7 @@ __all__ = [
     "Signature",
     "TensorSpec",
     "fixed_batch",
+    "in_own_floats",
     "input_specs",
     "output_specs",
     "read_batch_axes",
@@ -74,6 +75,18 @@ class Signature:
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+
+
+def in_own_floats(
+    feeds: Mapping[str, np.ndarray], inputs: Iterable[TensorSpec]
+) -> dict[str, np.ndarray]:
+    """Return `feeds` with floats cast to the types of `inputs`; what is too large becomes infinite."""
+    own = {spec.name: spec.dtype for spec in inputs if spec.dtype.kind == "f"}
+    with np.errstate(over="ignore"):  # as on a device
+        return {
+            name: np.asarray(array, own[name]) if name in own and array.dtype.kind == "f" else array
+            for name, array in feeds.items()
+        }
 
 
 def input_specs(model: ir.Model) -> tuple[TensorSpec, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import DataError, ModelError
+from trtbuild.model.signature import in_own_floats
 from trtbuild.wording import dims_text
 
 if TYPE_CHECKING:
@@ -114,19 +115,18 @@ def in_own_types(session: Session, reference: Session) -> Session:
     same samples.
     """
     own = {spec.name: spec.dtype for spec in session.inputs}
-    others = {
-        spec.name: own[spec.name]
+    differs = any(
+        spec.dtype != own[spec.name] and spec.dtype.kind == own[spec.name].kind == "f"
         for spec in reference.inputs
-        if spec.dtype != own[spec.name] and spec.dtype.kind == own[spec.name].kind == "f"
-    }
-    return _Cast(session, others) if others else session
+    )
+    return _Cast(session) if differs else session
 
 
 class _Cast:
     """A session whose inputs are cast."""
 
-    def __init__(self, session: Session, types: Mapping[str, np.dtype[np.generic]]) -> None:
-        self._session, self._types = session, types
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
@@ -140,12 +140,7 @@ class _Cast:
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the session on `feeds` in its own types."""
-        with np.errstate(over="ignore"):  # infinity, as on a device
-            cast = {
-                name: np.asarray(array, self._types.get(name, array.dtype))
-                for name, array in feeds.items()
-            }
-        return self._session.run(cast)
+        return self._session.run(in_own_floats(feeds, self._session.inputs))
 
     def close(self) -> None:
         """Close the session."""

@@ -172,8 +172,8 @@ def test_classes_are_told_of_where_something_says_that_there_are_some(
     assert ("if 'logits' holds class scores, --task classify" in out) is not has_classes
 
 
-@pytest.mark.parametrize("kinds", [("float64", "float64"), ("float32", "float16")])
-def test_floats_of_another_type_are_compared_on_the_same_samples(capsys, tmp_path, kinds) -> None:
+def _of_two_types(folder: Path, kinds: tuple[str, str]) -> None:
+    """Write one network in two types, and samples in float64."""
     rng = np.random.default_rng(5)
     values, weight = rng.standard_normal((12, 8)), rng.standard_normal((8, 4))
     for name, kind in zip(("a.onnx", "b.onnx"), kinds):
@@ -181,8 +181,13 @@ def test_floats_of_another_type_are_compared_on_the_same_samples(capsys, tmp_pat
             g ({_TYPES[kind]}[n, 8] x) => ({_TYPES[kind]}[n, 4] y) {{ y = MatMul (x, w) }}"""
         model = onnx.parser.parse_model(text)
         model.graph.initializer.append(numpy_helper.from_array(weight.astype(kind), "w"))
-        onnx.save(model, tmp_path / name)
-    np.save(tmp_path / "x.npy", values)
+        onnx.save(model, folder / name)
+    np.save(folder / "x.npy", values)
+
+
+@pytest.mark.parametrize("kinds", [("float64", "float64"), ("float32", "float16")])
+def test_floats_of_another_type_are_compared_on_the_same_samples(capsys, tmp_path, kinds) -> None:
+    _of_two_types(tmp_path, kinds)
     code, out, _ = call(
         capsys, "verify", tmp_path / "a.onnx", tmp_path / "b.onnx", "--data", tmp_path / "x.npy",
         "--min-sqnr", 50, "--json",
@@ -249,6 +254,27 @@ def test_bench_against_itself_within_a_wide_margin_is_the_same(capsys, folder) -
     verdict = json.loads(out)["verdicts"][0]
     assert code == 0
     assert verdict["answer"] in ("same", "cannot tell")
+
+
+@pytest.mark.parametrize(
+    "kinds", [("float32", "float64"), ("float64", "float32"), ("float16", "float32")]
+)
+def test_bench_gives_each_network_the_floats_that_it_takes(capsys, tmp_path, kinds) -> None:
+    _of_two_types(tmp_path, kinds)
+    engine, against, times = (tmp_path / name for name in ("a.onnx", "b.onnx", "times.json"))
+    data = ("--data", tmp_path / "x.npy", "--layer-times", times)
+    code, out, said = call(capsys, "bench", engine, "--against", against, *data, *BENCH, "--json")
+    assert code in (0, 1)
+    assert len(json.loads(out)["latencies"]) == 2
+    assert json.loads(times.read_text())["layers"]
+    assert ("became float32" in said) == ("float64" in kinds)
+
+
+def test_bench_times_float64_as_the_float32_that_builds_read(capsys, tmp_path) -> None:
+    _of_two_types(tmp_path, ("float64", "float32"))
+    saved = tmp_path / "baseline.json"
+    assert call(capsys, "bench", tmp_path / "a.onnx", "--save-baseline", saved, *BENCH)[0] == 0
+    assert json.loads(saved.read_text())["inputs"][0]["dtype"] == "float32"
 
 
 @pytest.mark.parametrize(("words", "code"), [((), 0), (("--strict",), 5)])
