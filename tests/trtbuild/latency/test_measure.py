@@ -190,7 +190,7 @@ def test_all_looks_together_err_no_more_than_one_interval(steady_clock) -> None:
         return False
 
     last = measure({"a": ANY}, FEEDS, LONG, is_enough=is_enough)["a"]
-    assert len(seen) == 2
+    assert len(seen) == 3
     errors = [1 - one for one in (*seen, last.confidence)]
     assert sum(errors) == pytest.approx(1 - CONFIDENCE)
     assert measure({"a": ANY}, FEEDS, LONG)["a"].confidence == CONFIDENCE
