@@ -18,7 +18,7 @@ from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
 from trtbuild.json_codec import dumps, encode
 from trtbuild.latency.stats import summarize
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
-from trtbuild.options.values import make, merge, read_table
+from trtbuild.options.values import make, merge, read_table, to_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
 from trtbuild.runtime.ray_cluster import check_address, joined
@@ -255,19 +255,8 @@ def _built(
 
 def _absolute(recipe: EngineRecipe) -> EngineRecipe:
     """The recipe with absolute paths, because workers run in other folders."""
-    data = recipe.data
-    places: dict[str, Any] = {
-        name: str(Path(place).absolute())
-        for name in ("data", "verify_data", "labels")
-        if isinstance(place := getattr(data, name), str | Path) and Path(place).exists()
-    }
-    return replace(
-        recipe,
-        model=recipe.model.absolute(),
-        output=recipe.output.absolute(),
-        calibration=None if recipe.calibration is None else recipe.calibration.absolute(),
-        data=replace(data, **places),
-    )
+    values = read_table(EngineRecipe, to_table(recipe), "the fleet", Path.cwd())
+    return make(EngineRecipe, values)
 
 
 def build_target(name: str, recipe: EngineRecipe, progress: Progress = silent) -> FleetTarget:

@@ -20,6 +20,7 @@ from tools.write_schemas import schemas
 from trtbuild.errors import MissingError
 from trtbuild.jobs.fleet import read_fleet
 from trtbuild.model import write_model
+from trtbuild.runtime.onnxruntime import open_session
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -104,11 +105,16 @@ def test_targets_are_built_on_ray_at_the_same_time(folder, capsys, monkeypatch) 
     from trtbuild.runtime import ray_cluster
 
     monkeypatch.setattr(ray_cluster, "_RETRIES", 0)
-
-    alone = fleet(capsys, folder, BUILD + TARGETS, "--json").json["targets"]
-    shutil.rmtree(folder / "out")
+    outputs = open_session(folder / "small.onnx").run({"image": np.load(folder / "others.npy")})
+    np.save(folder / "labels.npy", outputs["logits"].argmax(1))
+    (folder / "judge.py").write_text("def near(float_outputs, outputs, labels, names): return 1.0")
+    # paths of every kind: workers run in other folders
+    monkeypatch.chdir(folder)
+    text = BUILD + 'labels = "labels.npy"\n[build.task]\njudge = "judge.py:near"\n' + TARGETS
+    alone = fleet(capsys, Path(), text, "--json").json["targets"]
+    shutil.rmtree("out")
     with ray_of_two():
-        together = fleet(capsys, folder, BUILD + TARGETS, "--json", "--ray").json["targets"]
+        together = fleet(capsys, Path(), text, "--json", "--ray").json["targets"]
         with (
             ray_cluster.joined(None) as cluster,
             pytest.raises(MissingError, match="lost a worker"),
