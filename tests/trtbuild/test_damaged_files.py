@@ -152,6 +152,9 @@ def files_of(folder, model, specs, verified) -> Iterator[tuple[str, Valid]]:
     yield "preprocess", Valid(settings, ".toml", preprocessed)
     yield "labels", Valid(b"label\n1\n2\n3\n4\n", ".csv", labels)
     yield "label lines", Valid(b"1\n2\n3\n4\n", ".txt", labels)
+    few = json.dumps({f"few.npz[{n}]": n for n in range(4)}).encode()
+    yield "label object", Valid(few, ".json", labels)
+    yield "label records", Valid(b'{"label": 1}\n{"label": 2}\n3\n4\n', ".jsonl", labels)
     yield "npz", Valid((folder / "few.npz").read_bytes(), ".npz", arrays)
     yield "packed npz", Valid((folder / "packed.npz").read_bytes(), ".npz", arrays)
     yield "npy", Valid((folder / "few.npy").read_bytes(), ".npy", arrays)
@@ -219,7 +222,8 @@ JSON = named(
 )
 NAMES = [
     *JSON,
-    *named("cache", "table", "recipe", "preprocess", "labels", "label lines", "npz", "packed npz"),
+    *named("cache", "table", "recipe", "preprocess", "labels", "label lines"),
+    *named("label object", "label records", "npz", "packed npz"),
     *named("npy", "label array", "tar", "packed tar", "checkpoint", "safetensors", "onnx"),
 ]
 

@@ -1,4 +1,4 @@
-"""Class labels from a table, an array or class folders: matched by name or by position, never guessed."""
+"""Class labels from a file or class folders: matched by name or by position, never guessed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from trtbuild.data.image_files import LIST_SUFFIXES
+from trtbuild.data.json_labels import JSON_SUFFIXES, json_records
 from trtbuild.data.samples import SourceOf
 from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.errors import DataError
@@ -117,7 +118,9 @@ def read_labels(path: Path, source: Source) -> Source:
 
     A CSV file has a header with the columns ``file`` and ``label``, or only ``label`` in the order of
     the samples. A text file (``.txt``, ``.lst``, ``.list``) has ``name label`` in every line, or only
-    ``label``. An ``.npz`` file has an array ``y``, ``labels`` or ``label``, or only one vector of integers.
+    ``label``. A JSON file is an object of names and labels, or an array; a ``.jsonl`` file has a value in
+    every line; these are objects with ``file`` and ``label``, or labels. An ``.npz`` file has an array
+    ``y``, ``labels`` or ``label``, or only one vector of integers.
     The word ``folders`` stands for the data's own class folders, and a folder for its subfolders; the class
     is the folder's position when sorted by name.
 
@@ -130,7 +133,12 @@ def read_labels(path: Path, source: Source) -> Source:
     if suffix in (".npz", ".npy"):
         return LabelledSource(source, {}, _array_labels(path))
     text = _text(path)
-    named = _text_labels(text, path) if suffix in LIST_SUFFIXES else _table_labels(text, path)
+    if suffix in LIST_SUFFIXES:
+        named = _text_labels(text, path)
+    elif suffix in JSON_SUFFIXES:
+        named = _json_labels(text, suffix, path)
+    else:
+        named = _table_labels(text, path)
     if named and named[0][0] is None:
         return LabelledSource(source, {}, [label for _, label in named])
     return LabelledSource(source, _unique(named, path), [])
@@ -200,6 +208,37 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
             f"{where} need a header with one column 'label' (and 'file'); the first line is "
             f"'{','.join(header)[:_MOST_SHOWN]}'."
         )
+    file_at = _file_column(header, where)
+    found: list[tuple[str | None, int]] = []
+    for number, line in enumerate(lines[1:], 2):
+        if len(line) != len(columns):
+            raise DataError(
+                f"line {number} of {where} has {len(line)} columns, and the header has {len(columns)}."
+            )
+        label = _whole(line[columns.index(_LABEL_COLUMN)], f"line {number} of {where}")
+        found.append((None if file_at is None else line[file_at], label))
+    _same_form(found, path)
+    return found
+
+
+def _json_labels(text: str, suffix: str, path: Path) -> list[tuple[str | None, int]]:
+    found: list[tuple[str | None, int]] = []
+    for where, fields in json_records(text, suffix, f"the labels '{visible(path)}'"):
+        titles, values = [name for name, _ in fields], [value for _, value in fields]
+        columns = [title.lower() for title in titles]
+        if columns.count(_LABEL_COLUMN) != 1:
+            raise DataError(
+                f"{where} needs one field 'label' (and 'file'); it has '{','.join(titles)[:_MOST_SHOWN]}'."
+            )
+        label, file_at = columns.index(_LABEL_COLUMN), _file_column(titles, where)
+        found.append((None if file_at is None else values[file_at], _whole(values[label], where)))
+    _same_form(found, path)
+    return found
+
+
+def _file_column(header: Sequence[str], where: str) -> int | None:
+    """The position of the column that names the sample; None where there is only the label."""
+    columns = [title.lower() for title in header]
     files = [number for number, title in enumerate(columns) if title in _FILE_COLUMNS]
     if len(files) > 1:  # in a table that also has a file column, `name` is the class's name
         files = [number for number in files if columns[number] != "name"]
@@ -209,16 +248,7 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
             f"{where} have the columns {others} beside 'label', and it is not clear which names the "
             "sample: call that column 'file'; if there is none, keep only the column 'label'."
         )
-    found: list[tuple[str | None, int]] = []
-    for number, line in enumerate(lines[1:], 2):
-        if len(line) != len(columns):
-            raise DataError(
-                f"line {number} of {where} has {len(line)} columns, and the header has {len(columns)}."
-            )
-        label = _whole(line[columns.index(_LABEL_COLUMN)], f"line {number} of {where}")
-        found.append((line[files[0]] if files else None, label))
-    _same_form(found, path)
-    return found
+    return files[0] if files else None
 
 
 def _delimiter(text: str) -> str:

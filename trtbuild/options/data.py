@@ -85,7 +85,8 @@ class DataRecipe:
         essential=True,
     )
     labels: Path | None = option(
-        None, "CSV, .txt, .npz or .npy with the class of each sample, or 'folders' for one folder a class.",
+        None, "CSV, .txt, .json, .jsonl, .npz or .npy with the class of each sample, or 'folders' for one "
+            "folder a class.",
         words=(FOLDERS,), essential=True,
     )  # fmt: skip
     constants: Mapping[str, object] = option(

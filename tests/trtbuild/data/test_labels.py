@@ -120,6 +120,62 @@ def test_text_of_labels_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("l.json", '{"b.png": 7, "a.png": 3}'),
+        ("l.JSON", '\ufeff{"val/b.png": 7, "val/a.png": 3, "not there.png": 1}'),
+        ("l.json", '[{"file": "b.png", "label": 7}, {"label": 3, "file": "a.png"}]'),
+        ("l.json", "[3, 7]"),
+        ("l.jsonl", '{"file": "b.png", "label": 7}\n\n{"file": "a.png", "label": 3}\n'),
+        (
+            "l.ndjson",
+            '{"file_name": "b.png", "label": "7", "w": 1}\n{"file_name": "a.png", "label": 3, "w": 2}',
+        ),
+        ("l.jsonl", "3\n7\n"),
+        ("l.jsonl", '{"label": 3}\n{"label": 7}'),
+    ],
+)
+def test_labels_in_json(tmp_path, name, content):
+    source = images(tmp_path / "set", ["a.png", "b.png"])
+    (tmp_path / name).write_text(content)
+    assert labels_of(tmp_path / name, source) == {"a.png": 3, "b.png": 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("l.json", '{"a.png": 3, "b.png": 7', "cannot be read as JSON"),
+        ("l.json", '{"labels": [3, 7]}', r"no number at 'labels': write \{\"a.png\": 3"),
+        ("l.json", "7", "hold no labels: write"),
+        ("l.json", "[[3, 7]]", "entry 1 of the labels .* is a list: write"),
+        ("l.json", '{"a.png": 3, "a.png": 4, "b.png": 7}', "two classes, 3 and 4"),
+        ("l.json", '{"a.png": "cat", "b.png": 7}', "entry 'a.png' of .* the label 'cat'"),
+        ("l.json", '{"a.png": 3.0, "b.png": 7}', r"the label '3\.0'"),
+        ("l.json", '{"a.png": true, "b.png": 7}', "the label 'true'"),
+        ("l.json", '{"a.png": -3, "b.png": 7}', "the label '-3'"),
+        ("l.json", '{"a.png": 1e999, "b.png": 7}', "the label '1e999'"),
+        ("l.json", '{"a.png": 3}', r"no entry for the image 'b\.png'"),
+        ("l.json", "{}", "no label"),
+        ("l.jsonl", '{"file": "a.png", "class": 3}', "line 1 of .* needs one field 'label'"),
+        ("l.jsonl", '{"label": 3, "label": 4}', "needs one field 'label'"),
+        ("l.jsonl", '{"index": 0, "label": 3}', "not clear which names the sample"),
+        ("l.jsonl", '{"file": "a.png", "label": 3}\n7', "a name and others have none"),
+        (
+            "l.jsonl",
+            '{"file": "a.png", "label": 3}\n{"file"',
+            "line 2 of .* cannot be read as JSON",
+        ),
+        ("l.json", "[" * 100_000, "cannot be read as JSON"),
+    ],
+)
+def test_json_with_another_reading_is_refused(tmp_path, name, content, match):
+    source = images(tmp_path / "set", ["a.png", "b.png"])
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=match):
+        labels_of(tmp_path / name, source)
+
+
+@pytest.mark.parametrize(
     ("arrays", "match"),
     [
         ({"a": np.arange(2), "b": np.arange(2)}, "not clearly|clearly the labels"),
