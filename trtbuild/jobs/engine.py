@@ -301,15 +301,13 @@ def _measured(
         form = beside.submit(_write_network, artifact, in_int8, output)
         # packing the weights of a large network takes ONNX Runtime seconds on one core
         in_float = beside.submit(open_session, artifact.float_reference.clone())
-        # NVIDIA's parser is a separate process, which reads while this one builds and compares
+        request = _request(artifact, build, output)
+        engines, sessions = _opened(chosen, request, recipe, stack)
+        # Digests start now: opening float takes longest, and a third busy thread would slow it down.
+        # NVIDIA's parser is a separate process, which reads while this one compares.
         check_form = build.check_form if recipe.int8 and not by_nvidia else None
         written = [beside.submit(_recorded, form, output / _form_name(artifact), check_form)]
-        request = _request(artifact, build, output)
-
-        def note(engine: Engine) -> None:
-            written.append(beside.submit(_on_disk, engine.files, output))
-
-        engines, sessions = _opened(chosen, request, recipe, stack, note)
+        written += [beside.submit(_on_disk, one.files, output) for one in engines.values()]
         sessions[FLOAT] = in_float.result()
         stack.callback(sessions[FLOAT].close)
         form.result()  # raises write errors before the long comparison
@@ -371,19 +369,14 @@ def _opened(
     request: BuildRequest,
     recipe: EngineRecipe,
     stack: contextlib.ExitStack,
-    note: Callable[[Engine], None],
 ) -> tuple[dict[str, Engine], dict[str, Session]]:
-    """Build the engines; return them, and sessions of those that run here, which `stack` closes.
-
-    `note` is called with each engine before it is opened.
-    """
+    """Build the engines; return them, and sessions of those that run here, which `stack` closes."""
     engines: dict[str, Engine] = {}
     sessions: dict[str, Session] = {}
     for name, (backend, _) in zip((ENGINE, ALSO), chosen):
         request.progress("build", len(engines), len(chosen))
         engine = backend.build(replace(request, options=options_for(backend, recipe)))
         engines[name] = engine
-        note(engine)
         if not engine.not_opened:
             sessions[name] = backend.open(engine.path)
             stack.callback(sessions[name].close)
