@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import math
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.kept_process import KeptProcess
 from trtbuild.backends.tensorrt.refusals import find_refusals
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
 # the work. Both read this when they are loaded, here and in all processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# A change must not fail by examples that it did not choose, nor on a slow machine: each run of a property has
+# the same examples, and no limit of time. `--hypothesis-profile=search --hypothesis-seed=N` tries others.
+settings.register_profile(
+    "search", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("same", settings.get_profile("search"), derandomize=True)
+settings.load_profile("same")
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("TRTBUILD_SHARED", PROJECT.parent / "shared"))
@@ -57,6 +67,14 @@ def parses_here() -> Iterator[None]:
                 lambda path, plugins: find_refusals(installed(product), path, plugins)
             ),
         )
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def searches_to_the_end() -> Iterator[None]:
+    """No clock ends the search for ranges: on a busy machine, a build would end with others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trtbuild.jobs.ranges.seconds_for", lambda *_: math.inf)
         yield
 
 

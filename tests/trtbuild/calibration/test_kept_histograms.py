@@ -21,7 +21,7 @@ def sample(seed: int) -> dict[str, np.ndarray]:
     return {"a": values.astype(np.float32), "b": np.abs(values[::7]).astype(np.float32)}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=9, unique=True), st.data())
 def test_any_of_the_samples_add_up_to_what_one_run_counts(seeds, data) -> None:
     parts = [KeptHistograms(TENSORS), KeptHistograms(TENSORS)]

@@ -34,7 +34,7 @@ def values_of(source):
     return sorted(float(sample.load()["x"][0, 0]) for sample in source)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 40), min_size=30, max_size=80), st.randoms(), st.integers(0, 3))
 def test_split_depends_on_content_and_seed_alone(values, random, seed):
     assume(len(set(values)) > 1)

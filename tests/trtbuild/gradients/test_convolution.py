@@ -77,7 +77,7 @@ def check_adjoint(operator, attributes, sizes, weight, seed, *, dynamic):
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_convolution(operator, dynamic, data):
     attributes, sizes = data.draw(windows(operator))
@@ -88,7 +88,7 @@ def test_convolution(operator, dynamic, data):
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_average_pool(dynamic, data):
     attributes, sizes = data.draw(windows("AveragePool"))

@@ -62,7 +62,7 @@ def test_a_cache_becomes_the_network_that_the_calibration_gives() -> None:
 
 
 @given(st.integers(min_value=1, max_value=0x7F7FFFFF))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_scales_survive_both_ways_to_the_bit(word: int) -> None:
     """Any positive float32, subnormal ones too: through amax and back it would change."""
     scale = np.uint32(word).view(np.float32)

@@ -37,7 +37,7 @@ def run(model):
     return dict(zip([one.name for one in session.get_outputs()], session.run(None, feeds)))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_what_is_inferred_is_what_comes_out(model):
     for node in model.graph:
@@ -55,7 +55,7 @@ def test_what_is_inferred_is_what_comes_out(model):
                 assert not isinstance(dim, int) or dim == size
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_weights_taken_out_are_inputs_of_the_protobuf_alone(model):
     before = model_bytes(model)

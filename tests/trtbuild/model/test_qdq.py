@@ -40,7 +40,7 @@ def judged(proto):
     return session.run(None, {})[0]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.data(),
     st.sampled_from([np.int8, np.uint8]),

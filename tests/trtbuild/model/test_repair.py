@@ -121,7 +121,7 @@ def test_what_onnxruntime_runs_is_read_and_computes_the_same(tmp_path, name, rea
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(order=st.permutations(range(12)), seed=st.integers(0, 2**16))
 def test_any_order_of_nodes_is_sorted(order, seed):
     rng = np.random.default_rng(seed)

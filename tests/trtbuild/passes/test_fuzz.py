@@ -123,9 +123,7 @@ def fired(result):
 
 def try_networks(number, count):
     """Check `count` random networks, the same in every run."""
-    run = settings(
-        max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-    )
+    run = settings(max_examples=count, suppress_health_check=list(HealthCheck))
     seed(number)(run(given(networks())(check)))()
 
 

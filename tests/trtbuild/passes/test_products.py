@@ -121,7 +121,7 @@ def test_other_einsums_of_two_activations_stay(equation, dtype):
     assert ops(optimized(einsum_of_two(equation, dtype=dtype))) == {"Einsum": 1}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_any_equation_of_two_activations_computes_the_same(data):
     labels = data.draw(st.permutations("abcdef"))
@@ -132,7 +132,7 @@ def test_any_equation_of_two_activations_computes_the_same(data):
     assert "Einsum" not in ops(optimized(einsum_of_two(equation)))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_any_equation_computes_the_same(data):
     labels = "abcdef"

@@ -36,7 +36,7 @@ patterns = st.one_of(
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(bits=patterns)
 def test_any_bits_are_counted_as_from_the_copy(device, bits) -> None:
     values = bits.view(np.float32).copy()

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
@@ -221,7 +221,6 @@ def test_rounding_suits_each_layer_and_keeps_the_wish() -> None:
     assert prune_channels(chain().eval(), IMAGE, PruneSpec(0.5)).report.round_to == 8
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.integers(2, 600), min_size=1, max_size=12),
     st.floats(0.05, 0.9),

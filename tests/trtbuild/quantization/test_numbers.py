@@ -24,7 +24,7 @@ def shaped(scales, ndim, axis):
     return scales.reshape([-1 if i == axis else 1 for i in range(ndim)])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(WEIGHTS, st.integers(0, 3) | st.none())
 def test_weights_are_within_half_a_step(weight, axis):
     axis = None if axis is None else axis % weight.ndim
@@ -48,7 +48,7 @@ def test_weights_are_within_half_a_step(weight, axis):
     assert np.all(error <= (0.5 + 127 * 2.0**-22) * scale)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(hnp.arrays(np.float32, (4, 6), elements=st.floats(-100, 100, width=32)))
 def test_the_largest_weight_of_every_channel_uses_the_whole_range(weight):
     scales = weight_scales(weight, 0, "w")
@@ -74,7 +74,7 @@ def test_a_weight_of_several_blocks_is_rounded_as_a_whole(axis):
     assert np.array_equal(steps, np.rint(weight / scale).astype(np.int8))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(2.0**-100, 2.0**100, width=32))
 def test_symmetric_activations(amax):
     params = symmetric(amax)
@@ -90,7 +90,7 @@ def range_of(values, amax):
     return found if amax is None else type(found)(**{**vars(found), "amax": amax})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=20).filter(any),
     st.floats(0.01, 1) | st.none(),
@@ -114,7 +114,7 @@ def test_unsigned_activations(values, share):
     assert np.all(error <= scale * (1 + 2.0**-12))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     hnp.arrays(np.float32, 5, elements=st.floats(-1e4, 1e4, width=32)),
     st.floats(2.0**-20, 1e3, width=32),

@@ -52,7 +52,7 @@ def network(channels: tuple[int, int, int], *, pool: str, shortcut: bool, seed: 
     return model
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     channels=st.tuples(CHANNELS, CHANNELS, CHANNELS),
     pool=st.sampled_from(["MaxPool <kernel_shape = [2, 2]>", "GlobalAveragePool", "Identity"]),

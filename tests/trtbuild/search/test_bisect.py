@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trtbuild.search.bisect import find_culprits
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 40), st.data())
 def test_exactly_the_planted_groups_are_found_in_few_evaluations(n: int, data) -> None:
     planted = data.draw(st.sets(st.integers(0, n - 1), max_size=4))

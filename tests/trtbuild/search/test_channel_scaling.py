@@ -163,7 +163,7 @@ def test_the_function_stays_the_same_whatever_made_the_tensor(what: str, shifted
     assert (read["x"] == "x") == change.is_free
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_the_function_stays_the_same_for_all_groups_kernels_and_readers(
     draw: st.DataObject,

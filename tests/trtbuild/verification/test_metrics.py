@@ -24,7 +24,7 @@ def measured(x: np.ndarray, y: np.ndarray, sizes: list[int], **options: object):
     return metrics.result()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.sets(st.integers(1, 11)), noise=st.floats(1e-4, 2))
 def test_metrics_equal_the_formulas_however_batches_are_cut(
     seed: int, cuts: set[int], noise: float

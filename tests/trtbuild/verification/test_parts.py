@@ -52,7 +52,7 @@ def test_an_engine_without_scores_fails_by_the_part_that_holds_them() -> None:
     assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), batch_size=st.integers(1, 9), offset=st.floats(-50, 50))
 def test_the_signal_is_the_variance_about_the_mean_of_each_channel(
     seed: int, batch_size: int, offset: float
@@ -123,7 +123,7 @@ def test_powers_of_one_pair_of_arrays() -> None:
     assert whole.signal == pytest.approx(float((x.astype(np.float64) ** 2).sum()))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1), batch_size=st.integers(1, 9), offset=st.floats(-50, 50))
 def test_cosine_and_relative_l2_of_a_part_are_about_the_means_of_float(
     seed: int, batch_size: int, offset: float

@@ -64,7 +64,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return wide * high / (sum(areas) - wide * high)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 40))
 def test_suppression_is_the_greedy_one(seed: int, count: int) -> None:
     found = random_boxes(np.random.default_rng(seed), count)
@@ -77,7 +77,7 @@ def test_suppression_is_the_greedy_one(seed: int, count: int) -> None:
     np.testing.assert_array_equal(suppressed(found, 0.2, 0.45).scores, found.scores[kept])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), counts=st.tuples(st.integers(0, 12), st.integers(0, 12)))
 def test_matching_takes_the_best_free_box_of_the_class(seed: int, counts: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
