@@ -80,6 +80,8 @@ def install(folder: Path, staging: Path) -> Path:
         release = release.with_name(f"{name}-{number}")
     staging.rename(release)
     release.chmod(0o755)
+    now = time.time_ns()
+    os.utime(release, ns=(now, now))  # a system's own times of files may be milliseconds apart
     current = folder / "current"
     if current.exists():
         point(folder / "previous", current.resolve())
