@@ -6,17 +6,18 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.cli.main import run
 
 if TYPE_CHECKING:
     import subprocess
-    from pathlib import Path
+    from collections.abc import Callable
 
     import pytest
 
-__all__ = ["FAST", "HANGS_S", "Outcome", "await_text", "trtbuild"]
+__all__ = ["FAST", "HANGS_S", "Outcome", "await_text", "comes_true", "has_ended", "trtbuild"]
 
 # Seconds after which a command counts as hanging; on a busy machine, its start alone takes a minute.
 HANGS_S = 600
@@ -71,3 +72,21 @@ def await_text(file: Path, process: subprocess.Popen[str]) -> str:
             raise AssertionError(f"no '{file}' after {HANGS_S} s")
         time.sleep(0.02)
     return file.read_text()
+
+
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Wait until `condition` holds; return whether it ever did."""
+    end = time.monotonic() + HANGS_S
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process, of any parent, runs no more; needs /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True

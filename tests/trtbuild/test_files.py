@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.command import FAST, trtbuild
+from tests.command import FAST, HANGS_S, trtbuild
 from tests.models import NETWORKS
 from trtbuild.errors import OutputError
 from trtbuild.files import atomic_path, make_directory, staged_files, write_text
@@ -293,5 +293,5 @@ def test_weights_go_into_a_folder_that_is_being_filled(tmp_path, kind):
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
-    writer.join(30)
+    writer.join(HANGS_S)
     assert found == ["out.onnx", "out.onnx.data"]

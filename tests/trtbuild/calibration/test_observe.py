@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 
 from calibrators import Histogram
+from tests.command import HANGS_S
 from tests.models import NETWORKS
 from trtbuild.calibration import collect
 from trtbuild.calibration.network import observed_network
@@ -216,7 +217,7 @@ def test_few_samples_that_hold_much_memory_are_read_ahead():
 
     def load():
         if threading.get_ident() != calling:
-            is_full.wait(10)
+            is_full.wait(HANGS_S)
         elif not is_full.is_set():
             read_until_full.append(len(read))
             is_full.set()

@@ -7,11 +7,11 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.command import HANGS_S, comes_true, has_ended
 from tests.trtbuild.calibration.small_files import called, digits
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
@@ -25,7 +25,7 @@ def slow():
     for number, image in enumerate(IMAGES):
         if IN_WORKER:
             pathlib.Path(f"worker{os.getpid()}").touch()
-            time.sleep(600)
+            time.sleep(3600)
         yield {"image": image[None]}
 def dies_once():
     if IN_WORKER and not pathlib.Path("died").exists():
@@ -37,20 +37,6 @@ def plain():
     for image in IMAGES:
         yield {"image": image[None]}
 """
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def _wait_for(condition, seconds: float = 120) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.05)
-    return bool(condition())
 
 
 @pytest.fixture
@@ -77,13 +63,13 @@ def test_workers_end_with_their_parent(model, tmp_path, number) -> None:
         stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        assert _wait_for(lambda: len([*tmp_path.glob("worker*")]) == 2)
+        assert comes_true(lambda: len([*tmp_path.glob("worker*")]) == 2)
         workers = [int(path.name.removeprefix("worker")) for path in tmp_path.glob("worker*")]
         parent.send_signal(number)
-        code = parent.wait(60)
+        code = parent.wait(HANGS_S)
     finally:
         parent.kill()
-    assert _wait_for(lambda: not any(map(_is_alive, workers)), 60)
+    assert comes_true(lambda: all(map(has_ended, workers)))
     if number == signal.SIGTERM:
         assert code == 143
         assert not [*temporary.rglob("*.onnx")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
@@ -45,7 +46,7 @@ import os, pathlib, time
 def data():
     try:
         pathlib.Path("there").write_text(str(os.getpid()))
-        time.sleep(60)
+        time.sleep(3600)
         yield {}
     finally:
         time.sleep(0.1)
@@ -131,8 +132,13 @@ def waiting(tmp_path):
     (tmp_path / "waiting.py").write_text(WAITING)
     given = ("calibrate", model, "--data", "waiting.py:data", "-o", "r.json")
     process = start(tmp_path, *given)
-    yield process, int(await_text(tmp_path / "there", process))
+    at_work = int(await_text(tmp_path / "there", process))
+    handle = os.pidfd_open(at_work)
+    yield process, at_work
     process.kill()
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    os.close(handle)
     process.communicate()
 
 
@@ -159,12 +165,12 @@ def test_work_ends_with_the_process_that_waits_for_it(waiting):
     process, at_work = waiting
     assert process.pid != at_work
     process.kill()
-    process.communicate(timeout=30)  # returns when both have ended: they hold the same pipes
+    process.communicate(timeout=HANGS_S)  # returns when both have ended: they hold the same pipes
 
 
 def test_a_debugger_keeps_a_command_in_one_process(tmp_path):
     model, _ = NETWORKS["opset_13"].save(tmp_path)
-    (tmp_path / "waiting.py").write_text(WAITING.replace("60", "0"))
+    (tmp_path / "waiting.py").write_text(WAITING.replace("3600", "0"))
     run = "import sys; sys.settrace(lambda *_: None); from trtbuild.cli.main import main; main()"
     given = ("calibrate", str(model), "--data", "waiting.py:data", "-o", "r.json")
     process = subprocess.Popen(
@@ -201,14 +207,14 @@ def alone(after, before="", **settings):
     ids=["alone", "monitored", "threads", "profiled"],
 )
 def test_threads_monitors_and_profilers_keep_a_command_in_one_process(before):
-    said, _ = alone("print(begun == os.getpid())", before).communicate(timeout=60)
+    said, _ = alone("print(begun == os.getpid())", before).communicate(timeout=HANGS_S)
     assert said.split() == [str(bool(before))]
 
 
 def test_a_command_ends_where_sigchld_is_ignored():
     """A server that never waits for its children ignores SIGCHLD, and they inherit this."""
     process = alone("sys.exit(7)", preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
-    assert process.wait(60) == 7
+    assert process.wait(HANGS_S) == 7
 
 
 def test_an_ignored_signal_does_not_hide_the_crash():
@@ -219,7 +225,7 @@ def test_an_ignored_signal_does_not_hide_the_crash():
     )
     process.stdout.read(1)
     process.send_signal(signal.SIGHUP)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS_S)
     assert "trtbuild by SIGFPE: " in said
     assert process.returncode == 2
 
@@ -242,6 +248,6 @@ def test_work_ends_when_its_terminal_closes():
 @pytest.mark.parametrize(("number", "name"), [(3, "SIGQUIT"), (24, "SIGXCPU"), (40, "signal 40")])
 def test_every_fatal_signal_is_reported(number, name):
     process = alone(f"os.kill(os.getpid(), {number})")
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=HANGS_S)
     assert f"the system ended trtbuild by {name}: " in said
     assert process.returncode == 128 + number

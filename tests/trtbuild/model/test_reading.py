@@ -161,8 +161,6 @@ def test_large_weights_go_beside_the_file(tmp_path, monkeypatch):
     assert {file.name for file in out.iterdir()} == {file.name for file in files}
     onnx.checker.check_model(str(out / "big.onnx"))
     assert weights_digest(ir.load(out / "big.onnx")) == weights_digest(model)
-    again = out / "big.onnx"
-    assert again.stat().st_mtime_ns > (out / "big.onnx.data").stat().st_mtime_ns
     with pytest.raises(OutputError, match=r"cannot write '.*missing/big.onnx'"):
         write_model(model, tmp_path / "missing" / "big.onnx")
 
