@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trtbuild.model import input_specs, output_specs
 from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.writing import num_weights
-from trtbuild.search.rows import rows_meet
+from trtbuild.search.rows import tensors_with_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,57 +17,69 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["gain_together", "in_rows", "outputs_of", "stacked"]
+    Run = Callable[[Feeds], Mapping[str, np.ndarray]]
+
+__all__ = ["gain_together", "in_rows", "outputs_of", "run_alone", "run_together", "stacked"]
 
 _FLOAT_BYTES = 4
 
 
 def outputs_of(
-    model: ir.Model,
-    run: Callable[[Feeds], Mapping[str, np.ndarray]],
-    images: Sequence[Feeds],
+    model: ir.Model, run: Run, images: Sequence[Feeds], tensors: Iterable[str]
 ) -> list[Mapping[str, np.ndarray]]:
-    """Return the outputs of each image.
-
-    Images of one shape are run together if the network has many weights, a dynamic batch axis in every input,
-    and then as many rows in each output as there are images. Values may differ in their last bits from those
-    of an image that is run alone.
+    """Return the outputs of each image, from one run if `gain_together`.
 
     Args:
-        model: the float network; `run` may run another form of it.
-        run: runs the network once.
+        model: a network.
+        run: runs it once.
+        images: each with a batch of one.
+        tensors: names of the tensors that a run returns.
+    """
+    is_faster = len(images) > 1 and gain_together(model, tensors)
+    return run_together(run, images) if is_faster else run_alone(run, images)
+
+
+def run_alone(run: Run, images: Sequence[Feeds]) -> list[Mapping[str, np.ndarray]]:
+    """Return the outputs of each image, from a run of its own."""
+    return [run(feeds) for feeds in images]
+
+
+def run_together(run: Run, images: Sequence[Feeds]) -> list[Mapping[str, np.ndarray]]:
+    """Return the outputs of each image, from one run if the images have one shape.
+
+    Values may differ in their last bits from those of an image that is run alone.
+
+    Args:
+        run: runs once a network for which `gain_together`.
         images: each with a batch of one.
     """
-    together = stacked(images) if len(images) > 1 and gain_together(model) else None
-    found = None if together is None else in_rows(run(together), len(images))
-    return [run(feeds) for feeds in images] if found is None else found
+    together = stacked(images) if len(images) > 1 else None
+    if together is None:
+        return run_alone(run, images)
+    return in_rows(run(together), len(images))
 
 
-def in_rows(outputs: Mapping[str, np.ndarray], count: int) -> list[Mapping[str, np.ndarray]] | None:
-    """Return the outputs of each of `count` images in a batch; None if an output has another row count."""
-    if not all(one.ndim and len(one) == count for one in outputs.values()):
-        return None
+def in_rows(outputs: Mapping[str, np.ndarray], count: int) -> list[Mapping[str, np.ndarray]]:
+    """Return the outputs of each of `count` images in a batch; each output has a row per image."""
     return [
         {name: one[place : place + 1] for name, one in outputs.items()} for place in range(count)
     ]
 
 
-def gain_together(model: ir.Model, outputs: Iterable[str] = ()) -> bool:
+def gain_together(model: ir.Model, tensors: Iterable[str]) -> bool:
     """Return whether to run images of a network together, because it reads more than it computes.
 
-    Images that are seen to affect each other are not run together, see `rows_meet`.
+    They are run together only if it is known that they do not affect each other, and that all `tensors` have
+    a row for each image, see `tensors_with_rows`.
 
     Args:
-        model: the float network.
-        outputs: names of outputs that, like every input, must have a dynamic batch as their first axis.
+        model: a network.
+        tensors: names of the tensors that a run returns.
     """
     if num_weights(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
         return False
-    wanted, known = set(outputs), output_specs(model)
-    ends = [one for one in known if one.name in wanted]
-    specs = [*input_specs(model), *ends]
-    is_open = all(one.batch_axis == 0 and not isinstance(one.batch, int) for one in specs)
-    return is_open and len(ends) == len(wanted) and not rows_meet(model)
+    found = tensors_with_rows(model)
+    return bool(found) and found >= set(tensors)
 
 
 def stacked(images: Sequence[Feeds]) -> Feeds | None:

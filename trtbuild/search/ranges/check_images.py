@@ -13,7 +13,6 @@ from trtbuild.options.effort import Effort
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.ranges.work import far_work_for, image_cost, values_of_a_sample, work_for
-from trtbuild.search.rows import rows_are_apart
 from trtbuild.search.together import gain_together, outputs_of
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ class CalibrationImages:
         if key not in self._outputs:
             session = open_session(tapped(model, tensors), Execution.FLOAT)
             try:
-                self._outputs[key] = outputs_of(model, session.run, images)
+                self._outputs[key] = outputs_of(model, session.run, images, tensors)
             finally:
                 session.close()
         return self._outputs[key]
@@ -153,11 +152,9 @@ class CalibrationImages:
         parts, model = (drawn.checking, drawn.choosing), artifact.model
         count = sum(map(len, parts))
         is_small = _FLOAT_BYTES * values_of_a_sample(artifact) * count <= _ROOM
-        if min(map(len, parts)) < 2 or not is_small:
-            return
-        if not gain_together(model) or not rows_are_apart(model):
-            return
         measured = self.measured(model)
+        if min(map(len, parts)) < 2 or not is_small or not gain_together(model, measured):
+            return
         found = self.outputs(model, measured, [*drawn.checking, *drawn.choosing])
         self._outputs[self._key(model, measured, drawn.checking)] = found[: len(drawn.checking)]
         self._outputs[self._key(model, measured, drawn.choosing)] = found[len(drawn.checking) :]
@@ -243,6 +240,6 @@ class CheckImages:
         with tapped_here(model, self.measured):  # changed in place, as a copy takes longer
             session = open_session(model, Execution.FLOAT)
         try:
-            return self.measure.errors(outputs_of(model, session.run, self.feeds))
+            return self.measure.errors(outputs_of(model, session.run, self.feeds, self.measured))
         finally:
             session.close()

@@ -14,7 +14,7 @@ from trtbuild.model.names import Names
 from trtbuild.model.traversal import nodes_by_name, values_by_name
 from trtbuild.plan import GRAPH_OUTPUT
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.together import gain_together, outputs_of
+from trtbuild.search.together import gain_together, run_alone, run_together
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -79,7 +79,6 @@ class Gradients:
         tensors: Collection[str],
         outputs: Sequence[str],
     ) -> None:
-        self._model = model
         apart, reads = _read_apart(model, placement, set(tensors))
         backward = backward_network(apart, reads.values(), outputs)
         self._seeds = backward.seeds
@@ -89,7 +88,8 @@ class Gradients:
             if read in backward.gradients
         }
         self._session = open_session(backward.model, Execution.FLOAT) if self._pairs else None
-        self.gain_together = gain_together(model, backward.seeds)
+        # the gradients of independent images are independent, and have the rows of their tensors
+        self.gain_together = gain_together(model, [*backward.seeds, *self._pairs])
 
     @property
     def reached(self) -> Collection[str]:
@@ -108,12 +108,8 @@ class Gradients:
         if self._session is None:
             return [{} for _ in draws]
         given = [{**one.feeds, **self._drawn(one, measure)} for one in draws]
-        run = self._session.run
-        outputs = (
-            outputs_of(self._model, run, given)
-            if self.gain_together
-            else [run(one) for one in given]
-        )
+        run_all = run_together if self.gain_together else run_alone
+        outputs = run_all(self._session.run, given)
         return [
             {name: (found[one.read], found[one.gradient]) for name, one in self._pairs.items()}
             for found in outputs

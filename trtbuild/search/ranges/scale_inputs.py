@@ -10,14 +10,12 @@ from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import set_outputs
 from trtbuild.model.graph_library import ir
 from trtbuild.model.names import Names
-from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import values_by_name
 from trtbuild.plan import symmetric
 from trtbuild.quantization import insert, plan_with_ranges
 from trtbuild.quantization.stage import symmetric_range
 from trtbuild.runtime.onnxruntime import Execution, open_session
-from trtbuild.search.rows import batch_of, rows_are_apart
-from trtbuild.search.together import gain_together, in_rows, outputs_of, stacked
+from trtbuild.search.together import gain_together, in_rows, run_alone, run_together, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,12 +58,15 @@ class OpenScales:
     ) -> None:
         quantized = insert(model, plan_with_ranges(model, placement, calibration, symmetric_range))
         pairs = _pairs(quantized)
+        rounded = (node.inputs[0].name or "" for node in pairs if node.inputs[0] is not None)
+        are_together = gain_together(model, tensors)
         self._is_by_row = (
-            gain_together(model) and rows_are_apart(model) and _have_rows(quantized, pairs)
+            are_together and _have_no_zero_points(pairs) and gain_together(model, rounded)
         )
+        self._run_all = run_together if are_together else run_alone
         self._zeros = _rows_of_zeros(quantized, pairs) if self._is_by_row else None
         self._inputs = _make_inputs(quantized, pairs, by_row=self._is_by_row)
-        self._model, self._roots = model, placement.roots
+        self._roots = placement.roots
         self._whole = {
             name: calibration.ranges[name].observed_amax
             for name in placement.unclipped
@@ -96,12 +97,11 @@ class OpenScales:
         rows = stacked(list(images) * len(choices)) if self._is_by_row else None
         if rows is not None and len(images) > 1:
             scales = self._scales([one for one in choices for _ in images])
-            outputs = in_rows(self._session.run({**rows, **scales}), len(images) * len(choices))
-            if outputs is not None:
-                count = len(images)
-                return [outputs[start : start + count] for start in range(0, len(outputs), count)]
+            count = len(images)
+            outputs = in_rows(self._session.run({**rows, **scales}), count * len(choices))
+            return [outputs[start : start + count] for start in range(0, len(outputs), count)]
         return [
-            outputs_of(self._model, lambda feeds: self._run(feeds, choice), images)  # noqa: B023
+            self._run_all(lambda feeds: self._run(feeds, choice), images)  # noqa: B023
             for choice in choices
         ]
 
@@ -135,12 +135,10 @@ def _pairs(quantized: ir.Model) -> list[ir.Node]:
     ]
 
 
-def _have_rows(quantized: ir.Model, pairs: Iterable[ir.Node]) -> bool:
-    """Whether all quantized tensors have the inputs' batch as first axis, and int8 with zero point 0."""
-    batch = batch_of(quantized)
+def _have_no_zero_points(pairs: Iterable[ir.Node]) -> bool:
+    """Whether all tensors are rounded to int8 with zero point 0."""
     zeros = [array(node.inputs[2]) for node in pairs]
-    are_zero = all(one is not None and one.dtype == np.int8 and not one.any() for one in zeros)
-    return are_zero and all((dims(node.inputs[0]) or (None,))[0] == batch for node in pairs)
+    return all(one is not None and one.dtype == np.int8 and not one.any() for one in zeros)
 
 
 def _rows_of_zeros(quantized: ir.Model, pairs: Iterable[ir.Node]) -> str:
