@@ -253,6 +253,7 @@ def _check_rows(arrays: Mapping[str, np.ndarray], number: int) -> None:
     for name, count in others:
         if count != rows:
             raise ObservationError(
-                f"calibration batch {number} has {rows} rows of input '{first}' and {count} of '{name}'; "
+                f"calibration batch {number} has {rows} {'row' if rows == 1 else 'rows'} of input "
+                f"'{first}' and {count} of '{name}'; "
                 "give each input one row per sample."
             )

@@ -173,7 +173,8 @@ def _with_non_finite(histogram: Histogram, note: str) -> str:
     notes = [note] if note else []
     for count, kind in ((histogram.num_nan, "NaN"), (histogram.num_inf, "infinite")):
         if count:
-            notes.append(f"{count} {kind} values were left out")
+            values = "value was" if count == 1 else "values were"
+            notes.append(f"{count} {kind} {values} left out")
     return "; ".join(notes)
 
 

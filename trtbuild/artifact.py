@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.plan import ANYWHERE
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -122,7 +123,7 @@ class Artifact:
         """Return this artifact with the ranges of an earlier calibration, and a record of their origin."""
         record = Record(
             "calibrate",
-            f"{len(calibration.ranges)} ranges from an earlier calibration",
+            f"{counted(len(calibration.ranges), 'range')} from an earlier calibration",
             {"method": calibration.method, **calibration.provenance},
         )
         return self.having(record, calibration=calibration, halves_apart={}, early_stop=None)

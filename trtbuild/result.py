@@ -12,6 +12,7 @@ from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.options.measure import BuildSpeedLimits
 from trtbuild.titles import ALSO, ENGINE, FLOAT, FP16, TENSORRT_FORM, TITLES, in_a_sentence
 from trtbuild.verification.ruling import Ruling, floors, rule
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -190,7 +191,7 @@ class EngineResult:
         caches = (record.details for record in self.artifact.history if record.stage == "cache")
         counts = ((cache["num_found"], cache["num_tensors"]) for cache in caches)
         return tuple(
-            f"the calibration cache has scales for {found} of the {total} tensors of INT8"
+            f"the calibration cache has scales for {found} of {counted(total, 'tensor')} of INT8"
             for found, total in counts
             if 2 * found < total
         )

@@ -10,9 +10,15 @@ if TYPE_CHECKING:
 __all__ = ["counted", "dims_text"]
 
 
-def counted(number: int, thing: str) -> str:
-    """Return a number with its noun, whose plural takes an s: ``1 sample``, ``0 samples``."""
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def counted(number: int, thing: str, things: str = "") -> str:
+    """Return a number with its noun: ``1 sample``, ``0 samples``.
+
+    Args:
+        number: how many.
+        thing: the noun.
+        things: its plural; by default with an s.
+    """
+    return f"{number} {thing}" if number == 1 else f"{number} {things or f'{thing}s'}"
 
 
 def dims_text(dims: Iterable[int | str | None]) -> str:

@@ -132,7 +132,7 @@ class TestHardTensors:
         plain = choose(histogram_of([1.0, -3.0]), method)
         spoilt = choose(histogram_of([1.0, np.nan, -3.0, np.inf, -np.inf]), method)
         assert spoilt.amax == plain.amax
-        assert "1 NaN values were left out; 2 infinite values were left out" in spoilt.note
+        assert "1 NaN value was left out; 2 infinite values were left out" in spoilt.note
 
     def test_a_histogram_without_finite_values_is_refused(self, method: str) -> None:
         with pytest.raises(ObservationError, match="no finite value"):

@@ -16,6 +16,7 @@ from trtbuild.data import DataDigest, first_samples
 from trtbuild.errors import DataError, InputError, decoding, in_one_tree
 from trtbuild.files import content_of
 from trtbuild.model import graph_digest, weights_digest
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -191,7 +192,7 @@ def _numbers_together(paths: Sequence[Path], parts: Sequence[Calibration]) -> tu
         numbers, of = _numbers_of(path, part)
         if of != count:
             raise InputError(
-                f"'{path}' is one of {of} parts, and '{paths[0]}' one of {count}; "
+                f"'{path}' is one of {counted(of, 'part')}, and '{paths[0]}' one of {count}; "
                 "merge parts of the same division."
             )
         for number in numbers:

@@ -201,7 +201,7 @@ def _with(
     samples = int(calibration.provenance["num_samples"])
     record = Record(
         "calibrate",
-        f"{len(calibration.ranges)} tensors observed over {counted(samples, 'sample')}, "
+        f"{counted(len(calibration.ranges), 'tensor')} observed over {counted(samples, 'sample')}, "
         f"{calibration.method} thresholds" + (f"; {early_stop}" if early_stop else ""),
         {
             "method": calibration.method,

@@ -19,6 +19,7 @@ from trtbuild.data.skipped import without_input
 from trtbuild.errors import DataError
 from trtbuild.plugins import READER, foreign_code, import_named, load, reader_of
 from trtbuild.whereabouts import fetching
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -434,8 +435,8 @@ def _labels(label: Any, num_rows: int, where: str) -> list[int]:
     numbers = labels.dtype.kind in "iuf" and bool((labels == np.floor(labels)).all())
     if not numbers or labels.ndim > 1 or labels.size not in (1, num_rows):
         raise DataError(
-            f"{where}, has labels of the shape {list(labels.shape)} and type {labels.dtype} for {num_rows} "
-            "row(s); a label is one integer per row, the class. Leave out anything else."
+            f"{where}, has labels of the shape {list(labels.shape)} and type {labels.dtype} for "
+            f"{counted(num_rows, 'row')}; a label is one integer per row, the class. Leave out anything else."
         )
     return [int(number) for number in np.broadcast_to(labels, (num_rows,))]
 

@@ -20,6 +20,7 @@ from trtbuild.errors import DataError
 from trtbuild.files import content_of
 from trtbuild.options.data import FOLDERS
 from trtbuild.visible import visible
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -67,10 +68,10 @@ class LabelledSource(SourceOf):
             if count > len(self.by_position):
                 break
         if count != len(self.by_position):
-            more = "more samples" if count > len(self.by_position) else f"{count} samples"
+            more = "more samples" if count > len(self.by_position) else counted(count, "sample")
             raise DataError(
-                f"there are {len(self.by_position)} labels, and '{self.description}' has {more}. Give a "
-                "label for each sample in its order, or the columns 'file' and 'label'."
+                f"{counted(len(self.by_position), 'label')} for '{self.description}', which has {more}: give "
+                "a label for each sample in its order, or the columns 'file' and 'label'."
             )
 
     def _named(self) -> Iterator[Sample]:
@@ -213,7 +214,8 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
     for number, line in enumerate(lines[1:], 2):
         if len(line) != len(columns):
             raise DataError(
-                f"line {number} of {where} has {len(line)} columns, and the header has {len(columns)}."
+                f"line {number} of {where} has {counted(len(line), 'column')}, and the header "
+                f"has {len(columns)}."
             )
         label = _whole(line[columns.index(_LABEL_COLUMN)], f"line {number} of {where}")
         found.append((None if file_at is None else line[file_at], label))
@@ -343,8 +345,8 @@ class ClassFolders(SourceOf):
             )
         if len(folders) < 2:
             raise DataError(
-                f"'{visible(self.root or self.description)}' has {len(folders)} class folder(s); labels "
-                "from folders need one folder for every class."
+                f"'{visible(self.root or self.description)}' has {counted(len(folders), 'class folder')}; "
+                "labels from folders need one folder for every class."
             )
         classes = {name: number for number, name in enumerate(sorted(folders))}
         other = next((n for n, c in classes.items() if n.isdecimal() and int(n) != c), None)

@@ -67,9 +67,9 @@ class ChosenSamples(Source):
                     return
         if wanted:
             raise DataError(
-                f"'{self._source.description}' gave other data than in the previous pass: {wanted} of "
-                f"{len(self.index)} samples did not come again. Every pass must give the same samples, "
-                "in any order: seed what is random, and leave augmentation out."
+                f"'{self._source.description}' gave other data than in the previous pass: of "
+                f"{counted(len(self.index), 'sample')}, {wanted} did not come again. Every pass must give "
+                "the same samples, in any order: seed what is random, and leave augmentation out."
             )
 
 
@@ -107,8 +107,8 @@ def split(
     ranked = _ranked(source.index.counts, seed)
     if len(ranked) < at_least + 1:
         raise DataError(
-            f"'{source.description}' holds {len(ranked)} distinct sample(s); calibration needs at least "
-            f"one and verification {at_least} more. Give more data, or --verify-data."
+            f"'{source.description}' holds {counted(len(ranked), 'distinct sample')}; calibration needs "
+            f"at least one and verification {at_least} more. Give more data, or --verify-data."
         )
     held_out = max(at_least, round(share * len(ranked)))
     kept = _first(ranked[held_out:], num_images, source)
@@ -178,7 +178,7 @@ def _ranked(keys: Iterable[bytes], seed: int) -> list[bytes]:
 def _first(keys: list[bytes], num_images: int | None, source: Source) -> list[bytes]:
     if num_images is not None and num_images > len(keys):
         raise DataError(
-            f"{num_images} calibration samples were asked for, but '{source.description}' has only "
-            f"{len(keys)} for them. Give more data or a smaller --num-images."
+            f"--num-images asks for {counted(num_images, 'calibration sample')}, but "
+            f"'{source.description}' has only {len(keys)} for that. Give more data or a smaller --num-images."
         )
     return keys[:num_images]

@@ -13,6 +13,7 @@ from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.groups import with_weights_only
 from trtbuild.titles import ENGINE, FLOAT, PRUNED, TENSORRT_FORM, TITLES, WEIGHTS_INT8
 from trtbuild.verification.gate import Gate
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -183,7 +184,9 @@ def _record(
         if row["top1_percent"] is not None
     ]
     return Record(
-        "stages", "top-1: " + ", ".join(parts) if parts else f"{len(rows)} stages", {"rows": rows}
+        "stages",
+        "top-1: " + ", ".join(parts) if parts else counted(len(rows), "stage"),
+        {"rows": rows},
     )
 
 

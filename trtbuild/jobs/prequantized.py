@@ -131,18 +131,18 @@ def _say(network: Prequantized, recipe: EngineRecipe) -> None:
         )
     if network.left_out:
         _log.warning(
-            "%s: %d Q/DQ pair(s) have no symmetric INT8 form and feed no INT8 layer; they are left out: %s.",
-            where, len(network.left_out), _some(network.left_out),
+            "%s: left out: %s without a symmetric INT8 form that feed no INT8 layer: %s.",
+            where, counted(len(network.left_out), "Q/DQ pair"), _some(network.left_out),
         )  # fmt: skip
     if network.gaps:
         _log.warning(
-            "%s: %d layer(s) have scales on one side only; the missing ones are added: %s.",
-            where, len(network.gaps), _some(network.gaps),
+            "%s: scales are added to %s that had them on one side only: %s.",
+            where, counted(len(network.gaps), "layer"), _some(network.gaps),
         )  # fmt: skip
     if network.unwanted:
         _log.warning(
-            "%s: %d Q/DQ pair(s) are where TensorRT's rules place none, and may cost speed: %s.",
-            where, len(network.unwanted), _some(network.unwanted),
+            "%s: %s where TensorRT's rules place none; that may cost speed: %s.",
+            where, counted(len(network.unwanted), "Q/DQ pair"), _some(network.unwanted),
         )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.verification.chance import FloatAnswers
 from trtbuild.verification.tasks.choose import task_kind
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -152,7 +153,7 @@ def _with_cache_told(artifact: Artifact, recipe: EngineRecipe) -> Artifact:
     scales = read_cache(path).scales
     found = sum(name in scales for name in calibration.amaxes)
     total = len(calibration.amaxes)
-    summary = f"'{path.name}' has scales for {found} of {total} tensors"
+    summary = f"'{path.name}' has scales for {found} of {counted(total, 'tensor')}"
     details = {"file": path.name, "num_found": found, "num_tensors": total}
     return artifact.having(Record("cache", summary, details))
 
@@ -188,7 +189,7 @@ def _with_answers(artifact: Artifact, check: LabelCheck) -> Artifact:
         return artifact
     summary = (
         f"the float network is right on {right.value:.1f} % ({right.low:.1f} to {right.high:.1f}) of "
-        f"{check.num_samples} labelled calibration samples"
+        f"{counted(check.num_samples, 'labelled calibration sample')}"
     )
     details = {"num_samples": check.num_samples, "top1_percent": encode(right)}
     return artifact.having(Record("float accuracy", summary, details))

@@ -11,6 +11,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model.qdq import float_twins
 from trtbuild.progress import Progress, silent
 from trtbuild.search.effects import output_effects
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,5 +68,5 @@ def with_cost_of_zeros(
         {"node": node, "alone_sqnr_db": one.alone_sqnr_db, "gained_db": one.gained_db}
         for node, one in ranked
     ]
-    summary = f"the 2:4 zeros of '{ranked[0][0]}' cost the most of {num_sparse} layers"
+    summary = f"the 2:4 zeros of '{ranked[0][0]}' cost the most of {counted(num_sparse, 'layer')}"
     return artifact.having(Record("zeros", summary, {"rows": rows}))

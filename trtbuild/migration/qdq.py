@@ -20,6 +20,7 @@ from trtbuild.quantization.insert import insert
 from trtbuild.quantization.placement import check_floats, place
 from trtbuild.quantization.scale_propagation import propagate
 from trtbuild.target import TENSORRT_11
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -61,8 +62,8 @@ def to_qdq(
     plan = _plan(placement, known)
     if placement.consumers and not plan.params:
         raise InputError(
-            f"the cache gives no layer a scale: of its {len(cache.scales)} tensors, {len(usable)} have a "
-            f"scale that can be used, and {len(own)} of these are in the network."
+            f"the cache gives no layer a scale: of its {counted(len(cache.scales), 'tensor')}, "
+            f"{len(usable)} have a scale that can be used, and {len(own)} of these are in the network."
         )
     used = frozenset().union(*(placement.roots[name] for name in plan.params))
     entries = tuple(
@@ -81,8 +82,8 @@ def check_fits(cache: CalibrationCache, names: Collection[str]) -> None:
     if cache.scales and not any(name in names for name in cache.scales):
         first, own = next(iter(cache.scales)), next(iter(sorted(names)), "")
         raise InputError(
-            f"the cache belongs to another network: none of its {len(cache.scales)} tensors, such as "
-            f"'{first}', is one of the network's, such as '{own}'; give the ONNX file that was calibrated."
+            f"the cache belongs to another network: none of its {counted(len(cache.scales), 'tensor')}, such "
+            f"as '{first}', is one of the network's, such as '{own}'; give the ONNX file that was calibrated."
         )
 
 

@@ -19,6 +19,7 @@ from trtbuild.errors import ModelError
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS, raise_proto_opset
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes, proto_tensors
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +110,8 @@ def _forget_empty_types(proto: onnx.ModelProto) -> str:
         if len(kept) != len(graph.value_info):
             del graph.value_info[:]
             graph.value_info.extend(kept)
-    return f"{dropped} inner tensors were listed without a type or shape" if dropped else ""
+    what = counted(dropped, "listed inner tensor")
+    return f"{what} had no type or shape" if dropped else ""
 
 
 def _says_something(value: onnx.ValueInfoProto) -> bool:

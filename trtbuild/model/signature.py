@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trtbuild.errors import OptionError
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -204,7 +205,9 @@ def _check_said(ranks: Mapping[str, int | None], said: Mapping[str, object]) -> 
             raise OptionError(f"--batch-axis names '{name}'; the inputs and outputs are {known}.")
         rank = ranks[name]
         if isinstance(axis, int) and rank is not None and not 0 <= axis < rank:
-            raise OptionError(f"--batch-axis says axis {axis} of '{name}', which has {rank} axes.")
+            raise OptionError(
+                f"--batch-axis says axis {axis} of '{name}', which has {counted(rank, 'axis', 'axes')}."
+            )
 
 
 def read_batch_axes(text: str | None) -> dict[str, object]:

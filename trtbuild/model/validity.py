@@ -11,6 +11,7 @@ from trtbuild.errors import ModelError, decoding, first_line
 from trtbuild.model.file_kinds import check_was_fetched
 from trtbuild.model.outside_weights import num_bytes
 from trtbuild.model.traversal import proto_graphs, proto_tensors
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,7 +54,9 @@ def check_weights(proto: onnx.ModelProto, path: Path) -> None:
             elif tensor.HasField("raw_data"):
                 wanted = num_bytes(tensor)
                 if len(tensor.raw_data) != wanted:
-                    raise ValueError(f"it has {len(tensor.raw_data)} bytes instead of {wanted}")
+                    raise ValueError(
+                        f"it has {counted(len(tensor.raw_data), 'byte')} instead of {wanted}"
+                    )
             elif tensor.data_type != onnx.TensorProto.STRING:
                 onnx.numpy_helper.to_array(tensor)
 
@@ -76,7 +79,7 @@ def _check_external_data(tensor: onnx.TensorProto, path: Path) -> None:
     if start < 0:
         raise ValueError(f"it begins at byte {start}")
     if length != wanted:
-        raise ValueError(f"it has {length} bytes instead of {wanted}")
+        raise ValueError(f"it has {counted(length, 'byte')} instead of {wanted}")
     if data.stat().st_size < start + length:
         check_was_fetched(data, f"the weight file of '{path}'", ModelError)
         raise ModelError(

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from trtbuild.errors import DataError, OptionError
 from trtbuild.options.fields import option
 from trtbuild.options.values import make, merge, read_file, read_table, to_table
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,8 +163,8 @@ class Preprocess:
         for setting, numbers in (("mean", self.mean), ("std", self.std)):
             if len(numbers) not in (1, image.shape[2]):
                 raise DataError(
-                    f"the image '{name}' has {image.shape[2]} channels, and '{setting}' has "
-                    f"{len(numbers)} numbers."
+                    f"the image '{name}' has {counted(image.shape[2], 'channel')}, and '{setting}' has "
+                    f"{counted(len(numbers), 'number')}."
                 )
         values = image.astype(np.float32) * np.float32(self.scale)
         values = (values - _row(self.mean)) / _row(self.std)

@@ -22,6 +22,7 @@ from trtbuild.model.shapes import static_dims
 from trtbuild.model.traversal import maker
 from trtbuild.passes.declined import Declined, require_private
 from trtbuild.passes.weights import read_weight, rounded, scale_weight
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -105,7 +106,9 @@ def channel_vector(
     if any(size != 1 for size in others):
         raise Declined(f"'{operand.name}' of shape {list(content.shape)} is not per channel")
     if padded[axis] not in (1, channels):
-        raise Declined(f"'{operand.name}' has {padded[axis]} values for {channels} channels")
+        raise Declined(
+            f"'{operand.name}' has {counted(padded[axis], 'value')} for {counted(channels, 'channel')}"
+        )
     return content.reshape(-1).astype(np.float64)
 
 

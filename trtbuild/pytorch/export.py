@@ -36,6 +36,7 @@ from trtbuild.pytorch.sparsity import (
 )
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 from trtbuild.temporaries import temporary_folder
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -278,7 +279,9 @@ def _short(error: BaseException) -> str:
 def _name_outputs(model: ir.Model, sample: Any, names: Sequence[str]) -> None:
     outputs = model.graph.outputs
     if names and len(names) != len(outputs):
-        raise OptionError(f"{len(names)} output names for {len(outputs)} outputs of the network.")
+        raise OptionError(
+            f"{counted(len(names), 'output name')} for {counted(len(outputs), 'output')} of the network."
+        )
     inputs = {value.name for value in model.graph.inputs}
     chosen = list(names) or _names_of(sample, len(outputs))
     if len(set(chosen)) != len(chosen) or inputs & set(chosen):

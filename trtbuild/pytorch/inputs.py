@@ -10,6 +10,7 @@ import torch
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,7 @@ def _named(specs: Sequence[InputSpec], takes: _Parameters) -> list[InputSpec]:
         name = spec.name or (left.pop(0) if left else spare)
         if name is None or (spec.name and name not in takes.order and not takes.variadic):
             raise OptionError(
-                f"forward({', '.join(takes.order)}) cannot take {len(specs)} inputs"
+                f"forward({', '.join(takes.order)}) cannot take {counted(len(specs), 'input')}"
                 + (f": it has no parameter '{name}'. " if name else ". ")
                 + "Each input is one tensor: where a parameter is a dict or a tuple, wrap the module in one "
                 "whose forward takes the tensors."

@@ -25,6 +25,7 @@ from trtbuild.pytorch.copies import (
 )
 from trtbuild.pytorch.inputs import refuse_unfinished
 from trtbuild.pytorch.spec import HISTORY_FILE
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -254,7 +255,8 @@ class ModuleSession:
             ) from error
         if len(answers) != len(self.outputs):
             raise ModelError(
-                f"the module returns {len(answers)} tensors, but the engine has {len(self.outputs)} outputs."
+                f"the module returns {counted(len(answers), 'tensor')}, but the engine has "
+                f"{counted(len(self.outputs), 'output')}."
             )
         return {spec.name: answer for spec, answer in zip(self.outputs, answers)}
 

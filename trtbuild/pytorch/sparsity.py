@@ -28,6 +28,7 @@ from torch.nn.utils import prune
 from trtbuild.errors import OptionError
 from trtbuild.model.two_four import has_two_four, input_channel_axis
 from trtbuild.pytorch.layers import LAYERS, TRANSPOSED, match_layers
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,7 +151,7 @@ def mask_slices(
         tensor = getattr(layer, parameter)
         if not -tensor.dim() <= dim < tensor.dim():
             raise OptionError(
-                f"'{path}.{parameter}' has {tensor.dim()} axes; there is no axis {dim}."
+                f"'{path}.{parameter}' has {counted(tensor.dim(), 'axis', 'axes')}; there is no axis {dim}."
             )
         _check_amount(amount, tensor.shape[dim], path)
         if method == "ln":
@@ -327,7 +328,7 @@ def make_two_four(module: nn.Module, layers: Sequence[str] = ("*",)) -> tuple[Sp
         if getattr(layer, "groups", 1) > 1 and inputs == 1:
             reason = "it is depthwise: there are no four input channels"
         elif inputs % 4:
-            reason = f"its {inputs} input channels are not divisible by 4"
+            reason = f"its {counted(inputs, 'input channel')} cannot be divided by 4"
         elif not {"weight", "weight_orig"} & set(layer._parameters):
             reason = "its weight is computed"
         if not reason:

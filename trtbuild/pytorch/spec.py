@@ -12,6 +12,7 @@ from typing import Any
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import group, option
 from trtbuild.options.values import IN_MEMORY
+from trtbuild.wording import counted
 
 __all__ = [
     "CRITERIA",
@@ -98,7 +99,8 @@ class InputSpec:
         for axis in self.dynamic:
             if not 0 <= axis < len(self.dims):
                 raise OptionError(
-                    f"dynamic axis {axis}: the input has {len(self.dims)} axes, counted from 0."
+                    f"dynamic axis {axis}: the input has {counted(len(self.dims), 'axis', 'axes')}, "
+                    "counted from 0."
                 )
 
     @property

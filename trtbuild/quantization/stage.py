@@ -31,6 +31,7 @@ from trtbuild.quantization.placement import place, place_for
 from trtbuild.quantization.ranges import plan_with_ranges
 from trtbuild.quantization.rounded_weights import of_each_weight, own_scales
 from trtbuild.target import TARGETS, installed_target
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,7 +130,8 @@ def insert_qdq(artifact: Artifact, request: PlacementRequest | None = None) -> A
     int8 = [decision.node for decision in placement.decisions if decision.int8]
     record = Record(
         "quantize",
-        f"{len(placement.weights)} weighted layers in INT8, {len(plan.params)} activations through Q/DQ",
+        f"{counted(len(placement.weights), 'weighted layer')} in INT8, "
+        f"{counted(len(plan.params), 'activation')} through Q/DQ",
         {
             "target": target.name,
             "float_patterns": list(request.patterns),

@@ -8,6 +8,7 @@ import numpy as np
 
 from trtbuild.errors import ModelError
 from trtbuild.plan import INT8_LIMIT
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ def check_finite(weight: np.ndarray, name: str) -> None:
     finite = np.isfinite(weight)
     if not finite.all():
         raise ModelError(
-            f"the weight '{name}' holds {int((~finite).sum())} values that are NaN or infinite; "
+            f"the weight '{name}' holds NaN or infinity in {counted(int((~finite).sum()), 'place')}; "
             "export the network again from a sound checkpoint."
         )
 

@@ -271,7 +271,7 @@ def task_blocks(comparisons: Mapping[str, Comparison]) -> tuple[Table, Table]:
         Table(
             (*names("worst samples of the task", "network"), *numbers("figure")),
             tuple(worst),
-            fold=f"the {len(worst)} worst samples of the task",
+            fold=f"the {counted(len(worst), 'worst sample')} of the task",
         ),
     )
 
@@ -370,7 +370,9 @@ def _worst(comparisons: Mapping[str, Comparison], num_worst: int) -> Table:
     rows = tuple(row for _, row in sorted(found, key=lambda one: one[0]))
     columns = (*names("worst samples", "network", "output"),
                *numbers("SQNR, dB", "cosine", "max error"))  # fmt: skip
-    return Table(columns, rows, num_shown=num_worst, fold=f"the {len(rows)} worst samples")
+    return Table(
+        columns, rows, num_shown=num_worst, fold=f"the {counted(len(rows), 'worst sample')}"
+    )
 
 
 def layer_blocks(found: LayerReport, num_shown: int) -> tuple[Block, ...]:
@@ -439,8 +441,8 @@ def _culprits(found: Culprits) -> Iterator[Line]:
         )
     else:
         yield Line(
-            f"bisecting: {len(found.groups)} group(s) explain the failure {runs}; in float they let "
-            "it pass:"
+            f"bisecting: the failure comes from {counted(len(found.groups), 'group')} {runs}; with that in "
+            "float it passes:"
         )
         yield from (Line(f"  {name}") for name in found.groups)
 

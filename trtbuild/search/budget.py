@@ -26,6 +26,7 @@ from trtbuild.search.steps import (
     rescale_channels,
     round_anew,
 )
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -268,7 +269,7 @@ def _how_near(groups: Sequence[str], found: Comparison, max_float_percent: float
     task = figure(found)
     reached = f"{worst_sqnr_db(found):.1f} dB" + ("" if task is None else f", task {task:.1f}")
     return (
-        f"not met with the {len(groups)} most useful groups in float ({reached}), the most that "
+        f"not met with the {counted(len(groups), 'most useful group')} in float ({reached}), the most that "
         f"--max-float allows ({max_float_percent:g} % of the multiply-accumulates)"
     )
 
@@ -277,4 +278,4 @@ def _summary(tuned: Tuned) -> str:
     kept: Sequence[str] = [step.step for step in tuned.steps[1:] if step.kept]
     done = ", ".join(kept) or "nothing had to be done"
     met = "met" if tuned.met else "not met"
-    return f"{done}; the budget is {met} on {tuned.num_images} search samples"
+    return f"{done}; the budget is {met} on {counted(tuned.num_images, 'search sample')}"

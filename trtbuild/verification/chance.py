@@ -10,6 +10,7 @@ import numpy as np
 from trtbuild.errors import DataError
 from trtbuild.verification.intervals import percent, proportion
 from trtbuild.verification.metrics import class_scores
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ def check_range(labels: np.ndarray, num_classes: int, output: str) -> None:
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
         raise DataError(
             f"labels lie between {labels.min()} and {labels.max()}, but output"
-            f" '{output}' has {num_classes} classes (0 to {num_classes - 1})."
+            f" '{output}' has {counted(num_classes, 'class', 'classes')} (0 to {num_classes - 1})."
         )
 
 
@@ -107,7 +108,8 @@ class LabelCheck:
             hint = f" With every label one {way} it is right on {self._right[shift]}: labels off by one?"
         level = ", no better than chance" if at_chance else ""
         raise DataError(
-            f"the float network is right on {right} of {self._num_samples} labelled samples{level} "
+            f"the float network is right on {right} of "
+            f"{counted(self._num_samples, 'labelled sample')}{level} "
             f"({self._num_classes} classes): check the preprocessing, the color order and the labels.{hint}"
         )
 

@@ -26,6 +26,7 @@ from trtbuild.verification.scores import (
     MetricScore,
 )
 from trtbuild.verification.tasks.base import SampleScore, TaskScore  # noqa: TC001 - read by `decode`
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -182,7 +183,9 @@ def _check_batch(batch: LabelledBatch, reference: Session, labelled: bool | None
     if labelled not in (None, has_labels):
         raise DataError("some batches have labels and others have none.")
     if batch.labels is not None and len(batch.labels) != len(batch.names):
-        raise DataError(f"there are {len(batch.labels)} labels for {len(batch.names)} samples.")
+        raise DataError(
+            f"a batch has {counted(len(batch.labels), 'label')} for {counted(len(batch.names), 'sample')}."
+        )
     return has_labels
 
 

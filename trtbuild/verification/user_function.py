@@ -10,6 +10,7 @@ import numpy as np
 
 from trtbuild.errors import OptionError
 from trtbuild.plugins import in_one_line
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class UserFunction:
         if scores.size not in (1, num_samples) or not np.isfinite(scores).all():
             raise OptionError(
                 f"the {self._kind} '{self.name}' returned {_short(answer)}; it should return one finite "
-                f"number, or one for each of the {num_samples} samples."
+                f"number, or one for each sample ({num_samples})."
             )
         return scores.reshape(-1)
 
@@ -88,7 +89,7 @@ def _called_with(arguments: tuple[Any, ...]) -> str:
         f"a dict of {sorted(one)}" if isinstance(one, Mapping) else type(one).__name__
         for one in arguments
     )
-    return f"; it was called with {len(arguments)} arguments: {', '.join(given)}."
+    return f"; it was called with {counted(len(arguments), 'argument')}: {', '.join(given)}."
 
 
 def _short(answer: Any) -> str:

@@ -62,8 +62,8 @@ def test_tables_by_name(tmp_path, content):
         ("label,label\n1,2\n3,4\n", "one column 'label'"),
         ("file,class\na.png,1\nb.png,2\n", "one column 'label'"),
         ("a.png,1\nb.png,2\n", "one column 'label'"),
-        ("label\n1\n2\n3\n", "there are 3 labels"),
-        ("label\n1\n", "there are 1 labels"),
+        ("label\n1\n2\n3\n", "^3 labels for .* 2 samples: give"),
+        ("label\n1\n", "^1 label for .*, which has more samples"),
         ("file,label\na.png,cat\nb.png,dog\n", "the label 'cat'"),
         ("file,label\na.png,-1\nb.png,0\n", "the label '-1'"),
         ("file,label\na.png,1.0\nb.png,0\n", r"the label '1\.0'"),
@@ -77,6 +77,13 @@ def test_tables_with_more_than_one_reading_are_refused(tmp_path, content, match)
     source = images(tmp_path / "set", ["a.png", "b.png"])
     (tmp_path / "l.csv").write_text(content)
     with pytest.raises(DataError, match=match):
+        labels_of(tmp_path / "l.csv", source)
+
+
+def test_one_sample_is_not_called_samples(tmp_path):
+    source = images(tmp_path / "set", ["a.png"])
+    (tmp_path / "l.csv").write_text("label\n1\n2\n")
+    with pytest.raises(DataError, match="which has 1 sample:"):
         labels_of(tmp_path / "l.csv", source)
 
 
@@ -185,7 +192,7 @@ def test_json_with_another_reading_is_refused(tmp_path, name, content, match):
         ({"y": np.eye(2, dtype=np.int64)}, "One-hot"),
         ({"y": np.arange(2.0)}, "whole numbers"),
         ({"y": np.array([0, -1])}, "the label -1"),
-        ({"y": np.arange(3)}, "there are 3 labels"),
+        ({"y": np.arange(3)}, "^3 labels for"),
         ({}, "no array"),
     ],
 )

@@ -169,7 +169,7 @@ def test_other_data_in_another_pass_is_an_error(tmp_path, monkeypatch):
     spec = TensorSpec("x", np.dtype(np.float32), ("N", 2))
     chosen = choose_samples(open_source("augmented:samples", [spec], None), num_images=3, seed=0)
     with pytest.raises(
-        DataError, match="gave other data than in the previous pass: 3 of 3 samples"
+        DataError, match="gave other data than in the previous pass: of 3 samples, 3 did"
     ):
         list(chosen)
 

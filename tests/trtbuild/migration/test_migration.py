@@ -280,7 +280,7 @@ def test_real_caches_against_a_network_that_is_not_theirs(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("scales", "text"),
     [
-        ({"other": 0.5}, "another network: none of its 1 tensors, such as 'other'"),
+        ({"other": 0.5}, "another network: none of its 1 tensor, such as 'other'"),
         ({}, "0 tensors"),
         ({"images": 0.0, "c1": np.inf}, "of its 2 tensors, 0 have"),
     ],

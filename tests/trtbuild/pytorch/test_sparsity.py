@@ -62,7 +62,7 @@ def test_eligible_layers() -> None:
         "tokens",
         "out",
     }
-    assert "3 input channels are not divisible by 4" in found["first"].reason
+    assert "3 input channels cannot be divided by 4" in found["first"].reason
     assert "depthwise" in found["depthwise"].reason
     assert not any(layer.worth for layer in found.values())
     large = nn.Sequential(nn.Conv2d(256, 512, 1), nn.Linear(255, 512))

@@ -146,7 +146,7 @@ def test_static_dims_that_contradict_each_other() -> None:
         (FakeBatch({"x": IMAGES[:2, :5]}, None, ["a", "b"]), r"shape \[2, 5\]"),
         (FakeBatch({"x": IMAGES[:2].astype(np.float64)}, None, ["a", "b"]), "float64"),
         (FakeBatch({"pixels": IMAGES[:2]}, None, ["a", "b"]), "'pixels'"),
-        (FakeBatch({"x": IMAGES[:2]}, np.array([1]), ["a", "b"]), "1 labels for 2 samples"),
+        (FakeBatch({"x": IMAGES[:2]}, np.array([1]), ["a", "b"]), "1 label for 2 samples"),
         (FakeBatch({"x": IMAGES[:2]}, np.array([1, 6]), ["a", "b"]), "6 classes"),
     ],
 )

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.pytorch.aten import name_of, shape
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     import torch
@@ -193,7 +194,9 @@ def scaled_after(layer: Weights, norm: Affine) -> Weights:
     weight = layer.weight.detach().double()
     outputs = weight.shape[1] * layer.groups if layer.transposed else weight.shape[0]
     if outputs != norm.scale.numel():
-        raise CannotFoldError(f"it has {norm.scale.numel()} channels, the layer {outputs} outputs")
+        raise CannotFoldError(
+            f"it has {counted(norm.scale.numel(), 'channel')}, the layer {counted(outputs, 'output')}"
+        )
     if layer.transposed:
         grouped = weight.unflatten(0, (layer.groups, -1))  # [g, in/g, out/g, k...]
         scale = norm.scale.view(layer.groups, 1, -1, *[1] * (weight.dim() - 2))
@@ -216,7 +219,9 @@ def scaled_before(layer: Weights, norm: Affine) -> Weights:
     weight = layer.weight.detach().double()
     inputs = weight.shape[1] * layer.groups
     if layer.transposed or inputs != norm.scale.numel():
-        raise CannotFoldError(f"it has {norm.scale.numel()} channels, the layer {inputs} inputs")
+        raise CannotFoldError(
+            f"it has {counted(norm.scale.numel(), 'channel')}, the layer {counted(inputs, 'input')}"
+        )
     grouped = weight.unflatten(0, (layer.groups, -1))  # [g, out/g, in/g, k...]
     view = (layer.groups, 1, -1, *[1] * (weight.dim() - 2))
     added = (grouped * norm.shift.view(view)).flatten(2).sum(2).flatten()

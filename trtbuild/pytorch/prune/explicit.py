@@ -45,6 +45,7 @@ from trtbuild.pytorch.prune.outcome import (
 from trtbuild.pytorch.prune.ranking import layer_widths
 from trtbuild.pytorch.prune.sizes import update_sizes
 from trtbuild.pytorch.prune.widths import common_multiple
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -131,7 +132,7 @@ def _checked(base: nn.Module, channels: Mapping[str, Sequence[int]]) -> dict[str
         wrong = [index for index in numbers if not 0 <= index < widths[path]]
         if wrong:
             raise OptionError(
-                f"'{path}' has {widths[path]} output channels; there is no channel {wrong[0]}."
+                f"'{path}' has {counted(widths[path], 'output channel')}; there is no channel {wrong[0]}."
             )
     return checked
 

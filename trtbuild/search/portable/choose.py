@@ -30,6 +30,7 @@ from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.measured import Measure, parts_of
 from trtbuild.search.portable.channel_scales import scored_steps
 from trtbuild.search.ranges.check_images import CalibrationImages, CheckImages
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,8 +150,10 @@ def _with_channels(
     few = frozenset(ranked[: round(share * len(ranked))])
     steps = {name: one.steps for name, one in scored.items() if name not in few}
     grid = next(name for name, is_same in _GRIDS.items() if is_same is same)
-    what = f"{grid}, {len(steps)} tensors with a scale a channel and room of {room:g}, {len(few)} in float"
-    return what, PortableChoice(same, steps, few, kernels=False)
+    rounded = f"{counted(len(steps), 'tensor')} with a scale a channel and room of {room:g}"
+    return f"{grid}, {rounded}, {len(few)} in float", PortableChoice(
+        same, steps, few, kernels=False
+    )
 
 
 def _scored(artifact: Artifact, images: CheckImages) -> Mapping[float, Mapping[str, Scored]]:

@@ -38,6 +38,7 @@ from trtbuild.search.ranges.shared_scales import (
     thresholds_of,
 )
 from trtbuild.search.ranges.work import FAR, values_of_a_sample
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -258,7 +259,9 @@ class _Choice:
             few = ranked[: round(share * len(ranked))]
             if few:
                 chosen = {scale: float(self._scales[scale].amaxes[best[scale]]) for scale in few}
-                name = f"by effect, {len(few)} of {len(self._scales)} scales; {base.name}"
+                name = (
+                    f"by effect, {len(few)} of {counted(len(self._scales), 'scale')}; {base.name}"
+                )
                 choices[name] = self._with(base.amaxes, chosen)
         self._try(choices, self._deadline)
 

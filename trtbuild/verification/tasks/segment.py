@@ -17,6 +17,7 @@ from trtbuild.verification.tasks.base import (
     Worst,
 )
 from trtbuild.verification.views import Answer, as_pixels
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from trtbuild.verification.batch import LabelledBatch
@@ -109,7 +110,7 @@ def _mask(classes: np.ndarray, *, is_one_class: bool) -> Answer:
     text = (
         f"{np.count_nonzero(classes):,} pixels"
         if is_one_class
-        else f"{len(np.unique(classes))} classes"
+        else counted(len(np.unique(classes)), "class", "classes")
     )
     colors = _PALETTE[np.where(classes > 0, 1 + (classes - 1) % (len(_PALETTE) - 1), 0)]
     return Answer(text, picture=as_pixels(colors, between=(0.0, 255.0)))
