@@ -4,7 +4,7 @@
 
 The inner sums are over all images; x is the float part, y the other one, m the mean of x
 (`trtbuild.verification.parts`). So an output in pixels does not outweigh one of probabilities, while all
-classes of one output have the same scale.
+classes of one output have the same scale. An image whose float part is not finite says nothing of that part.
 """
 
 from __future__ import annotations
@@ -51,17 +51,19 @@ class Measure:
     Attributes:
         outputs: for each image, name -> array.
         signals: (name of an output, part) -> signal of the part.
+        unknown: (index of an image, name of an output, part) where the float part is not finite.
     """
 
     outputs: tuple[Mapping[str, np.ndarray], ...]
     signals: Mapping[tuple[str, Part], float]
+    unknown: frozenset[tuple[int, str, Part]] = frozenset()
 
     @classmethod
     def of(
         cls, outputs: Sequence[Mapping[str, np.ndarray]], parts: Mapping[str, Sequence[Part]]
     ) -> Measure:
         """Return the measure for the float `outputs` of some images; parts without a signal are left out."""
-        signals = {}
+        signals, unknown = {}, set()
         for name, own in parts.items():
             arrays = [np.atleast_1d(found[name]) for found in outputs if found[name].size]
             fitting = all(part.fits(array) for part in own for array in arrays)
@@ -72,7 +74,10 @@ class Measure:
                 signal = metrics.power().signal
                 if np.isfinite(signal) and signal > 0:
                     signals[name, part] = signal
-        return cls(tuple(outputs), signals)
+                for image, found in enumerate(outputs):
+                    if not np.isfinite(part.of(np.atleast_1d(found[name]))).all():
+                        unknown.add((image, name, part))
+        return cls(tuple(outputs), signals, frozenset(unknown))
 
     def error(self, others: Sequence[Mapping[str, np.ndarray]]) -> float:
         """Return the error of other outputs on the same images; infinite if one is not comparable."""
@@ -81,7 +86,8 @@ class Measure:
     def errors(self, others: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
         """Return the contribution of each image to the error of each part, float64 ``[images, parts]``.
 
-        Parts are in the order of `signals`. An entry is infinite if shapes differ or the error is not finite.
+        Parts are in the order of `signals`. An entry is infinite if shapes differ or the error is not finite,
+        and 0 where the float part is not finite.
         """
         found = np.zeros((len(self.outputs), len(self.signals)))
         for number, ((name, part), signal) in enumerate(self.signals.items()):
@@ -89,6 +95,8 @@ class Measure:
                 x, y = np.atleast_1d(mine[name]), np.atleast_1d(theirs[name])
                 if x.shape != y.shape:
                     found[image, number] = np.inf
+                    continue
+                if (image, name, part) in self.unknown:
                     continue
                 difference = part.of(x).astype(np.float64) - part.of(y)
                 found[image, number] = float((difference**2).sum()) / signal
@@ -99,7 +107,7 @@ class Measure:
         output = self.outputs[image][name]
         v = np.zeros(np.atleast_1d(output).shape, np.float32)
         for (own, part), signal in self.signals.items():
-            if own == name:
+            if own == name and (image, own, part) not in self.unknown:
                 block = part.of(v)
                 block[...] = random.standard_normal(block.shape) / np.sqrt(signal)
         return v.reshape(output.shape).astype(output.dtype)

@@ -244,9 +244,8 @@ class OutputMetrics:
         if not all(part.fits(x) for part in self._parts):
             self._parts = {}  # the output's real shape contradicts the graph
             return
-        finite = np.isfinite(_rows(x, len(x))).all(1) & np.isfinite(_rows(y, len(y))).all(1)
         for metrics in self._parts.values():
-            metrics.add(x[finite], y[finite])
+            metrics.add(x, y)
 
     def _add_image(self, name: str, x: np.ndarray, y: np.ndarray) -> None:
         error = x - y

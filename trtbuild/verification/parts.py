@@ -8,7 +8,8 @@ The signal is what varies. Scores that are near zero nearly everywhere, logits a
 middle of the picture carry their meaning in how they differ between places and images. So an engine that
 always answers the mean of each channel has 0 dB, whatever that mean is. The sum is the unbiased one
 (n / (n - 1) times the sum of squares for n values a channel). Where a channel block has one value only, or
-does not vary, the signal is its power about zero. The same holds for `WHOLE`, the only part of an output
+does not vary, the signal is its power about zero. An image counts where the part is finite in both; if there
+are images and none counts, the SQNR is ``-inf``. The same holds for `WHOLE`, the only part of an output
 without other parts: its SQNR is that of `trtbuild.verification.metrics`.
 """
 
@@ -76,15 +77,19 @@ class PartMetrics:
         self._part = part
         self._centre: np.ndarray | None = None
         self._sums = self._squares = np.zeros(1)
-        self._count = 0
+        self._count = self._num_left_out = 0
         self._power = self._noise = 0.0
         # per channel, about the centre: sums of y, y^2 and x y
         self._others = np.zeros((3, 1))
         self._pairs = PairMoments()
 
     def add(self, reference: np.ndarray, other: np.ndarray) -> None:
-        """Take one batch of the whole output; its first axis is the images, and all values are finite."""
+        """Take one batch of the whole output; its first axis is the images."""
         x, y = (self._channels(array) for array in (reference, other))
+        finite = np.isfinite(x).all((1, 2)) & np.isfinite(y).all((1, 2))
+        if not finite.all():
+            self._num_left_out += int(np.count_nonzero(~finite))
+            x, y = x[finite], y[finite]
         if not x.size:
             return
         if self._centre is None:
@@ -134,6 +139,8 @@ class PartMetrics:
 
     def result(self) -> PartComparison:
         """Return the figures so far."""
+        if self._num_left_out and not self._count:
+            return self._nothing_finite()
         part, power = self._part, self.power()
         count = max(self._count * (part.stop - part.start), 1)
         return PartComparison(
@@ -147,6 +154,12 @@ class PartMetrics:
             sqnr_db=self._sqnr(power),
             relative_l2=self._relative_l2(power),
             cosine=self._cosine(),
+        )
+
+    def _nothing_finite(self) -> PartComparison:
+        part, nothing = self._part, Estimate(-np.inf, -np.inf, -np.inf)
+        return PartComparison(
+            str(part), part.axis or 0, part.start, part.stop, part.tensor, np.nan, np.nan, nothing
         )
 
     def _relative_l2(self, power: PartPower) -> Estimate | None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.fakes import FunctionSession, batches_of
 from trtbuild.model.parts import WHOLE, Part
+from trtbuild.search.measured import Measure
 from trtbuild.search.score import worst_sqnr_db
 from trtbuild.verification.compare import Comparison, compare
 from trtbuild.verification.gate import Gate, judge
@@ -155,3 +156,43 @@ def test_cosine_and_relative_l2_are_judged_by_the_worst_part() -> None:
     failures = judge(found, Gate(min_cosine=0.9, max_relative_l2=0.5)).failures
     where = "'y', channels 4 to 9 (axis 1)"
     assert [one.what for one in failures] == [f"cosine of {where}", f"relative L2 of {where}"]
+
+
+def test_a_part_is_judged_on_the_images_on_which_it_is_finite() -> None:
+    images = detections()
+    images[3, 5, 7] = -np.inf  # among the scores
+    images[6, 4, 2] = np.nan
+    found = compared(lambda x: x + np.float32(0.01), images).output("y")
+    boxes, scores = found.parts
+    clean = compared(lambda x: x + np.float32(0.01), detections()).output("y")
+    assert boxes.sqnr_db == clean.parts[0].sqnr_db
+    kept = np.delete(images, [3, 6], 0)
+    without = compared(lambda x: x + np.float32(0.01), kept).output("y").parts[1]
+    assert scores.sqnr_db.value == pytest.approx(without.sqnr_db.value, rel=1e-12)
+
+
+def test_a_part_that_is_never_finite_has_no_figures() -> None:
+    images = detections()
+    images[:, 5, 0] = np.inf
+    found = compared(lambda x: x, images).output("y")
+    assert found.parts[0].sqnr_db.value == np.inf
+    assert found.parts[1].sqnr_db.value == -np.inf
+    assert np.isnan(found.parts[1].noise_rms)
+    assert found.worst_part == "channels 4 to 9 (axis 1)"
+
+
+def test_images_whose_float_part_is_not_finite_do_not_choose() -> None:
+    rng = np.random.default_rng(6)
+    outputs = [{"y": rng.standard_normal((1, 10, 30)).astype(np.float32)} for _ in range(6)]
+    others = [{"y": one["y"] + np.float32(0.1)} for one in outputs]
+    clean = Measure.of([one for n, one in enumerate(outputs) if n != 2], {"y": (SCORES,)})
+    outputs[2]["y"][0, 8] = np.inf
+    others[2]["y"][0, 8] = np.inf
+    measure = Measure.of(outputs, {"y": (BOXES, SCORES)})
+    errors = measure.errors(others)
+    assert list(np.flatnonzero(errors[:, 1] == 0)) == [2]
+    assert (errors[:, 0] > 0).all()
+    expected = clean.errors([one for n, one in enumerate(others) if n != 2]).sum()
+    assert errors[:, 1].sum() == pytest.approx(expected, rel=1e-9)
+    others[0]["y"][0, 8] = np.inf
+    assert measure.error(others) == np.inf
