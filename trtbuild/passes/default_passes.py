@@ -64,6 +64,7 @@ from trtbuild.passes.rewrites.scale_shift import (
     FoldScaleShiftIntoConv,
     FoldSumCoefficients,
 )
+from trtbuild.passes.rewrites.sequences import ConvertSplitToSequence
 from trtbuild.passes.rewrites.shape_nodes import FoldShape
 from trtbuild.passes.rewrites.slices import CancelConcatSlice, RemoveFullSlice
 from trtbuild.passes.rewrites.squeezes import (
@@ -106,6 +107,7 @@ _IN_ORDER: tuple[type[Pass], ...] = (
     FoldUnsqueeze,
     FoldConstants,
     InlineConstantBranch,  # after folding, which computes the conditions
+    ConvertSplitToSequence,  # after folding, which computes sizes and positions
     MergeEqualConstants,  # equal constants become one, so that
     MergeEqualNodes,  # equal nodes have equal operands
     # nodes that do nothing

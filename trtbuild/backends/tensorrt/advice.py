@@ -99,10 +99,14 @@ _TABLE = (
         reason="plugin",
     ),
     _Advice(
+        "`trtbuild optimize` writes it as a Split where the sizes and the positions are constants, which "
+        "`trtbuild engine` does by itself; else export tensors: TensorRT has no lists",
+        ("SplitToSequence", "SequenceAt", "SequenceLength"),
+    ),
+    _Advice(
         "export tensors and unrolled loops: lists and optional values have no counterpart in TensorRT",
-        ("SequenceEmpty", "SequenceInsert", "SequenceConstruct", "SequenceAt", "SequenceLength",
-         "SequenceMap", "SplitToSequence", "ConcatFromSequence", "Optional", "OptionalGetElement",
-         "OptionalHasElement"),
+        ("SequenceEmpty", "SequenceInsert", "SequenceConstruct", "SequenceMap", "ConcatFromSequence",
+         "Optional", "OptionalGetElement", "OptionalHasElement"),
     ),
     _Advice(
         "do this before the network; texts have no place in an engine",
