@@ -31,6 +31,7 @@ __all__ = [
     "narrow_float64",
     "repair",
     "switch_to_evaluation",
+    "with_absent_inputs",
 ]
 
 _BFLOAT16, _FLOAT64 = onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE
@@ -350,10 +351,21 @@ def drop_absent_inputs(proto: onnx.ModelProto) -> None:
     For ONNX an empty name equals an input that is not listed. Other operators keep theirs: a calibration file
     knows its network by the digest of the graph, which covers them.
     """
-    for node in proto_nodes(proto.graph):
-        if node.op_type in _NONE_ABSENT and node.domain in ONNX_DOMAINS:
-            while node.input and not node.input[-1]:
-                del node.input[-1]
+    for node in with_absent_inputs(proto):
+        while node.input and not node.input[-1]:
+            del node.input[-1]
+
+
+def with_absent_inputs(proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """Return the nodes whose last inputs are absent (empty names) where NVIDIA's parser refuses that."""
+    return [
+        node
+        for node in proto_nodes(proto.graph)
+        if node.op_type in _NONE_ABSENT
+        and node.domain in ONNX_DOMAINS
+        and node.input
+        and not node.input[-1]
+    ]
 
 
 def _put_float32(proto: onnx.ModelProto, path: Path, kind: int) -> int:

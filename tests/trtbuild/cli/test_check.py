@@ -143,9 +143,51 @@ def test_a_node_that_gives_what_a_body_gives_is_named(tmp_path: Path, capsys) ->
     )
     code, found = checked(capsys, str(path))
     assert code == 1
-    assert [(one["node"], one["operator"]) for one in found["refused"]] == [
-        ("Identity_e", "Identity")
-    ]
+    (refused,) = found["refused"]
+    assert (refused["node"], refused["operator"]) == ("Identity_e", "Identity")
+    assert "'d', the condition of the Loop 'Loop_y', which has none" in refused["reason"]
+    assert "a constant true" in refused["advice"]
+    model = onnx.load(path)
+    model.graph.node[0].input[1] = "always"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "always"))
+    onnx.save(model, path)
+    assert checked(capsys, str(path))[0] == 0
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize("name", ["", "first"])
+def test_an_absent_input_is_named_with_what_trtbuild_does_about_it(
+    name: str, tmp_path: Path, capsys
+) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y) { u = Conv(x, w) y = Relu(u) }"""
+    path = write(tmp_path / "absent.onnx", text, w=np.ones((4, 4, 1, 1), np.float32))
+    model = onnx.load(path)
+    model.graph.node[0].input.append("")
+    model.graph.node[0].name = name
+    onnx.save(model, path)
+    code, found = checked(capsys, str(path))
+    assert code == 1
+    (refused,) = found["refused"]
+    assert (refused["node"], refused["operator"]) == (name or "Conv_u", "Conv")
+    assert "Invalid Node" in refused["reason"]
+    assert "its last input is absent" in refused["reason"]
+    assert "`trtbuild engine` drops" in refused["advice"]
+    assert run(["optimize", str(path), str(tmp_path / "whole.onnx")]) == 0
+    capsys.readouterr()
+    assert checked(capsys, str(tmp_path / "whole.onnx"))[0] == 0
+
+
+@pytest.mark.usefixtures("rtx")
+def test_an_absent_input_does_not_hide_another_refusal(tmp_path: Path, capsys) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1, 4, 4] x) => (float[1] y) { u = MatMul(x, x) v = Trilu(u) y = Det(v) }"""
+    path = write(tmp_path / "both.onnx", text)
+    model = onnx.load(path)
+    model.graph.node[1].input.append("")
+    onnx.save(model, path)
+    found = checked(capsys, str(path))[1]
+    assert [one["operator"] for one in found["refused"]] == ["Trilu", "Det"]
 
 
 @pytest.mark.usefixtures("rtx")

@@ -14,11 +14,13 @@ __all__ = [
     "advice_on_build",
     "advice_on_death",
     "plain_reason",
+    "wants_condition",
     "wants_constant",
     "wants_plugin",
 ]
 
 _PLUGIN = re.compile(r"plugin|No importer registered", re.IGNORECASE)
+_UNREGISTERED = "input was not registered"
 _CONSTANT = re.compile(r"constant|initializer|is_weights|resolvedWeights", re.IGNORECASE)
 
 
@@ -176,6 +178,11 @@ _TABLE = (
         reason="reduc",
     ),
     _Advice(
+        "if it reads the condition of a Loop that has none, export the Loop with one, such as a "
+        "constant true",
+        reason=_UNREGISTERED,
+    ),
+    _Advice(
         "TensorRT's tensors have at most 8 axes: export with fewer, joined by a Reshape",
         reason="to TensorRT dimensions|MAX_DIMS|exceeds the maximum",
     ),
@@ -216,6 +223,11 @@ def wants_plugin(reason: str) -> bool:
 def wants_constant(reason: str) -> bool:
     """Return whether the parser needs a constant where it found something else."""
     return bool(_CONSTANT.search(reason))
+
+
+def wants_condition(reason: str) -> bool:
+    """Return whether the parser finds no tensor for an input, as for the condition of a Loop without one."""
+    return _UNREGISTERED in reason
 
 
 def plain_reason(text: str) -> str:

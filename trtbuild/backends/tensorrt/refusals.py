@@ -12,18 +12,25 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.backends.tensorrt.advice import advice_on, wants_constant, wants_plugin
+from trtbuild.backends.tensorrt.advice import (
+    advice_on,
+    wants_condition,
+    wants_constant,
+    wants_plugin,
+)
 from trtbuild.backends.tensorrt.network import ParserError, parser_errors
 from trtbuild.backends.tensorrt.open_builder import OpenBuilder
 from trtbuild.errors import ModelError
 from trtbuild.files import is_named_in_utf8
 from trtbuild.model import name_nodes, read_model
+from trtbuild.model.attributes import input_at
 from trtbuild.model.graph_library import ir
 from trtbuild.model.inference import infer_model
 from trtbuild.model.names import Names
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.outside_weights import MAPPED_LIMIT
 from trtbuild.model.reading import parse_proto
+from trtbuild.model.repair import with_absent_inputs
 from trtbuild.model.traversal import all_nodes, proto_nodes
 from trtbuild.model.weights_apart import read_apart
 from trtbuild.model.writing import temporary_file
@@ -43,6 +50,14 @@ __all__ = ["WHOLE", "Refusal", "Refusals", "find_refusals"]
 # package's own tests, with fixed shapes. Later versions may have kernels for them.
 _WITHOUT_KERNEL = frozenset({"NonMaxSuppression"})
 _SEEN_IN = 10701  # 1.7.1
+
+# What the parser says of a node with absent inputs at its end; its name follows.
+_INVALID = "Invalid Node - "
+
+_REPAIRED = (
+    "`trtbuild engine` repairs it when it reads the network, and `trtbuild optimize` writes it "
+    "repaired"
+)
 
 WHOLE = "(the network)"
 """Placeholder for the node if the parser names none."""
@@ -112,9 +127,13 @@ def find_refusals(tensorrt: TensorRT, path: Path, plugins: Sequence[Path] = ()) 
     without_kernel = _without_kernel(tensorrt, path, proto)
     if not first:
         return Refusals(without_kernel)
+    absent = _absent(first, proto)
     model = read_model(path)
     found = _refused(tensorrt, model, first, plugins)
-    return replace(found, refused=(*found.refused, *without_kernel))
+    refused = found.refused
+    if absent:
+        refused = (*absent, *(one for one in refused if one.advice != _REPAIRED))
+    return replace(found, refused=(*refused, *without_kernel))
 
 
 def _refused(
@@ -131,8 +150,9 @@ def _refused(
             errors = _errors(tensorrt, file, plugins)
         if not errors:
             # No errors now: reading the file has repaired what it was refused for.
-            refused = found or {error.node: _refusal(error, None, model) for error in first}
-            return Refusals(tuple(refused.values()))
+            known = {error.node: _refusal(error, None, model) for error in first}
+            repaired = (replace(one, advice=_REPAIRED) for one in known.values())
+            return Refusals(tuple(found.values() or repaired))
         nodes = {node.name: node for node in all_nodes(model.graph) if node.name}
         for error in errors:
             node = nodes.get(error.node)
@@ -144,6 +164,27 @@ def _refused(
         if not model.graph.outputs:
             break
     return Refusals(tuple(found.values()))
+
+
+def _absent(errors: list[ParserError], proto: onnx.ModelProto) -> tuple[Refusal, ...]:
+    """The refused nodes whose last inputs are absent; the parser names others by their first output."""
+    called = {
+        f"{_INVALID}{node.name or f'node_of_{node.output[0]}'}": node
+        for node in with_absent_inputs(proto)
+    }
+    found = ((error, called.get(error.reason)) for error in errors)
+    return tuple(
+        Refusal(
+            node.name or f"{node.op_type}_{node.output[0]}",
+            node.op_type,
+            f"{error.reason}: its last input is absent (an empty name)",
+            "`trtbuild engine` drops inputs that are absent at the end, and `trtbuild optimize` writes the "
+            "network without them",
+            needs_plugin=False,
+        )
+        for error, node in found
+        if node is not None
+    )
 
 
 def _without_kernel(tensorrt: TensorRT, path: Path, proto: onnx.ModelProto) -> tuple[Refusal, ...]:
@@ -201,6 +242,7 @@ def _refusal(error: ParserError, node: ir.Node | None, model: ir.Model) -> Refus
     operator, reason = error.operator, error.reason
     if node is not None:
         operator = f"{node.domain}:{node.op_type}" if node.domain else node.op_type
+        reason += _loop_without_condition(model, node, reason)
     elif not error.node:
         reason += _at_fault(model, reason)
     return Refusal(
@@ -210,6 +252,20 @@ def _refusal(error: ParserError, node: ir.Node | None, model: ir.Model) -> Refus
         advice_on(operator.rpartition(":")[2], error.reason),
         wants_plugin(error.reason),
     )
+
+
+def _loop_without_condition(model: ir.Model, node: ir.Node, reason: str) -> str:
+    """The Loop whose absent condition a node of its body reads, as the end of the parser's sentence."""
+    if not wants_condition(reason):
+        return ""
+    for loop in all_nodes(model.graph):
+        if loop.op_type == "Loop" and input_at(loop, 1) is None:
+            condition = loop.attributes["body"].as_graph().inputs[1]
+            if condition in node.inputs:
+                return (
+                    f": '{condition.name}', the condition of the Loop '{loop.name}', which has none"
+                )
+    return ""
 
 
 def _at_fault(model: ir.Model, reason: str) -> str:
