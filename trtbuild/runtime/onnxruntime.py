@@ -185,6 +185,8 @@ class OnnxRuntimeSession:
                 binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
             for name, array in outputs.items():
                 binding.bind_ortvalue_output(name, ort.OrtValue.ortvalue_from_numpy(array))
+        # ONNX Runtime uses the arrays' memory; 1.23 does not hold the arrays
+        binding.held = (*feeds.values(), *outputs.values())
 
         def run() -> None:
             try:
