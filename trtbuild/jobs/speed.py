@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import OptionError, TrtbuildError
 from trtbuild.latency.limits import latency_finding, speedup_finding
 from trtbuild.latency.measure import measure
-from trtbuild.latency.regress import Answer, taken_together
+from trtbuild.latency.regress import Answer, is_within_reach, taken_together
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.temporaries import temporary_folder
@@ -119,7 +119,8 @@ def take_times(
         sessions: sessions by name, opened as they are deployed: the float form, and engines; the FP16 engine,
             if there is one, is one to compare with. They stay open.
         few: the batches, one per turn.
-        options: the longest time; measuring ends earlier once all comparisons and limits are settled.
+        options: the longest time; measuring ends earlier once all comparisons and limits are settled, or,
+            without limits, if the machine is too noisy to settle the others.
         limits: limits on the speed.
         progress: called with the milliseconds done.
     """
@@ -151,7 +152,10 @@ def take_times(
 
 
 def _says_enough(speed: Speed, limits: BuildSpeedLimits) -> bool:
-    """Whether each comparison has an answer, and each limit holds or fails."""
+    """Whether each comparison has an answer, and each limit holds or fails.
+
+    Without limits, also whether the comparisons without an answer will hardly get one.
+    """
     bases = [name for name in (FLOAT, FP16) if name in speed.samples]
     engines = [name for name in (ENGINE, ALSO) if name in speed.samples]
     others = [name for name in speed.samples if name not in (FLOAT, FP16)]
@@ -172,5 +176,7 @@ def _says_enough(speed: Speed, limits: BuildSpeedLimits) -> bool:
         limit = limits.min_speedup if base == FLOAT else limits.min_fp16_speedup
         if limit is not None and name in engines:
             findings.append(speedup_finding(verdict, limit))
-    told = (one.answer is not Answer.CANNOT_TELL for one in verdicts.values())
-    return all(told) and all(finding.settled for finding in findings)
+    untold = [one for one in verdicts.values() if one.answer is Answer.CANNOT_TELL]
+    if not limits.flags:
+        untold = [one for one in untold if is_within_reach(one)]
+    return not untold and all(finding.settled for finding in findings)

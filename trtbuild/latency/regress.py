@@ -49,6 +49,7 @@ __all__ = [
     "against_baseline",
     "decide",
     "drift",
+    "is_within_reach",
     "taken_together",
 ]
 
@@ -57,6 +58,9 @@ __all__ = [
 PLACEMENT = 0.005
 
 _NUM_SEGMENTS = 10
+
+# The interval shrinks with the square root of the time: after an eighth of it, to about a third by the end.
+_NARROWER = 0.25
 
 
 class Answer(StrEnum):
@@ -209,6 +213,24 @@ def decide(
         smallest_visible_percent=100.0 * (reach - 1.0),
         batch_size=batch_size,
     )
+
+
+def is_within_reach(verdict: LatencyVerdict) -> bool:
+    """Return whether an interval a quarter as wide, about the same ratio, would give an answer.
+
+    If not, more time for the same measurement will hardly give one. True if the interval has no ends yet.
+    """
+    value = verdict.ratio.value
+    ends = [
+        math.log(end / value) if end else -math.inf
+        for end in (verdict.ratio.low, verdict.ratio.high)
+    ]
+    if not all(map(math.isfinite, ends)):
+        return True
+    low, high = (value * math.exp(_NARROWER * end) for end in ends)
+    narrower = Estimate(value, low, high)
+    found = decide(verdict.base, verdict.candidate, narrower, 0.0, verdict.margin_percent)
+    return found.answer is not Answer.CANNOT_TELL
 
 
 def drift(logs: Sequence[float]) -> float:

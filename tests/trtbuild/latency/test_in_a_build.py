@@ -42,6 +42,9 @@ class Timed(FunctionSession):
         ({}, {ENGINE: (2.0,)}, EARLY),  # the same
         ({}, {ENGINE: (1.95, 2.06)}, WHOLE),  # cannot tell
         ({}, {ENGINE: (1.0, 1.3)}, EARLY),  # faster, by an interval that is wide
+        ({}, {ENGINE: (1.0, 4.0)}, EARLY),  # cannot tell, nor could it with the rest of the time
+        ({}, {ENGINE: (1.0, 4.0), ALSO: (1.95, 2.06)}, WHOLE),
+        ({"max_latency": 9.0}, {ENGINE: (1.0, 4.0)}, WHOLE),  # a limit is worth all the time
         ({}, {ENGINE: (1.0,), ALSO: (1.95, 2.06)}, WHOLE),
         ({}, {ENGINE: (1.0,), FP16: (1.5,)}, EARLY),
         ({}, {ENGINE: (1.0,), FP16: (0.96, 1.03)}, WHOLE),

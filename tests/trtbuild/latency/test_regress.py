@@ -11,7 +11,13 @@ import pytest
 from tests.fakes import FunctionSession
 from trtbuild.errors import OptionError
 from trtbuild.latency.measure import MONOTONIC, MeasureOptions, Samples, measure
-from trtbuild.latency.regress import Answer, against_baseline, decide, taken_together
+from trtbuild.latency.regress import (
+    Answer,
+    against_baseline,
+    decide,
+    is_within_reach,
+    taken_together,
+)
 from trtbuild.latency.stats import median_interval, ratio
 from trtbuild.verification.intervals import Estimate
 
@@ -174,6 +180,22 @@ def test_a_control_that_differs_more_counts_for_more() -> None:
     found = taken_together(steady("a", 1.0), steady("b", 1.01), steady("c", 1.02))
     assert found.noise_percent == pytest.approx(2.0)
     assert found.answer is Answer.CANNOT_TELL
+
+
+@pytest.mark.parametrize(
+    ("interval", "expected"),
+    [
+        ((0.95, 0.90, 1.02), True),  # a quarter of it lies below 1
+        ((1.00, 0.95, 1.05), True),  # and here within 2 %
+        ((0.95, 0.70, 1.40), False),
+        ((1.00, 0.50, 2.00), False),
+        ((1.00, 0.00, math.inf), True),  # too few turns for an interval
+        ((1.50, 1.40, 1.60), True),  # has its answer
+    ],
+)
+def test_an_answer_is_within_reach_of_a_narrower_interval(interval, expected: bool) -> None:
+    verdict = decide("a", "b", Estimate(*interval), 0.0, 2.0)
+    assert is_within_reach(verdict) is expected
 
 
 def test_the_default_margin_and_confidence_are_as_documented() -> None:
