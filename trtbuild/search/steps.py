@@ -185,39 +185,46 @@ def rescale_channels(
         return
     samples = channel_samples(model, sites, material.feeds)
     nodes = nodes_by_name(model.graph)
-    choices = [best_choices(s, samples[s.tensor], nodes) for s in sites if s.tensor in samples]
-    proposals = (
-        ("scaled or shifted", 2, False),
-        ("scaled", 1, False),
-        ("scaled where it is free", 1, True),
-    )
+    found = [best_choices(s, samples[s.tensor], nodes) for s in sites if s.tensor in samples]
+    changed = [one.any_change for one in found if _is_worth(one.any_change, one.plain)]
+    scaled = [one.scaled for one in found if _is_worth(one.scaled, one.plain)]
+    free = [one for one in scaled if _is_free(one)]
     tried: list[list[int]] = []
     others: list[tuple[str, Candidate]] = []
-    for what, place, only_free in proposals:
-        chosen = [
-            found[place]
-            for found in choices
-            if (change := found[place].rescaling) is not None
-            and found[place].is_better_than(
-                found[0], _WORTH_DB_FREE if change.is_free else _WORTH_DB
-            )
-            and (change.is_free or not only_free)
-        ]
+    for what, chosen in (
+        ("scaled or shifted", changed),
+        ("scaled", scaled),
+        ("scaled where it is free", free),
+    ):
         same = [id(one) for one in chosen]
-        if chosen and same not in tried:
-            tried.append(same)
-            num = sum(1 for one in chosen if one.rescaling and not one.rescaling.is_free)
-            cost = (
-                f"{counted(num, 'more elementwise operator')} in front of layers"
-                if num
-                else "no more operators"
-            )
-            said = f"{counted(len(chosen), 'tensor')} {what}, {cost}"
-            own, by_rule = _with_choices(candidate, chosen, material)
-            others.append((f"{said}, their ranges by the rule of the others", by_rule))
-            yield said, own
+        if not chosen or same in tried:
+            continue
+        tried.append(same)
+        said = f"{counted(len(chosen), 'tensor')} {what}, {_inserted(chosen)}"
+        own, by_rule = _with_choices(candidate, chosen, material)
+        others.append((f"{said}, their ranges by the rule of the others", by_rule))
+        yield said, own
     if best() is candidate:  # if a proposal was kept, its ranges are chosen again later
         yield from others
+
+
+def _is_free(choice: Choice) -> bool:
+    """Whether a choice rescales its tensor without an inserted operator."""
+    return choice.rescaling is not None and choice.rescaling.is_free
+
+
+def _is_worth(choice: Choice, plain: Choice) -> bool:
+    """Whether a choice rescales its tensor, and the expected error falls clearly by it."""
+    by_db = _WORTH_DB_FREE if _is_free(choice) else _WORTH_DB
+    return choice.rescaling is not None and choice.is_better_than(plain, by_db)
+
+
+def _inserted(choices: Sequence[Choice]) -> str:
+    """The operators that these choices insert, in words."""
+    count = sum(1 for one in choices if not _is_free(one))
+    if not count:
+        return "no more operators"
+    return f"{counted(count, 'more elementwise operator')} in front of layers"
 
 
 def _with_choices(

@@ -23,7 +23,7 @@ Sources: see `scaling`; the expected error of a uniform rounding is ``step^2 / 1
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     Channels = NDArray[np.float64]
 
-__all__ = ["Choice", "best_choices"]
+__all__ = ["BestChoices", "Choice", "best_choices"]
 
 _TINY = 1e-30
 _IN_CACHE = 1 << 16  # values
@@ -114,10 +114,16 @@ class _Reader:
         return float((steps**2).sum(axis=1) @ read) / 12.0
 
 
-def best_choices(
-    site: Site, sample: ChannelSample, nodes: Mapping[str, ir.Node]
-) -> tuple[Choice, Choice, Choice]:
-    """Return the best choices for a tensor: unscaled; scaled; scaled, shifted or both.
+class BestChoices(NamedTuple):
+    """The best choices for one tensor: not rescaled; scaled; scaled, shifted or both."""
+
+    plain: Choice
+    scaled: Choice
+    any_change: Choice
+
+
+def best_choices(site: Site, sample: ChannelSample, nodes: Mapping[str, ir.Node]) -> BestChoices:
+    """Return the best choices for a tensor.
 
     This takes some tens of milliseconds.
     """
@@ -130,9 +136,9 @@ def best_choices(
     least = zero if site.limit is None else sample.amax / site.limit
     scaled = min(judge.choices(_scaled(sample, readers, least, shifted=False)), key=_error)
     if not site.shiftable:
-        return plain, scaled, scaled
+        return BestChoices(plain, scaled, scaled)
     shifted = min(judge.choices(_scaled(sample, readers, least, shifted=True)), key=_error)
-    return plain, scaled, min(scaled, shifted, key=_error)
+    return BestChoices(plain, scaled, min(scaled, shifted, key=_error))
 
 
 def _error(choice: Choice) -> float:
