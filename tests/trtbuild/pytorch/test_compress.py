@@ -399,12 +399,12 @@ def test_steps_that_serve_no_more_are_left_out() -> None:
     record = after(record, "train 3", point("tuned", 3, 0.9, 1.0))
     assert due(record) == "build 3"
     done = after(record, "build 3", point("folded", 3, 0.9), point("engine", 3, 1.0, 1.0))
-    assert verdict_of(done, steps, builds=True)[0] is False  # round 2 was not reached
+    assert verdict_of(done, steps)[0] is False  # round 2 was not reached
     missed = after(record, "build 3", point("folded", 3, 0.9), point("engine", 3, 1.2, 1.0))
     assert due(missed) == "build 1"  # round 2 had lost too much before
     missed = after(missed, "build 1", point("folded", 1, 0.5), point("engine", 1, 0.6, 1.0))
     assert all(not is_due(step, missed) for step in steps if not missed.has(step.name))
-    assert "kept is round 1, with 50%" in verdict_of(missed, steps, builds=True)[1]
+    assert "kept is round 1, with 50%" in verdict_of(missed, steps)[1]
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_what_is_shipped_was_judged_itself(trained, engine, below, word, said) -
         CompressionStep("build 0", 0.0, (point("folded", 0, 0.0), point("engine", 0, 0.0))),
     )
     record = Compression("net", {}, tuple(step.name for step in steps), done)
-    ruling = ruling_of(record, steps, builds=True)
+    ruling = ruling_of(record, steps)
     assert ruling.word == word
     assert said in ruling.why
 
@@ -446,7 +446,7 @@ def test_a_round_that_is_out_of_reach_leaves_what_came_before() -> None:
         "build 0"
     ]
     record = record.having(CompressionStep("build 0", 0.0, (point("folded", 0, 0.0),)))
-    met, said = verdict_of(record, steps, builds=True)
+    met, said = verdict_of(record, steps)
     assert met is False
     assert "round 1 is out of reach, with 90% of the channels" in said
     assert "kept is the module as loaded" in said

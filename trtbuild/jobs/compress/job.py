@@ -14,6 +14,7 @@ from trtbuild.jobs.compress.build import build_step
 from trtbuild.jobs.compress.plan import (
     Kind,
     Step,
+    builds_in,
     chosen_round,
     is_due,
     plan_steps,
@@ -111,7 +112,7 @@ def compress(
         epochs=recipe.training.epochs,
         builds=True,
     )
-    return _run(recipe, steps, rounds, None, progress, besides)
+    return _run(recipe, steps, None, progress, besides)
 
 
 @in_one_tree()
@@ -146,20 +147,19 @@ def tune(
         fresh=recipe.fresh,
         output=recipe.output,
     )
-    return _run(given, steps, 0, recipe.teacher, progress, besides)
+    return _run(given, steps, recipe.teacher, progress, besides)
 
 
 def _run(
     recipe: CompressRecipe,
     steps: tuple[Step, ...],
-    rounds: int,
     teacher: Path | None,
     progress: Progress,
     besides: Besides | None,
 ) -> CompressOutcome:
     """Do the steps that are due and not done yet."""
     _check_stages(recipe, steps)
-    setting, warnings = _setting(recipe, rounds, teacher, progress, besides, builds=_builds(steps))
+    setting, warnings = _setting(recipe, steps, teacher, progress, besides)
     folder = make_directory(recipe.output)
     asked = dict(sorted(_asked(recipe, setting)))
     names = tuple(step.name for step in steps)
@@ -177,7 +177,7 @@ def _run(
         if step.epoch:
             shutil.rmtree(folder / before, ignore_errors=True)  # the module of the epoch before
     progress("compress", len(steps), len(steps))
-    record = _finished(setting, record, steps)
+    record = _finished(setting, record)
     write_record(record, folder)
     return CompressOutcome(record, folder, resumed, warnings)
 
@@ -195,10 +195,6 @@ def _check_stages(recipe: CompressRecipe, steps: tuple[Step, ...]) -> None:
             raise OptionError(
                 f"--max-stage-drop {stage}: this run has no such stage; it has {', '.join(known)}."
             )
-
-
-def _builds(steps: tuple[Step, ...]) -> bool:
-    return any(step.kind is Kind.BUILD for step in steps)
 
 
 _DO: Mapping[Kind, Callable[[Setting, Step, Compression, Held], CompressionStep]] = {
@@ -219,12 +215,10 @@ def _done(setting: Setting, step: Step, record: Compression, held: Held) -> Comp
 
 def _setting(
     recipe: CompressRecipe,
-    rounds: int,
+    steps: tuple[Step, ...],
     teacher: Path | None,
     progress: Progress,
     besides: Besides | None,
-    *,
-    builds: bool,
 ) -> tuple[Setting, tuple[str, ...]]:
     """Check everything that can be known before the first step, and load the module."""
     inputs = with_axes(recipe.inputs, recipe.dynamic)
@@ -239,7 +233,7 @@ def _setting(
 
     require_torch()
     require_torch("torch_pruning")  # pruned modules are stored in its form
-    if builds:
+    if builds_in(steps):
         choose_backend(recipe.backend)
     training = recipe.training
     train = the_function(training.train)
@@ -256,8 +250,7 @@ def _setting(
         evaluate=evaluate,
         loaded=loaded.module,
         teacher=shown,
-        rounds=rounds,
-        builds=builds,
+        steps=steps,
         progress=progress,
     )
     return setting, loaded.warnings
@@ -293,11 +286,11 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str
             yield f"{prefix}{name}", str(value)
 
 
-def _finished(setting: Setting, record: Compression, steps: tuple[Step, ...]) -> Compression:
+def _finished(setting: Setting, record: Compression) -> Compression:
     """Complete the record with the verdict, and save the module that is kept."""
-    chosen = chosen_round(record, builds=setting.builds)
-    met, _ = verdict_of(record, steps, builds=setting.builds)
-    ruling = ruling_of(record, steps, builds=setting.builds)
+    chosen = chosen_round(record, setting.steps)
+    met, _ = verdict_of(record, setting.steps)
+    ruling = ruling_of(record, setting.steps)
     if chosen is not None:
         place = make_directory(setting.recipe.output / MODULE)
         module = module_at(setting, record.folder_of(chosen))

@@ -17,10 +17,12 @@ __all__ = [
     "Kind",
     "Step",
     "base_round",
+    "builds_in",
     "chosen_round",
     "float_round",
     "is_due",
     "plan_steps",
+    "prunings_in",
     "rounds_in",
     "ruling_of",
     "verdict_of",
@@ -105,6 +107,16 @@ def rounds_in(steps: tuple[Step, ...]) -> int:
     return max(step.round for step in steps)
 
 
+def prunings_in(steps: tuple[Step, ...]) -> int:
+    """Return the number of rounds that remove channels."""
+    return sum(step.kind is Kind.PRUNE for step in steps)
+
+
+def builds_in(steps: tuple[Step, ...]) -> bool:
+    """Return whether a network is built at the end."""
+    return any(step.kind is Kind.BUILD for step in steps)
+
+
 _ENGINE_STAGES = frozenset(("weights", "form", "engine"))
 
 
@@ -129,13 +141,13 @@ def base_round(record: Compression, number: int) -> int:
     )
 
 
-def chosen_round(record: Compression, *, builds: bool) -> int | None:
+def chosen_round(record: Compression, steps: tuple[Step, ...]) -> int | None:
     """Return the last round that lost no more than allowed, including its engine; None without one."""
     last = max((point.round for point in record.points), default=0)
     for number in range(last, -1, -1):
         if float_round(record, number) is None:
             continue
-        if not builds or _is_built(record, number):
+        if not builds_in(steps) or _is_built(record, number):
             return number
     return None
 
@@ -166,11 +178,9 @@ def _was_thinned(record: Compression, number: int) -> bool:
     return any(p.round == number and p.stage in thinned for p in record.points)
 
 
-def verdict_of(
-    record: Compression, steps: tuple[Step, ...], *, builds: bool
-) -> tuple[bool | None, str]:
+def verdict_of(record: Compression, steps: tuple[Step, ...]) -> tuple[bool | None, str]:
     """Return whether the last round was reached within the limits (None: there are none), and why."""
-    chosen = chosen_round(record, builds=builds)
+    chosen = chosen_round(record, steps)
     limited = [point for point in record.points if point.limit is not None]
     missed = [point for point in limited if not point.passed]
     last_round = rounds_in(steps)
@@ -194,13 +204,13 @@ def verdict_of(
     return False, f"the budget cannot be met: {causes}; {kept}"
 
 
-def ruling_of(record: Compression, steps: tuple[Step, ...], *, builds: bool) -> Ruling:
+def ruling_of(record: Compression, steps: tuple[Step, ...]) -> Ruling:
     """Return whether the module that is kept may be shipped, and why.
 
     It may if the last round was reached within the limits, one of the limits is on what is shipped, and
     nothing is below the floor of `trtbuild.verification.ruling.floors`.
     """
-    met, why = verdict_of(record, steps, builds=builds)
+    met, why = verdict_of(record, steps)
     if met is None:
         return Ruling(NOT_JUDGED, why)
     if not met:

@@ -11,7 +11,7 @@ from trtbuild.data import calibration_source, choose_samples
 from trtbuild.errors import BudgetError, OptionError
 from trtbuild.files import make_directory
 from trtbuild.jobs.compare import verification_batches
-from trtbuild.jobs.compress.plan import base_round
+from trtbuild.jobs.compress.plan import base_round, builds_in, prunings_in
 from trtbuild.jobs.compress.record import CompressionPoint, CompressionStep
 from trtbuild.jobs.module_latency import (
     LOADED,
@@ -70,8 +70,7 @@ class Setting:
         evaluate: evaluates a module, or None.
         loaded: the module as loaded.
         teacher: teacher for the training; None for no teacher.
-        rounds: number of pruning rounds.
-        builds: whether networks are built at the end.
+        steps: all steps of the run.
         progress: called in every step.
     """
 
@@ -81,8 +80,7 @@ class Setting:
     evaluate: Callable[..., Any] | None
     loaded: Any
     teacher: Any
-    rounds: int
-    builds: bool
+    steps: tuple[Step, ...]
     progress: Progress = silent
 
     @property
@@ -94,6 +92,16 @@ class Setting:
     def name(self) -> str:
         """Stem of the file names."""
         return self.recipe.source.name.rpartition(":")[2].rpartition(".")[2].strip() or "module"
+
+    @property
+    def rounds(self) -> int:
+        """Number of pruning rounds."""
+        return prunings_in(self.steps)
+
+    @property
+    def builds(self) -> bool:
+        """Whether networks are built at the end."""
+        return builds_in(self.steps)
 
     def is_sparse(self, number: int) -> bool:
         """Return whether this round makes 2:4 zeros."""
