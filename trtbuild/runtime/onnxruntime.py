@@ -6,12 +6,10 @@ All sessions of ONNX Runtime are opened here.
 from __future__ import annotations
 
 import functools
-import gc
-import mmap
 import platform
 import re
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +18,14 @@ import numpy as np
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
-from trtbuild.files import is_named_in_utf8
 from trtbuild.machine import cpuinfo, usable_cpus
-from trtbuild.model.mapped_pages import large_blocks_go_back
 from trtbuild.model.signature import BATCH_AXES, TensorSpec, read_batch_axes, with_batch_axes
+from trtbuild.runtime.onnxruntime_weights import (
+    for_exact_kernels,
+    is_mapped,
+    readable,
+    with_float_weights_apart,
+)
 from trtbuild.whereabouts import busy
 
 if TYPE_CHECKING:
@@ -60,11 +62,6 @@ _NO_CUDA = (
     "ONNX Runtime has no CUDA provider here: install onnxruntime-gpu in place of onnxruntime, with the CUDA "
     "version that it asks for; or leave --calibrate-on out."
 )
-
-_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
-
-# Bytes of a weight element in a session that computes in float, whatever its stored type.
-_FLOAT_BYTES = 4
 
 # "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " before the actual message
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
@@ -259,19 +256,18 @@ def open_session(
 
     provider, options = _PROVIDERS[device], _options(execution, threads)
     left_out: list[str] = []
-    if execution is not Execution.FAST and not isinstance(model, bytes) and _is_mapped(model):
+    if execution is not Execution.FAST and not isinstance(model, bytes) and is_mapped(model):
         # Otherwise each session holds its own copies of weights: packed for kernels, and dequantized or
         # transposed before the first run. Sessions that are timed do so all the same, as in deployment.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        left_out, model = ["ConstantFolding"], _with_float_weights(model)
+        left_out, model = ["ConstantFolding"], with_float_weights_apart(model)
     options.enable_cpu_mem_arena = arena
     _write_besides(options, optimized, profile)
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
-    source, in_memory = _readable(model, options)
+    source, in_memory = readable(model, options)
     if execution is Execution.FAST and not _multiplies_exactly():
-        source, in_memory = _with_own_weights(source, in_memory, options)
-        source, in_memory = _with_unsigned_weights(source, in_memory, options)
+        source, in_memory = for_exact_kernels(source, in_memory, options)
     weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in in_memory.values()]
     if weights:
         options.add_external_initializers(list(in_memory), weights)
@@ -293,112 +289,6 @@ def open_session(
 def _cannot_load(error: Exception) -> ExecutionError:
     reason = _reason(error)
     return ExecutionError(f"ONNX Runtime cannot load the network: {reason}.", reason)
-
-
-def _is_mapped(model: ir.Model | Path) -> bool:
-    """Whether the weights are so large that they are mapped from their files instead of loaded.
-
-    Graphs refer to themselves: discarded ones keep their weights until the garbage collector runs.
-    """
-    from trtbuild.model.outside_weights import MAPPED_LIMIT
-    from trtbuild.model.reading import read_as_written
-    from trtbuild.model.writing import bytes_on_disk, num_weights
-
-    if isinstance(model, Path):  # count as for its model: all processes decide the same
-        if bytes_on_disk(model) * _FLOAT_BYTES <= MAPPED_LIMIT:
-            return False
-        model = read_as_written(model)
-    large = num_weights(model) * _FLOAT_BYTES > MAPPED_LIMIT
-    if large:
-        gc.collect()
-    return large
-
-
-def _with_float_weights(model: ir.Model | Path) -> ir.Model | Path:
-    from trtbuild.model.dequantized_weights import with_float_weights
-
-    return model if isinstance(model, Path) else with_float_weights(model)
-
-
-def _readable(
-    model: ir.Model | Path | bytes, options: ort.SessionOptions
-) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
-    """What ONNX Runtime opens, a path or the bytes of a network, and the weights that it gets separately.
-
-    A protobuf with the weights is limited to 2 GiB, and is another copy in memory.
-    """
-    if isinstance(model, bytes):
-        return model, {}
-    if isinstance(model, Path):
-        return _readable_file(model, options), {}
-    from trtbuild.model.outside_weights import MAPPED_LIMIT
-    from trtbuild.model.stored_weights import beside_weights
-    from trtbuild.model.writing import num_weight_bytes
-
-    if num_weight_bytes(model) > MAPPED_LIMIT:
-        large_blocks_go_back()
-    beside = beside_weights(model)
-    if beside.folder is not None:
-        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(beside.folder))
-    return beside.content, beside.in_memory
-
-
-def _readable_file(path: Path, options: ort.SessionOptions) -> str | bytes:
-    """What ONNX Runtime opens for a file; large ones without weights, which it would also hold as parsed."""
-    from google.protobuf.message import DecodeError
-
-    from trtbuild.model.outside_weights import MAPPED_LIMIT
-    from trtbuild.model.weights_apart import read_apart
-
-    if not is_named_in_utf8(str(path)):
-        return path.read_bytes()
-    if not path.is_file() or path.stat().st_size <= MAPPED_LIMIT:
-        return str(path)
-    large_blocks_go_back()
-    try:
-        with (
-            path.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-        ):
-            apart = read_apart(content, path.name, only_aligned=True)
-    except (DecodeError, ValueError):
-        return str(path)  # not a network: ONNX Runtime reports it
-    options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(path.absolute().parent))
-    return apart
-
-
-def _with_own_weights(
-    source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
-) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
-    """The same network without shared INT8 weights, which cannot be opened with exact kernels."""
-    from google.protobuf.message import DecodeError
-
-    from trtbuild.model.own_weights import with_own_weights
-
-    try:
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
-        changed, added = with_own_weights(content)
-    except (OSError, DecodeError):
-        return source, in_memory  # ONNX Runtime reports what is wrong
-    if changed is content:
-        return source, in_memory
-    if isinstance(source, str):
-        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, str(Path(source).absolute().parent))
-    own = {name: in_memory[other] for name, other in added.items() if other in in_memory}
-    return changed, {**in_memory, **own}
-
-
-def _with_unsigned_weights(
-    source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
-) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
-    """The same network with large INT8 weights made unsigned, for which ONNX Runtime takes far longer."""
-    from trtbuild.model.unsigned_weights import with_unsigned_weights
-
-    with suppress(RuntimeError):  # no weight lies in a file
-        folder = Path(options.get_session_config_entry(_FOLDER_OF_WEIGHTS))
-        source, made = with_unsigned_weights(source, folder)
-        in_memory = {**in_memory, **made}
-    return source, in_memory
 
 
 def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
