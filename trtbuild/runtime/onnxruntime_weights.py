@@ -47,7 +47,7 @@ def is_mapped(model: ir.Model | Path) -> bool:
 
 def with_float_weights_apart(model: ir.Model | Path) -> ir.Model | Path:
     """Return a network in memory with INT8 weights dequantized into files; a file stays as it is."""
-    from trtbuild.model.dequantized_weights import with_float_weights
+    from trtbuild.runtime.dequantized_weights import with_float_weights
 
     return model if isinstance(model, Path) else with_float_weights(model)
 
@@ -103,21 +103,21 @@ def for_exact_kernels(
     source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
 ) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
     """Return the network of `readable` with weights that ONNX Runtime's exact kernels open and run fast."""
-    source, in_memory = _with_own_weights(source, in_memory, options)
+    source, in_memory = _with_unshared_weights(source, in_memory, options)
     return _with_unsigned_weights(source, in_memory, options)
 
 
-def _with_own_weights(
+def _with_unshared_weights(
     source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
 ) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
     """The same network without shared INT8 weights, which cannot be opened with exact kernels."""
     from google.protobuf.message import DecodeError
 
-    from trtbuild.model.own_weights import with_own_weights
+    from trtbuild.runtime.unshared_weights import with_unshared_weights
 
     try:
         content = source if isinstance(source, bytes) else Path(source).read_bytes()
-        changed, added = with_own_weights(content)
+        changed, added = with_unshared_weights(content)
     except (OSError, DecodeError):
         return source, in_memory  # ONNX Runtime reports what is wrong
     if changed is content:
@@ -132,7 +132,7 @@ def _with_unsigned_weights(
     source: str | bytes, in_memory: Mapping[str, np.ndarray], options: ort.SessionOptions
 ) -> tuple[str | bytes, Mapping[str, np.ndarray]]:
     """The same network with large INT8 weights made unsigned, for which ONNX Runtime takes far longer."""
-    from trtbuild.model.unsigned_weights import with_unsigned_weights
+    from trtbuild.runtime.unsigned_weights import with_unsigned_weights
 
     with suppress(RuntimeError):  # no weight lies in a file
         folder = Path(options.get_session_config_entry(_FOLDER_OF_WEIGHTS))

@@ -16,8 +16,8 @@ from onnx import helper, numpy_helper
 from trtbuild.errors import ExecutionError, ModelError
 from trtbuild.jobs.loading import load_recorded
 from trtbuild.model import model_bytes, read_model, weight_files, write_model
-from trtbuild.model.dequantized_weights import with_float_weights
 from trtbuild.model.stored_weights import beside_weights, in_file
+from trtbuild.runtime.dequantized_weights import with_float_weights
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
 WIDTH = 300
@@ -244,7 +244,7 @@ def test_a_weight_of_several_megabytes_comes_back_whole() -> None:
 
 @pytest.mark.parametrize(("dtype", "axis"), [(np.int8, 0), (np.int8, 1), (np.uint8, None)])
 def test_weights_are_dequantized_as_the_operator_does(dtype, axis, monkeypatch) -> None:
-    monkeypatch.setattr("trtbuild.model.dequantized_weights.LARGE", 0)
+    monkeypatch.setattr("trtbuild.runtime.dequantized_weights.LARGE", 0)
     rng = np.random.default_rng(2)
     steps = rng.integers(0, 127, (WIDTH, 4)).astype(dtype)
     count = 1 if axis is None else steps.shape[axis]
@@ -277,7 +277,7 @@ def test_weights_are_dequantized_as_the_operator_does(dtype, axis, monkeypatch) 
 
 
 def test_weights_that_become_halves_are_left_to_the_operator(monkeypatch) -> None:
-    monkeypatch.setattr("trtbuild.model.dequantized_weights.LARGE", 0)
+    monkeypatch.setattr("trtbuild.runtime.dequantized_weights.LARGE", 0)
     model = ir.from_onnx_text("""<ir_version: 11, opset_import: ["": 23]>
         dq (float16[4] x) => (float16[4] y) <int8[4] q = {1, 2, 3, 4}, float s = {0.5}> {
             w = DequantizeLinear <output_dtype = 10> (q, s)

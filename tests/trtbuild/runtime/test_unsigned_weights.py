@@ -9,9 +9,9 @@ import onnx
 import onnx.parser
 import pytest
 
-from trtbuild.model.unsigned_weights import with_unsigned_weights
 from trtbuild.runtime import onnxruntime as runtime
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.runtime.unsigned_weights import with_unsigned_weights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_processor_without_vnni_computes_the_same_bits(from_file, tmp_path, mo
         made.extend(found)
         return changed, found
 
-    monkeypatch.setattr("trtbuild.model.unsigned_weights.with_unsigned_weights", noted)
+    monkeypatch.setattr("trtbuild.runtime.unsigned_weights.with_unsigned_weights", noted)
     model = read_model(path)
     whole = tmp_path / "whole.onnx"
     write_model(model, whole)

@@ -20,10 +20,10 @@ from trtbuild.model.traversal import proto_graphs, proto_nodes
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Set
 
-__all__ = ["with_own_weights"]
+__all__ = ["with_unshared_weights"]
 
 
-def with_own_weights(content: bytes) -> tuple[bytes, dict[str, str]]:
+def with_unshared_weights(content: bytes) -> tuple[bytes, dict[str, str]]:
     """Give each layer of a network its own INT8 weights and their zero points.
 
     Weights that a caller may override stay shared, and so do names that stand for several tensors.

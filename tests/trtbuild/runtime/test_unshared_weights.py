@@ -8,10 +8,10 @@ import onnx.parser
 import pytest
 
 from trtbuild.errors import ExecutionError
-from trtbuild.model.own_weights import with_own_weights
 from trtbuild.model.traversal import proto_nodes
 from trtbuild.runtime import onnxruntime as runtime
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.runtime.unshared_weights import with_unshared_weights
 
 WIDE = 300  # weights of 90 kB are stored beside the network
 
@@ -46,7 +46,7 @@ def network(second: str, largest: int = 20) -> onnx.ModelProto:
 @pytest.mark.parametrize("shared", SHARED)
 def test_each_layer_gets_a_weight_of_its_own_with_the_same_values(shared: str) -> None:
     proto = network(SHARED[shared])
-    content, added = with_own_weights(proto.SerializeToString())
+    content, added = with_unshared_weights(proto.SerializeToString())
     found = onnx.load_from_string(content)
     onnx.checker.check_model(found)
     multiplied = [node.input[1] for node in proto_nodes(found.graph) if node.op_type == "MatMul"]
@@ -63,7 +63,7 @@ def test_each_layer_gets_a_weight_of_its_own_with_the_same_values(shared: str) -
 
 def test_a_network_that_shares_none_stays_as_it_is() -> None:
     content = network("b = Relu (ad)").SerializeToString()
-    assert with_own_weights(content) == (content, {})
+    assert with_unshared_weights(content) == (content, {})
 
 
 @pytest.mark.parametrize("shared", SHARED)
@@ -147,7 +147,7 @@ def test_branches_that_use_a_name_for_two_weights_keep_theirs() -> None:
         proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
     onnx.checker.check_model(proto)
     x = np.random.default_rng(1).uniform(-2, 2, (3, 40)).astype(np.float32)
-    changed = with_own_weights(proto.SerializeToString())[0]
+    changed = with_unshared_weights(proto.SerializeToString())[0]
     for branch in (True, False):
         feeds = {"x": x, "c": np.array([branch])}
         wanted = open_session(proto.SerializeToString(), Execution.REFERENCE).run(feeds)["y"]
@@ -171,7 +171,7 @@ def test_zero_points_that_are_left_out_are_written(
         scale = next(one for one in proto.graph.initializer if one.name == "ws")
         scales = np.full(WIDE, 0.01, np.float32)
         scale.CopyFrom(onnx.numpy_helper.from_array(scales, "ws"))
-    found = onnx.load_from_string(with_own_weights(proto.SerializeToString())[0])
+    found = onnx.load_from_string(with_unshared_weights(proto.SerializeToString())[0])
     onnx.checker.check_model(found)
     values = {one.name: onnx.numpy_helper.to_array(one) for one in found.graph.initializer}
     zeros = [values[n.input[2]] for n in found.graph.node if n.input[0] in values]
