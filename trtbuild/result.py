@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from trtbuild.latency.limits import SpeedFinding, latency_finding, speedup_finding
+from trtbuild.latency.limits import SpeedFinding, speed_findings
 from trtbuild.latency.regress import LatencyVerdict, taken_together
 from trtbuild.manifest import FormGap
 from trtbuild.options.compare import REFERENCE_BACKEND
@@ -129,18 +129,20 @@ class EngineResult:
     @property
     def speed(self) -> dict[str, tuple[SpeedFinding, ...]]:
         """For each engine that was timed: findings on its speed limits; empty if none was set."""
-        names = [name for name in (ENGINE, ALSO) if name in self.latency]
-        found = {name: tuple(self._speed_of(name)) for name in names}
+        limits = self.speed_limits
+        if not limits.flags:
+            return {}
+        against_float, against_fp16 = self.latency_verdicts, {ENGINE: self.against_fp16}
+        found = {
+            name: tuple(
+                speed_findings(
+                    self.latency[name], limits, against_float[name], against_fp16.get(name)
+                )
+            )
+            for name in (ENGINE, ALSO)
+            if name in self.latency
+        }
         return {name: one for name, one in found.items() if one}
-
-    def _speed_of(self, name: str) -> Iterator[SpeedFinding]:
-        limits, in_fp16 = self.speed_limits, self.against_fp16
-        if limits.max_latency is not None:
-            yield latency_finding(self.latency[name], limits.max_latency)
-        if limits.min_speedup is not None:
-            yield speedup_finding(self.latency_verdicts[name], limits.min_speedup)
-        if limits.min_fp16_speedup is not None and in_fp16 is not None and name == ENGINE:
-            yield speedup_finding(in_fp16, limits.min_fp16_speedup)
 
     def _against(self, base: str, name: str) -> LatencyVerdict:
         title = TITLES[base]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError, TrtbuildError
-from trtbuild.latency.limits import latency_finding, speedup_finding
+from trtbuild.latency.limits import speed_findings
 from trtbuild.latency.measure import measure
 from trtbuild.latency.regress import Answer, is_within_reach, taken_together
 from trtbuild.progress import Progress, silent
@@ -156,27 +156,27 @@ def _says_enough(speed: Speed, limits: BuildSpeedLimits) -> bool:
 
     Without limits, also whether the comparisons without an answer will hardly get one.
     """
-    bases = [name for name in (FLOAT, FP16) if name in speed.samples]
-    engines = [name for name in (ENGINE, ALSO) if name in speed.samples]
-    others = [name for name in speed.samples if name not in (FLOAT, FP16)]
-    pairs = [(FLOAT, name) for name in others] + [(FP16, ENGINE) for _ in bases[1:]]
-    verdicts = {
-        (base, name): taken_together(
-            speed.samples[base], speed.samples[name], speed.controls.get(base)
-        )
-        for base, name in pairs
-        if name in speed.samples
+    samples, controls = speed.samples, speed.controls
+    against_float = {
+        name: taken_together(samples[FLOAT], samples[name], controls.get(FLOAT))
+        for name in samples
+        if name not in (FLOAT, FP16)
     }
-    findings = [
-        latency_finding(speed.samples[name], limits.max_latency)
-        for name in engines
-        if limits.max_latency is not None
-    ]
-    for (base, name), verdict in verdicts.items():
-        limit = limits.min_speedup if base == FLOAT else limits.min_fp16_speedup
-        if limit is not None and name in engines:
-            findings.append(speedup_finding(verdict, limit))
-    untold = [one for one in verdicts.values() if one.answer is Answer.CANNOT_TELL]
+    against_fp16 = {
+        name: taken_together(samples[FP16], samples[name], controls.get(FP16))
+        for name in (ENGINE,)
+        if {FP16, name} <= samples.keys()
+    }
+    findings = (
+        finding
+        for name in (ENGINE, ALSO)
+        if name in samples
+        for finding in speed_findings(
+            samples[name], limits, against_float[name], against_fp16.get(name)
+        )
+    )
+    verdicts = (*against_float.values(), *against_fp16.values())
+    untold = [one for one in verdicts if one.answer is Answer.CANNOT_TELL]
     if not limits.flags:
         untold = [one for one in untold if is_within_reach(one)]
     return not untold and all(finding.settled for finding in findings)

@@ -20,10 +20,19 @@ from trtbuild.verification.gate import Finding
 from trtbuild.verification.intervals import Estimate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from trtbuild.latency.measure import Samples
     from trtbuild.latency.regress import LatencyVerdict
+    from trtbuild.options.measure import BuildSpeedLimits
 
-__all__ = ["SpeedFinding", "latency_finding", "speedup_finding", "speedup_name"]
+__all__ = [
+    "SpeedFinding",
+    "latency_finding",
+    "speed_findings",
+    "speedup_finding",
+    "speedup_name",
+]
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,28 @@ def speedup_finding(verdict: LatencyVerdict, limit: float) -> SpeedFinding:
     ratio = verdict.ratio
     ends = Estimate(1.0 / ratio.value, 1.0 / ratio.high, 1.0 / ratio.low if ratio.low else math.inf)
     return _held(speedup_name(verdict), "x", limit, ends, at_most=False)
+
+
+def speed_findings(
+    samples: Samples,
+    limits: BuildSpeedLimits,
+    against_float: LatencyVerdict,
+    against_fp16: LatencyVerdict | None,
+) -> Iterator[SpeedFinding]:
+    """Yield a finding for each limit that is set on an engine of a build.
+
+    Args:
+        samples: latencies of the engine.
+        limits: the limits.
+        against_float: the engine against the float network.
+        against_fp16: the engine against an FP16 engine; None if there is nothing to compare with.
+    """
+    if limits.max_latency is not None:
+        yield latency_finding(samples, limits.max_latency)
+    if limits.min_speedup is not None:
+        yield speedup_finding(against_float, limits.min_speedup)
+    if limits.min_fp16_speedup is not None and against_fp16 is not None:
+        yield speedup_finding(against_fp16, limits.min_fp16_speedup)
 
 
 def _held(what: str, unit: str, limit: float, found: Estimate, *, at_most: bool) -> SpeedFinding:
