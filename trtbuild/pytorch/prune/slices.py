@@ -11,16 +11,22 @@ Pieces of the same size keep the same size: the same channels of each are remove
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import torch_pruning as tp
-from torch import nn
 from torch_pruning._helpers import _HybridIndex
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.layers import LAYERS
+from trtbuild.pytorch.prune.edges import (
+    ChannelWidths,
+    Edge,
+    edges_of,
+    joined_axis,
+    shape_of,
+    takes_slices,
+)
 from trtbuild.pytorch.prune.guesses import (
     GatesInPieces,
     by_the_widest,
@@ -30,6 +36,8 @@ from trtbuild.pytorch.prune.guesses import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+
+    from torch import nn
 
 __all__ = [
     "SlicedGraph",
@@ -49,10 +57,6 @@ _MOST_NUMBERS = 2
 """Channel indices per position on the longest axis. A view that the library takes for a flattening gives each
 channel as many indices as the view has positions, again and again (the attention of YOLO11: millions)."""
 _SIZES = ("offsets", "split_sizes", "concat_sizes", "start", "end", "shape")
-_REPEATING = ("Add", "Sub", "Rsub", "Mul", "Div", "Maximum", "Minimum", "Expand")
-"""Operators, by autograd's names, that combine one channel with each of several (one map for all)."""
-_LAST = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.MultiheadAttention, nn.LSTM)
-"""Their channels are on the last axis; those of others on the second."""
 
 
 class TooManyWaysError(ModelError):
@@ -136,9 +140,9 @@ def following_slices() -> Iterator[None]:
 
 def _follow_slices(graph: Any) -> None:
     """Set the channel mappings through the slices and concatenations of a graph."""
-    edges = _edges(graph)
-    widths = _Widths(graph, edges)
-    sliced = [node for node in edges if _takes_slices(node) and widths.is_along(node)]
+    edges = edges_of(graph)
+    widths = ChannelWidths(graph, edges)
+    sliced = [node for node in edges if takes_slices(node) and widths.is_along(node)]
     joined = {
         node: parts
         for node in edges
@@ -162,7 +166,7 @@ def _follow_slices(graph: Any) -> None:
 
 
 def _set_sizes(
-    sliced: Sequence[Any], joined: Mapping[Any, list[int]], edges: dict[Any, list[_Edge]]
+    sliced: Sequence[Any], joined: Mapping[Any, list[int]], edges: dict[Any, list[Edge]]
 ) -> None:
     """Store in the operators the sizes of the pieces that they cut and join."""
     for node in sliced:
@@ -170,13 +174,13 @@ def _set_sizes(
             node.module.end = min(int(node.module.end), _width_into(node, edges))
         else:
             shapes = [tuple(one.shape) for one in node.grad_fn._input_metadata]
-            node.module.split_sizes = [shape[_axis(node, shape)] for shape in shapes]
+            node.module.split_sizes = [shape[joined_axis(node, shape)] for shape in shapes]
     for node, parts in joined.items():
         node.module.concat_sizes = parts
 
 
 def _set_maps(
-    sliced: Sequence[Any], joined: Mapping[Any, list[int]], edges: dict[Any, list[_Edge]]
+    sliced: Sequence[Any], joined: Mapping[Any, list[int]], edges: dict[Any, list[Edge]]
 ) -> None:
     """Set the mappings along the edges out of slices and into concatenations."""
     for into, edge in ((into, edge) for into, found in edges.items() for edge in found):
@@ -189,7 +193,7 @@ def _set_maps(
             edge.follow(maps)
 
 
-def _leave_what_is_repeated(edges: dict[Any, list[_Edge]], widths: _Widths) -> None:
+def _leave_what_is_repeated(edges: dict[Any, list[Edge]], widths: ChannelWidths) -> None:
     """Decouple a channel that is added to, or multiplied with, each of several channels."""
     for into, found in edges.items():
         for edge in found:
@@ -200,7 +204,7 @@ def _leave_what_is_repeated(edges: dict[Any, list[_Edge]], widths: _Widths) -> N
 def _widest_axis(graph: Any) -> int:
     """The longest axis of all parameters and of all tensors in the trace."""
     nodes = graph.module2node.values()
-    shapes = [_shape(node.grad_fn, 0) for node in nodes]
+    shapes = [shape_of(node.grad_fn, 0) for node in nodes]
     shapes += [tuple(one.shape) for one in graph.model.parameters()]
     return max((size for shape in shapes for size in shape), default=0)
 
@@ -233,175 +237,12 @@ def sizes_of(operator: nn.Module) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True)
-class _Edge:
-    """The tensor that flows from one operator to another.
-
-    Attributes:
-        source: the operator that makes it.
-        output: index of the source's output.
-        position: index of the argument that takes it.
-        forward, backward: the library's dependencies along the edge and against it.
-    """
-
-    source: Any
-    output: int
-    position: int
-    forward: Any
-    backward: Any
-
-    def follow(self, maps: list[tuple[Callable[[Any], Any], Callable[[Any], Any]]]) -> None:
-        """Set the mappings of channel indices along the edge and back."""
-        self.forward.index_mapping = _Fixed([_chained([there for there, _ in maps]), None])
-        self.backward.index_mapping = _Fixed([_chained([back for _, back in reversed(maps)]), None])
-
-
-class _Fixed(list[Any]):
-    """A list of mappings that ignores assignments, so that the library cannot replace them."""
-
-    def __setitem__(self, *_: Any) -> None:
-        """Do nothing."""
-
-
-def _chained(maps: list[Callable[[Any], Any]]) -> Callable[[Any], Any]:
-    def mapped(indices: Any) -> Any:
-        for one in maps:
-            indices = one(indices)
-        return indices
-
-    return mapped
-
-
-def _edges(graph: Any) -> dict[Any, list[_Edge]]:
-    """Operator -> the edges into it; operators with ambiguous edges (layers called twice) are left out."""
-    by_function = {node.grad_fn: node for node in graph.module2node.values()}
-    taken: dict[tuple[Any, Any], int] = {}
-    found = {}
-    for node in graph.module2node.values():
-        functions = getattr(node.grad_fn, "next_functions", ())
-        into = [
-            (by_function[function], output, position)
-            for position, (function, output) in enumerate(functions)
-            if function in by_function
-        ]
-        if [one for one, _, _ in into] != node.inputs:
-            continue
-        edges = []
-        for index, (source, output, position) in enumerate(into):
-            nth = taken.get((source, node), 0)
-            taken[source, node] = nth + 1
-            places = [k for k, other in enumerate(source.outputs) if other is node]
-            forward = source.dependencies[len(source.inputs) + places[nth]]
-            edges.append(_Edge(source, output, position, forward, node.dependencies[index]))
-        found[node] = edges
-    return found
-
-
-def _takes_slices(node: Any) -> bool:
-    if node.type == _TYPES.SLICE:
-        return bool(node.module.step == 1)
-    return bool(node.type == _TYPES.SPLIT)
-
-
-def _axis(node: Any, shape: tuple[int, ...]) -> int:
-    """The axis that is cut or joined."""
-    return _whole(node.grad_fn._saved_dim, shape)
-
-
-def _whole(axis: int, shape: tuple[int, ...]) -> int:
-    """An axis counted from 0; autograd may give -1 as an unsigned 64-bit number."""
-    given = int(axis)
-    return (given if given < 2**63 else given - 2**64) % max(len(shape), 1)
-
-
-def _shape(function: Any, output: int) -> tuple[int, ...]:
-    given = getattr(function, "_input_metadata", ())
-    return tuple(given[output].shape) if output < len(given) else ()
-
-
-class _Widths:
-    """The number of channels on an edge, and their axis."""
-
-    def __init__(self, graph: Any, edges: dict[Any, list[_Edge]]) -> None:
-        self._graph, self._edges = graph, edges
-        self._known: dict[tuple[Any, int], tuple[int, int | None] | None] = {}
-
-    def is_along(self, node: Any) -> bool:
-        """Whether `node` cuts or joins along the channels, not along another axis."""
-        found = []
-        for edge in self._edges[node]:
-            shape = _shape(edge.source.grad_fn, edge.output)
-            known = self._of(edge.source, edge.output)
-            if known is None or not shape:
-                continue
-            width, axis = known
-            cut = _axis(node, shape)
-            found.append(shape[cut] == width and axis in (cut, None))
-        return bool(found) and all(found)
-
-    def is_repeated(self, edge: _Edge, into: Any) -> bool:
-        """Whether `edge` has one channel that is added to, or multiplied with, each of several."""
-        if not type(into.grad_fn).__name__.startswith(_REPEATING):
-            return False
-        given, made = _shape(edge.source.grad_fn, edge.output), _shape(into.grad_fn, 0)
-        known = self._of(edge.source, edge.output)
-        if known is None or known[1] is None or known[1] >= len(given) or len(given) > len(made):
-            return False
-        axis = known[1]
-        return given[axis] == 1 < made[axis + len(made) - len(given)]
-
-    def _of(self, node: Any, output: int) -> tuple[int, int | None] | None:
-        """The channels of an output and their axis; None if no layer determines them."""
-        key = (node, output)
-        if key not in self._known:
-            self._known[key] = None  # for cycles
-            self._known[key] = self._found(node, output)
-        return self._known[key]
-
-    def _found(self, node: Any, output: int) -> tuple[int, int | None] | None:
-        shape = _shape(node.grad_fn, output)
-        width = None if node.type == _TYPES.PARAMETER else self._graph.get_out_channels(node)
-        if width is not None:
-            return int(width), len(shape) - 1 if isinstance(node.module, _LAST) else 1
-        edges = self._edges.get(node, [])
-        befores = [(edge, self._of(edge.source, edge.output)) for edge in edges]
-        before = max(
-            ((e, known) for e, known in befores if known), key=lambda one: one[1][0], default=None
-        )
-        if before is None:
-            return None
-        edge, (width, axis) = before
-        if shape and (_takes_slices(node) or node.type == _TYPES.CONCAT) and self.is_along(node):
-            return shape[_axis(node, shape)], axis
-        return width, _moved_axis(node, _shape(edge.source.grad_fn, edge.output), shape, axis)
-
-
-def _moved_axis(
-    node: Any, before: tuple[int, ...], after: tuple[int, ...], axis: int | None
-) -> int | None:
-    """Where an operator puts the channel axis; None if that is unknown."""
-    name = type(node.grad_fn).__name__
-    if axis is None or (len(before) != len(after) and "View" not in name):
-        return None
-    if name.startswith("Transpose"):
-        first, second = (
-            _whole(node.grad_fn._saved_dim0, after),
-            _whole(node.grad_fn._saved_dim1, after),
-        )
-        return {first: second, second: first}.get(axis, axis)
-    if name.startswith("Permute"):
-        return [_whole(dim, after) for dim in node.grad_fn._saved_dims].index(axis)
-    if "View" in name and before[: axis + 1] != after[: axis + 1]:
-        return None
-    return axis
-
-
 def _parts(node: Any) -> list[int]:
     """The channels of each argument of a concatenation; empty if several arguments have no gradients."""
     functions = node.grad_fn.next_functions
-    whole = _shape(node.grad_fn, 0)
-    axis = _axis(node, whole)
-    given = [_shape(function, output) for function, output in functions]
+    whole = shape_of(node.grad_fn, 0)
+    axis = joined_axis(node, whole)
+    given = [shape_of(function, output) for function, output in functions]
     sizes = [shape[axis] if shape else 0 for shape in given]
     if sizes.count(0) > 1:
         return []
@@ -459,7 +300,7 @@ def _moved(index: Any, by: int) -> Any:
     return _HybridIndex(idx=index.idx + by, root_idx=index.root_idx)
 
 
-def _equal_parts(node: Any, edges: dict[Any, list[_Edge]]) -> int:
+def _equal_parts(node: Any, edges: dict[Any, list[Edge]]) -> int:
     """How many equal pieces `node` and similar slices cut the channels into; 1 if the pieces differ."""
     if node.type == _TYPES.SPLIT:
         sizes = node.module.split_sizes
@@ -469,10 +310,10 @@ def _equal_parts(node: Any, edges: dict[Any, list[_Edge]]) -> int:
     return width // size if size and width % size == 0 and start % size == 0 else 1
 
 
-def _width_into(node: Any, edges: dict[Any, list[_Edge]]) -> int:
+def _width_into(node: Any, edges: dict[Any, list[Edge]]) -> int:
     (edge,) = edges[node]
-    shape = _shape(edge.source.grad_fn, edge.output)
-    return shape[_axis(node, shape)]
+    shape = shape_of(edge.source.grad_fn, edge.output)
+    return shape[joined_axis(node, shape)]
 
 
 def _layers_before(node: Any) -> list[nn.Module]:
