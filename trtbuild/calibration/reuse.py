@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from calibrators import Calibration, merge_calibrations
 from trtbuild.calibration.histograms import collect
 from trtbuild.calibration.network import observed_network
-from trtbuild.calibration.own_rules import know_rule
+from trtbuild.calibration.user_rules import know_rule
 from trtbuild.data import DataDigest, first_samples
 from trtbuild.errors import DataError, InputError, decoding, in_one_tree
 from trtbuild.files import content_of

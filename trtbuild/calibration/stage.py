@@ -12,11 +12,11 @@ import numpy as np
 from calibrators import Calibration, Histogram, TensorRange, choose
 from calibrators.grid import magnitude_index
 from trtbuild.artifact import Artifact, EarlyStop, Record
+from trtbuild.calibration.early_stopping import collect_until_stable, spreads
 from trtbuild.calibration.histograms import collect, collect_on_device, open_observed
 from trtbuild.calibration.network import observed_network
-from trtbuild.calibration.own_rules import know_rule
 from trtbuild.calibration.reuse import provenance_of
-from trtbuild.calibration.stable import collect_until_stable, spreads
+from trtbuild.calibration.user_rules import know_rule
 from trtbuild.errors import DataError, OptionError, in_one_tree
 from trtbuild.options.calibrate import AS_TENSORRT, CalibrateOptions
 from trtbuild.progress import Progress, silent, with_progress

@@ -11,7 +11,7 @@ from trtbuild.data import batches, open_named
 from trtbuild.data.random_data import RandomSource
 from trtbuild.errors import DataError, ModelError, OptionError, in_one_tree
 from trtbuild.files import file_digest
-from trtbuild.jobs.foreign import open_whole
+from trtbuild.jobs.foreign_operators import open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, is_same_file, named_inputs
 from trtbuild.json_codec import encode
 from trtbuild.latency.baseline import (

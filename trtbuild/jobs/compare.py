@@ -23,9 +23,9 @@ from trtbuild.quantization.half_rounding import as_rounding_floats
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.titles import PORTABLE, TENSORRT_FORM
 from trtbuild.verification.album import Album
-from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import compare, compare_each
 from trtbuild.verification.gate import check_measured
+from trtbuild.verification.label_check import LabelCheck
 from trtbuild.verification.tasks.choose import choose_task
 
 if TYPE_CHECKING:

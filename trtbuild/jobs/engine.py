@@ -28,7 +28,7 @@ from trtbuild.jobs.compare import (
     verification_batches,
 )
 from trtbuild.jobs.diagnosis import better_rule, effects_of, layers_at_fault
-from trtbuild.jobs.foreign import with_left_behind
+from trtbuild.jobs.foreign_operators import with_left_behind
 from trtbuild.jobs.layer_timing import timing_of
 from trtbuild.jobs.loading import load, load_recorded, prepare
 from trtbuild.jobs.manifest import file_records, write_manifest

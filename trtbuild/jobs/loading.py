@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Artifact, Record
 from trtbuild.files import file_digest
-from trtbuild.jobs.foreign import without_foreign
+from trtbuild.jobs.foreign_operators import without_foreign
 from trtbuild.model import name_nodes, read_model, repairs_of, say_batch_axes
 from trtbuild.model.attributes import is_random
 from trtbuild.model.traversal import all_nodes, label
@@ -41,7 +41,7 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
         batch_axes: input or output -> its batch axis, as the user gives it; written into the network.
 
     Raises:
-        ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign.without_foreign`.
+        ModelError: see `trtbuild.model.read_model` and `trtbuild.jobs.foreign_operators.without_foreign`.
         OptionError: `batch_axes` do not fit the network.
     """
     reading(path.name)

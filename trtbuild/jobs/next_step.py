@@ -39,7 +39,7 @@ from trtbuild.verification.ruling import (
     SHIP,
     samples_needed,
 )
-from trtbuild.verification.tasks.own import BLIND
+from trtbuild.verification.tasks.user_judge import BLIND
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import in_one_tree
-from trtbuild.jobs.foreign import front_of, warn_about_tensorrt
+from trtbuild.jobs.foreign_operators import front_of, warn_about_tensorrt
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import read_model, read_unchanged, write_model
 from trtbuild.passes import optimize

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.calibration import load_calibration
 from trtbuild.errors import OptionError, in_one_tree
-from trtbuild.jobs.foreign import left_behind, with_left_behind
+from trtbuild.jobs.foreign_operators import left_behind, with_left_behind
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.jobs.targets import quantize_request

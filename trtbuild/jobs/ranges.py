@@ -31,7 +31,7 @@ from trtbuild.search.portable.choose import choose_portable
 from trtbuild.search.ranges.check_images import CalibrationImages
 from trtbuild.search.ranges.choose import choose_ranges
 from trtbuild.search.recalibration import Recalibration
-from trtbuild.verification.chance import FloatAnswers
+from trtbuild.verification.label_check import FloatAnswers
 from trtbuild.verification.tasks.choose import task_kind
 from trtbuild.wording import counted
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.data import DataPlan, Source
     from trtbuild.recipes import EngineRecipe
-    from trtbuild.verification.chance import LabelCheck
+    from trtbuild.verification.label_check import LabelCheck
 
 __all__ = [
     "int8_candidate",

@@ -11,7 +11,7 @@ from trtbuild.backends.opening import built_by
 from trtbuild.data import account_for, choose_samples, open_data
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.compare import check_task, judged_by, task_of, verification_batches
-from trtbuild.jobs.foreign import front_of, open_whole
+from trtbuild.jobs.foreign_operators import front_of, open_whole
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.next_step import after_verify
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
@@ -29,9 +29,9 @@ from trtbuild.search.evaluate import Evaluator, open_as_written
 from trtbuild.search.faults import find_faults
 from trtbuild.search.float_form import float_form
 from trtbuild.search.sensitivity import GroupSensitivity, sensitivities
-from trtbuild.verification.chance import LabelCheck
 from trtbuild.verification.compare import NO_PARTS, Comparison, compare_each
 from trtbuild.verification.gate import NEEDS_LABELS, Gate, Verdict, judge
+from trtbuild.verification.label_check import LabelCheck
 from trtbuild.verification.layers import LayerReport  # noqa: TC001 - a saved result is read by its types
 from trtbuild.verification.ruling import Ruling, floors, rule
 

@@ -57,7 +57,7 @@ class CalibrateOptions:
 
     Attributes:
         method: the rule of all tensors; None leaves the choice to the stage. From Python, a function is one,
-            too (`trtbuild.calibration.own_rules`).
+            too (`trtbuild.calibration.user_rules`).
         batch_size: of ``entropy-tensorrt``; no other rule depends on it.
         preprocess: text that identifies the preprocessing, for the file's provenance.
     """

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.errors import DataError
-from trtbuild.verification.chance import check_range
 from trtbuild.verification.intervals import (
     Estimate,
     Moments,
     difference_of_proportions,
     percent,
 )
+from trtbuild.verification.label_check import check_range
 from trtbuild.verification.metrics import class_scores
 from trtbuild.verification.user_function import UserFunction
 from trtbuild.wording import counted

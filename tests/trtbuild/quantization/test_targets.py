@@ -16,7 +16,7 @@ from trtbuild.model import name_nodes
 from trtbuild.model.inference import infer_model
 from trtbuild.plan import Consumer, GroupKind, PlacementRequest
 from trtbuild.quantization import insert_qdq, place, portable_form, watched_tensors
-from trtbuild.quantization.alone import layers_alone
+from trtbuild.quantization.isolated_layers import layers_alone
 from trtbuild.target import COMMON, TARGETS, installed_target
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from trtbuild.verification.tasks.ctc import CTC, best_path, edit_distance
 from trtbuild.verification.tasks.detect import Detect
 from trtbuild.verification.tasks.embed import Embed, spearman
 from trtbuild.verification.tasks.layouts import LAYOUTS, Images
-from trtbuild.verification.tasks.own import OwnJudge
 from trtbuild.verification.tasks.restore import Restore
 from trtbuild.verification.tasks.segment import Segment
+from trtbuild.verification.tasks.user_judge import OwnJudge
 
 
 def judged(task, reference: dict, candidate: dict, *, size: int = 3, labels=None, feeds=None):

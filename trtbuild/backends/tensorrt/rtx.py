@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import OptionError
 from trtbuild.options.fields import options_of
 from trtbuild.options.tensorrt import TensorRTOptions
-from trtbuild.quantization.alone import layers_alone
+from trtbuild.quantization.isolated_layers import layers_alone
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.runtime.tensorrt.versions import TURING
 

@@ -29,7 +29,6 @@ from trtbuild.pytorch.prune.cutting import Cut, CutCheck, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.groups import survey
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS
-from trtbuild.pytorch.prune.nearer import as_near_as_can_be
 from trtbuild.pytorch.prune.outcome import (
     LayerWidth,
     PruneReport,
@@ -39,6 +38,7 @@ from trtbuild.pytorch.prune.outcome import (
     width_changes,
 )
 from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
+from trtbuild.pytorch.prune.requested_share import as_near_as_can_be
 from trtbuild.pytorch.prune.widths import MISS, common_multiple, width_of
 from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
 from trtbuild.wording import counted

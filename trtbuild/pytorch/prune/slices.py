@@ -27,7 +27,7 @@ from trtbuild.pytorch.prune.edges import (
     shape_of,
     takes_slices,
 )
-from trtbuild.pytorch.prune.guesses import (
+from trtbuild.pytorch.prune.tracing_fixes import (
     GatesInPieces,
     by_the_widest,
     gradients_everywhere,

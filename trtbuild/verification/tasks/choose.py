@@ -28,9 +28,9 @@ from trtbuild.verification.tasks.ctc import CTC
 from trtbuild.verification.tasks.detect import Detect
 from trtbuild.verification.tasks.detectors import detector_of
 from trtbuild.verification.tasks.embed import Embed
-from trtbuild.verification.tasks.own import OwnJudge
 from trtbuild.verification.tasks.restore import Restore
 from trtbuild.verification.tasks.segment import Segment
+from trtbuild.verification.tasks.user_judge import OwnJudge
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -12,7 +12,7 @@ from tests.trtbuild.verification.small_network import run as run_network
 from trtbuild.cli.main import run
 from trtbuild.errors import DataError
 from trtbuild.model import write_model
-from trtbuild.verification.chance import LabelCheck
+from trtbuild.verification.label_check import LabelCheck
 
 
 def check(found, labels, num_classes, output=None):

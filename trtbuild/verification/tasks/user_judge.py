@@ -1,4 +1,4 @@
-"""A judge of the user's own."""
+"""A judge of the user's own (``--judge``)."""
 
 from __future__ import annotations
 
