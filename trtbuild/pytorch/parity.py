@@ -70,41 +70,60 @@ def check_parity(path: Path, module: nn.Module, inputs: BoundInputs) -> ParityRe
     """
     if any(spec.dtype == "bfloat16" for spec in inputs.specs):
         return ParityReport((), None, None, _NO_BFLOAT16)
-    session, note = open_session(path, Execution.REFERENCE), ""
-    exact = float64_copy(module)
-    samples, errors, own_errors = [], [], []
-    rounds = any(isinstance(child, FrozenFakeQuantize) for child in module.modules())
+    session, exact = open_session(path, Execution.REFERENCE), float64_copy(module)
+    compared = []
     for seed, sizes in enumerate(_sizes(inputs), start=1):
         tried = ((case, _module_outputs(module, case, seed)) for case in sizes)
-        case, wanted = next(
-            ((one, told) for one, told in tried if told is not None), (inputs, None)
-        )
-        if wanted is None:
-            continue
-        outputs = session.run(_feeds(session, case, seed)).values()
-        found = [torch.from_numpy(array) for array in outputs]
-        truth = _exact_outputs(exact, case, seed)
-        yardstick = truth if truth is not None else wanted
-        note = note or (
-            "" if truth is not None else "float64 is not possible; compared with float32."
-        )
-        shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in case.specs)
-        moved = rounding_error(module, case, seed, wanted) if rounds else [0.0] * len(wanted)
-        for index, (want, got, mine) in enumerate(zip(yardstick, found, wanted, strict=True)):
-            error, own = _distance(want, got), _distance(want, mine)
-            own = max(own, moved[index])
-            floor = _ROUNDING_FLOOR if rounds else _FLOOR if truth is not None else 1e-3
-            if not error <= _SLACK * own + floor:
-                raise ModelError(
-                    f"the exported file computes something else: output {index} for {shapes} is off by "
-                    f"{error:.1e} of its largest value (the module's own rounding is {own:.1e})."
-                )
-            errors.append(error)
-            own_errors.append(own)
-        samples.append(shapes)
+        case, own = next(((one, told) for one, told in tried if told is not None), (inputs, None))
+        if own is not None:
+            outputs = session.run(_feeds(session, case, seed)).values()
+            found = [torch.from_numpy(array) for array in outputs]
+            compared.append(_compared(module, exact, case, seed, own, found))
+    in_float64 = all(one.in_float64 for one in compared)
     return ParityReport(
-        tuple(samples), max(errors, default=None), max(own_errors, default=None), note
+        tuple(one.shapes for one in compared),
+        max((error for one in compared for error in one.errors), default=None),
+        max((error for one in compared for error in one.own_errors), default=None),
+        "" if in_float64 else "float64 is not possible; compared with float32.",
     )
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A sample that agrees: its shapes, each output's errors, and whether they are relative to float64."""
+
+    shapes: str
+    errors: tuple[float, ...]
+    own_errors: tuple[float, ...]
+    in_float64: bool
+
+
+def _compared(
+    module: nn.Module,
+    exact: nn.Module,
+    case: BoundInputs,
+    seed: int,
+    own: Sequence[torch.Tensor],
+    found: Sequence[torch.Tensor],
+) -> _Compared:
+    """Compare one sample: the module's `own` outputs and those of the file, `found`, with the exact ones."""
+    truth = _exact_outputs(exact, case, seed)
+    shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in case.specs)
+    rounds = any(isinstance(child, FrozenFakeQuantize) for child in module.modules())
+    moved = rounding_error(module, case, seed, own) if rounds else [0.0] * len(own)
+    floor = _ROUNDING_FLOOR if rounds else _FLOOR if truth is not None else 1e-3
+    yardstick = own if truth is None else truth
+    errors, own_errors = [], []
+    for index, (want, got, mine) in enumerate(zip(yardstick, found, own, strict=True)):
+        error, own_error = _distance(want, got), max(_distance(want, mine), moved[index])
+        if not error <= _SLACK * own_error + floor:
+            raise ModelError(
+                f"the exported file computes something else: output {index} for {shapes} is off by "
+                f"{error:.1e} of its largest value (the module's own rounding is {own_error:.1e})."
+            )
+        errors.append(error)
+        own_errors.append(own_error)
+    return _Compared(shapes, tuple(errors), tuple(own_errors), truth is not None)
 
 
 def _sizes(inputs: BoundInputs) -> list[tuple[BoundInputs, ...]]:
