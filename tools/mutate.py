@@ -43,7 +43,8 @@ class Place:
 
 
 _RULES = "calibrators/rules.py"
-_VERIFY = "trtbuild/passes/verify.py"
+_REFERENCE = "trtbuild/passes/reference.py"
+_AGREEMENT = "trtbuild/passes/agreement.py"
 _SYMMETRIC = "trtbuild/passes/symmetric_weights.py"
 _REGRESS = "trtbuild/latency/regress.py"
 _MEASURE = "trtbuild/latency/measure.py"
@@ -75,14 +76,14 @@ PLACES = (
     Place("calibrators/histogram.py", "_FOLDED_OCTAVES = 11", "_FOLDED_OCTAVES = 10",
           "calibrators/test_histogram.py"),
     # passes: how results are compared, when a schedule ends, limits of rewrites
-    Place(_VERIFY, "_ENOUGH = 2", "_ENOUGH = 1", _COMPARED),
-    Place(_VERIFY, "_DRAWS = 2", "_DRAWS = 1", _COMPARED),
-    Place(_VERIFY, "_FEW_OPERATIONS = 1e9", "_FEW_OPERATIONS = 9e8", _COMPARED),
-    Place(_VERIFY, "_MACS_PER_PARAMETER = 20", "_MACS_PER_PARAMETER = 15", _COMPARED),
-    Place(_VERIFY, "_FEW = 0.02", "_FEW = 0.2", _COMPARED),
-    Place(_VERIFY, "_STEPS_NORM = 0.05", "_STEPS_NORM = 0.5", _COMPARED),
-    Place(_VERIFY, "_COARSE_NORM = 0.1", "_COARSE_NORM = 0.5", _COMPARED),
-    Place(_VERIFY, "else 1024) * eps", "else 1 << 20) * eps", _COMPARED),
+    Place(_REFERENCE, "_ENOUGH = 2", "_ENOUGH = 1", _COMPARED),
+    Place(_REFERENCE, "_DRAWS = 2", "_DRAWS = 1", _COMPARED),
+    Place(_REFERENCE, "_FEW_OPERATIONS = 1e9", "_FEW_OPERATIONS = 9e8", _COMPARED),
+    Place(_REFERENCE, "_MACS_PER_PARAMETER = 20", "_MACS_PER_PARAMETER = 15", _COMPARED),
+    Place(_AGREEMENT, "_FEW = 0.02", "_FEW = 0.2", _COMPARED),
+    Place(_AGREEMENT, "_STEPS_NORM = 0.05", "_STEPS_NORM = 0.5", _COMPARED),
+    Place(_AGREEMENT, "_COARSE_NORM = 0.1", "_COARSE_NORM = 0.5", _COMPARED),
+    Place(_AGREEMENT, "else 1024) * eps", "else 1 << 20) * eps", _COMPARED),
     Place("trtbuild/passes/driver.py", "_STRUCTURE_REPEATS = 3", "_STRUCTURE_REPEATS = 30",
           _LIMITS),
     Place("trtbuild/passes/rewrites/constant_folding.py", "_LARGEST_GROWTH = 1 << 20",
@@ -102,7 +103,7 @@ PLACES = (
     Place(_SYMMETRIC, "amax / _LARGEST, 1.0)", "amax / _LARGEST, 0.0)", _LIMITS),
     Place("trtbuild/passes/editor.py", "_AXES_AS_OPERAND = 13", "_AXES_AS_OPERAND = 12", _LIMITS),
     # verification: intervals, figures, limits
-    Place(_VERIFY, "override=draw % 2 == 1", "override=False", _COMPARED),
+    Place(_REFERENCE, "override=draw % 2 == 1", "override=False", _COMPARED),
     Place("trtbuild/verification/intervals.py", "CONFIDENCE = 0.95", "CONFIDENCE = 0.9",
           "trtbuild/verification/test_intervals.py"),
     Place(_METRICS, "SQNR_BINS_FROM_DB = -20", "SQNR_BINS_FROM_DB = -10",

@@ -24,8 +24,8 @@ from trtbuild.model.stats import measure
 from trtbuild.model.writing import without_weights
 from trtbuild.options.optimize import OptimizeOptions
 from trtbuild.passes.driver import PassFailure, PassLog, PassRun, Rollback, Schedule, run_passes
+from trtbuild.passes.reference import find_reference, processor_seconds, runs_once
 from trtbuild.passes.selection import chosen_passes
-from trtbuild.passes.verify import find_reference, processor_seconds, runs_once
 from trtbuild.progress import silent
 from trtbuild.runtime.isolated import IsolatedProcess
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from trtbuild.model.stats import GraphStats
-    from trtbuild.passes.verify import Reference
+    from trtbuild.passes.reference import Reference
     from trtbuild.progress import Progress
 
 __all__ = ["OptimizeResult", "optimize"]

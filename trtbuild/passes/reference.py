@@ -6,21 +6,12 @@ inputs may make a kernel divide by zero, or a loop run for ever. That process ma
 A small network is run at two sizes of its symbolic dims. One whose runs cost more than `_FEW_OPERATIONS` is
 run once, and its result once; if no pass has changed it, it is not run at all. Nor is an unchanged
 network with many nodes.
-
-Tolerance. A fold rounds a weight once more, so results differ by a few units in the last place of
-the coarsest float type inside the network, amplified by the sums before an output. ``1024 * eps`` (float32:
-1.2e-4) of the element plus as much of the largest element is enough for deep networks and far
-below the error of any wrong rewrite. float16 has fewer spare bits: ``32 * eps``. Where a
-rounding operator (QuantizeLinear, ArgMax, Cast to integers ...) turns a difference in the last bit into a
-step, a few elements may be a step off, and the whole must still agree to 5 % in the L2 norm.
-
-A pass that is meant to change numbers (int8 weights) is judged by the L2 norm alone, to 10 %.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
@@ -33,6 +24,7 @@ from trtbuild.model.graph_library import ir
 from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import all_graphs, all_nodes
 from trtbuild.model.writing import without_weights
+from trtbuild.passes.agreement import Tolerance, kinds_differ, values_differ
 from trtbuild.passes.random_inputs import draw_feeds
 
 if TYPE_CHECKING:
@@ -78,18 +70,6 @@ _ONE_RUN_SIZES = ((2, 8), (3, 5), (1, 1), *_SIZES[3:])
 _INTEGERS = ((-100, 100), (0, 8), (0, 1), (1, 1))
 """Ranges for integer inputs; later ones are for networks that use them as indices or counts."""
 
-_SINGLE_EPS = 2.0**-23
-"""Machine epsilon of float32; coarser types have fewer spare bits."""
-
-_FEW = 0.02
-"""Share of elements that a rounding operator may leave a step off."""
-
-_STEPS_NORM = 0.05
-"""Relative L2 distance that rounding to other steps makes at most."""
-
-_COARSE_NORM = 0.1
-"""Relative L2 distance: 7-bit weights in int8 stay far below it, a wrong layer is far above."""
-
 
 @dataclass(frozen=True)
 class _Sample:
@@ -106,8 +86,7 @@ class Reference:
         isolated: the process in which networks are run.
         samples: inputs and results; empty where the original could not be run.
         problem: why it could not.
-        steps: whether the network contains rounding operators.
-        eps: machine epsilon of the coarsest float type inside.
+        tolerance: how far the results of an optimized network may differ.
         is_random: whether it draws random numbers itself, so that values cannot be compared.
         valid: whether ONNX's checker accepts the original; only then it has to accept the result.
         opens: whether ONNX Runtime opens the original; then it has to open the result.
@@ -116,8 +95,7 @@ class Reference:
     isolated: IsolatedProcess = field(repr=False)
     samples: tuple[_Sample, ...] = field(repr=False)
     problem: str
-    steps: bool
-    eps: float
+    tolerance: Tolerance
     is_random: bool
     valid: bool
     opens: bool
@@ -147,6 +125,7 @@ class Reference:
         problem = _invalid(detached) if self.valid else None
         if problem or not (self.samples or self.opens):
             return problem
+        tolerance = replace(self.tolerance, coarse=coarse)
         try:
             session = _opened(detached, self.isolated, _PATIENCE)
         except ExecutionError as error:
@@ -157,16 +136,14 @@ class Reference:
             except ExecutionError as error:
                 return f"it does not run with {sample.binding.text}: {error.reason}"
             for info, wanted, got in zip(session.outputs, sample.outputs, outputs):
-                reason = self._disagreement(wanted, got, coarse=coarse)
+                reason = self._disagreement(wanted, got, tolerance)
                 if reason:
                     return f"output '{info.name}' with {sample.binding.text}: {reason}"
         return None
 
-    def _disagreement(self, wanted: Any, got: Any, *, coarse: bool) -> str | None:
-        reason = _kinds_differ(wanted, got)
-        if reason or self.is_random:
-            return reason
-        return _values_differ(wanted, got, eps=self.eps, steps=self.steps, coarse=coarse)
+    def _disagreement(self, wanted: Any, got: Any, tolerance: Tolerance) -> str | None:
+        reason = kinds_differ(wanted, got)
+        return reason if reason or self.is_random else values_differ(wanted, got, tolerance)
 
 
 def _invalid(detached: WithoutWeights) -> str | None:
@@ -241,8 +218,10 @@ def find_reference(
         isolated=isolated,
         samples=tuple(samples),
         problem=problem,
-        steps=any(node.domain != "" or node.op_type in _STEPPING for node in nodes),
-        eps=_coarsest_eps(model, nodes),
+        tolerance=Tolerance(
+            eps=_coarsest_eps(model, nodes),
+            steps=any(node.domain != "" or node.op_type in _STEPPING for node in nodes),
+        ),
         is_random=any(is_random(node) for node in nodes),
         valid=_invalid(detached) is None,
         opens=opens,
@@ -358,80 +337,3 @@ def _open_dims(model: ir.Model) -> dict[str, bool]:
 
 def _is_integer(value: ir.Value) -> bool:
     return value.dtype is not None and value.dtype.is_integer()
-
-
-def _kinds_differ(wanted: Any, got: Any) -> str | None:
-    """Say how type, dims or length of two results differ; None if they do not."""
-    if isinstance(wanted, list):
-        if not isinstance(got, list) or len(wanted) != len(got):
-            return "the sequence has another length"
-        reasons = (_kinds_differ(first, second) for first, second in zip(wanted, got))
-        return next((reason for reason in reasons if reason), None)
-    if not isinstance(wanted, np.ndarray):
-        return None if type(wanted) is type(got) else "is of another kind"
-    if wanted.dtype != got.dtype or wanted.shape != got.shape:
-        return f"{wanted.dtype}{list(wanted.shape)} became {got.dtype}{list(got.shape)}"
-    return None
-
-
-def _values_differ(wanted: Any, got: Any, *, eps: float, steps: bool, coarse: bool) -> str | None:
-    """Say how two results of one kind differ; None if they agree.
-
-    Args:
-        wanted: the original's result.
-        got: the result to be judged.
-        eps: machine epsilon of the coarsest float type inside the network.
-        steps: the network contains rounding operators.
-        coarse: a pass has run that is meant to change numbers.
-    """
-    if isinstance(wanted, list):
-        reasons = (
-            _values_differ(a, b, eps=eps, steps=steps, coarse=coarse) for a, b in zip(wanted, got)
-        )
-        return next((reason for reason in reasons if reason), None)
-    if not isinstance(wanted, np.ndarray) or wanted.dtype.kind in "OSU":
-        return None if np.array_equal(wanted, got) else "holds other values"
-    first, second = wanted.astype(np.float64), got.astype(np.float64)
-    if coarse:
-        return None if _close_norms(first, second, _COARSE_NORM) else _text(first, second)
-    near = _near(first, second, _relative_tolerance(wanted.dtype, eps))
-    if near.all() or (steps and _few_steps(first, second, near)):
-        return None
-    return _text(first, second)
-
-
-def _near(
-    first: NDArray[np.float64], second: NDArray[np.float64], relative: float
-) -> NDArray[np.bool_]:
-    finite = first[np.isfinite(first)]
-    largest = float(np.max(np.abs(finite), initial=0.0))
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.isclose(second, first, rtol=relative, atol=relative * largest, equal_nan=True)
-
-
-def _relative_tolerance(dtype: np.dtype[Any], inner: float) -> float:
-    """Relative tolerance of an output of `dtype`; `inner` is the coarsest epsilon inside the network."""
-    if dtype.kind in "biu":
-        return 0.0
-    eps = max(inner, float(ml_dtypes.finfo(dtype).eps))
-    return (32 if eps > _SINGLE_EPS else 1024) * eps
-
-
-def _few_steps(
-    first: NDArray[np.float64], second: NDArray[np.float64], near: NDArray[np.bool_]
-) -> bool:
-    if float(np.mean(~near)) > _FEW:
-        return _close_norms(first, second, _STEPS_NORM)
-    return bool(np.array_equal(np.isfinite(first), np.isfinite(second)))
-
-
-def _close_norms(first: NDArray[np.float64], second: NDArray[np.float64], limit: float) -> bool:
-    gap, norm = float(np.linalg.norm(second - first)), float(np.linalg.norm(first))
-    return gap <= limit * norm
-
-
-def _text(first: NDArray[np.float64], second: NDArray[np.float64]) -> str:
-    with np.errstate(invalid="ignore"):
-        away = float(np.nanmax(np.abs(second - first), initial=0.0))
-        largest = float(np.nanmax(np.abs(first), initial=0.0))
-    return f"differs by up to {away:.3g} where the largest value is {largest:.3g}"
