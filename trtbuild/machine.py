@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from importlib.util import find_spec
@@ -11,6 +12,7 @@ __all__ = [
     "cpuinfo",
     "is_importable",
     "memory_bytes",
+    "multiplies_exactly",
     "package_versions",
     "processor_name",
     "system_name",
@@ -41,6 +43,17 @@ def cpuinfo(field: str) -> list[str]:
         return []
     pairs = (line.partition(":") for line in text.splitlines())
     return [value.strip() for key, _, value in pairs if key.strip() == field]
+
+
+@functools.cache
+def multiplies_exactly() -> bool:
+    """Return whether this processor sums uint8 x int8 products without saturating at 16 bits.
+
+    x86 does so only with VNNI; otherwise ONNX Runtime has exact kernels on request, slower by half.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return True
+    return any("vnni" in flags for flags in cpuinfo("flags"))
 
 
 def processor_name() -> str:

@@ -6,7 +6,6 @@ All sessions of ONNX Runtime are opened here.
 from __future__ import annotations
 
 import functools
-import platform
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ import numpy as np
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import ExecutionError, MissingError, ModelError
-from trtbuild.machine import cpuinfo, usable_cpus
+from trtbuild.machine import multiplies_exactly, usable_cpus
 from trtbuild.model.signature import BATCH_AXES, TensorSpec, read_batch_axes, with_batch_axes
 from trtbuild.runtime.onnxruntime_weights import (
     for_exact_kernels,
@@ -266,7 +265,7 @@ def open_session(
     if provider[0] not in ort.get_available_providers():
         raise MissingError(_NO_CUDA)
     source, in_memory = readable(model, options)
-    if execution is Execution.FAST and not _multiplies_exactly():
+    if execution is Execution.FAST and not multiplies_exactly():
         source, in_memory = for_exact_kernels(source, in_memory, options)
     weights = [ort.OrtValue.ortvalue_from_numpy(array) for array in in_memory.values()]
     if weights:
@@ -304,7 +303,7 @@ def _options(execution: Execution, threads: int | None) -> ort.SessionOptions:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if execution is Execution.FLOAT:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if not _multiplies_exactly():
+    if not multiplies_exactly():
         options.add_session_config_entry("session.x64quantprecision", "1")
     if (stop := _STOP.get()) is not None:
         stop.heed(options)
@@ -328,17 +327,6 @@ def _write_optimized(options: ort.SessionOptions, path: Path) -> None:
     prefix = "session.optimized_model_external_initializers_"
     options.add_session_config_entry(f"{prefix}file_name", f"{path.name}.data")
     options.add_session_config_entry(f"{prefix}min_size_in_bytes", "1024")
-
-
-@functools.cache
-def _multiplies_exactly() -> bool:
-    """Whether this processor sums uint8 x int8 products without saturating at 16 bits.
-
-    x86 does so only with VNNI; otherwise ONNX Runtime has exact kernels on request, slower by half.
-    """
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return True
-    return any("vnni" in flags for flags in cpuinfo("flags"))
 
 
 def has_operator(domain: str, op_type: str) -> bool:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from trtbuild.errors import MissingError
-from trtbuild.runtime import ray_cluster
 from trtbuild.runtime.ray_cluster import joined, staying_joined
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, ray: SimpleNamespace) -> None:
+    """Let `ray` be what is imported as Ray."""
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.util", SimpleNamespace())
 
 
 @pytest.fixture
@@ -20,7 +26,7 @@ def calls(monkeypatch) -> list[str]:
         init=lambda **_: made.append("init"),
         shutdown=lambda: made.append("shutdown"),
     )
-    monkeypatch.setattr(ray_cluster, "_ray", lambda: ray)
+    installed(monkeypatch, ray)
     return made
 
 
@@ -62,6 +68,6 @@ def test_a_cluster_that_does_not_start_in_time_is_no_bug_of_ours(
         raise Exception("The current node timed out during startup.")  # noqa: TRY002
 
     ray = SimpleNamespace(is_initialized=lambda: False, init=init, shutdown=lambda: None)
-    monkeypatch.setattr(ray_cluster, "_ray", lambda: ray)
+    installed(monkeypatch, ray)
     with pytest.raises(MissingError, match=f"{said}: The current node timed out"), joined(address):
         pass

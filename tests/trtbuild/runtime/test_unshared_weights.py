@@ -77,7 +77,7 @@ def test_a_processor_without_vnni_runs_shared_weights(
     onnx.save(network(SHARED[shared]), path)
     feeds = {"x": np.random.default_rng(1).uniform(-2.5, 2.5, (5, WIDE)).astype(np.float32)}
     wanted = open_session(path, Execution.REFERENCE).run(feeds)["y"]
-    monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
+    monkeypatch.setattr(runtime, "multiplies_exactly", lambda: False)
     found = open_session(read_model(path) if in_memory else path).run(feeds)["y"]
     assert np.abs(found - wanted).max() <= 0.02 * 1.01  # a tie may be rounded up or down
 
@@ -87,7 +87,7 @@ def agrees_without_vnni(proto: onnx.ModelProto, monkeypatch, **feeds: np.ndarray
     x = np.random.default_rng(1).uniform(-2.5, 2.5, (5, WIDE)).astype(np.float32)
     content = proto.SerializeToString()
     wanted = open_session(content, Execution.REFERENCE).run({"x": x, **feeds})
-    monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
+    monkeypatch.setattr(runtime, "multiplies_exactly", lambda: False)
     found = open_session(content).run({"x": x, **feeds})
     for name in wanted:
         assert np.abs(found[name] - wanted[name]).max() <= 0.02 * 1.01
@@ -183,7 +183,7 @@ def test_zero_points_that_are_left_out_are_written(
 @pytest.mark.parametrize("op_type", ["Constant", "DequantizeLinear", "MatMulInteger"])
 @pytest.mark.parametrize("inputs", [[], ["w"]])
 def test_onnxruntime_says_what_is_wrong_with_a_node(op_type: str, inputs, monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
+    monkeypatch.setattr(runtime, "multiplies_exactly", lambda: False)
     proto = network("b = Relu (ad)")
     proto.graph.node.insert(0, onnx.helper.make_node(op_type, inputs, ["odd"]))
     with pytest.raises(ExecutionError, match=op_type):

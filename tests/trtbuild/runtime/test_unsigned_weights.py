@@ -76,7 +76,7 @@ def test_a_processor_without_vnni_computes_the_same_bits(from_file, tmp_path, mo
 
     path = saved(tmp_path, "a = MatMul (xd, wd)")
     feeds = {"x": np.random.default_rng(1).uniform(-2, 2, (5, WIDE)).astype(np.float32)}
-    monkeypatch.setattr(runtime, "_multiplies_exactly", lambda: False)
+    monkeypatch.setattr(runtime, "multiplies_exactly", lambda: False)
     wanted = open_session(onnx.load(path).SerializeToString()).run(feeds)["y"]
     for name in ("reading._WORTH_APART", "outside_weights.MAPPED_LIMIT"):
         monkeypatch.setattr(f"trtbuild.model.{name}", 0)
