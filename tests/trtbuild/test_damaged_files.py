@@ -41,7 +41,7 @@ from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.preprocess import Preprocess, read_preprocess
 from trtbuild.options.values import make, read_file, read_table
 from trtbuild.recipes import BenchRecipe, CalibrateRecipe, CalibrationFiles, VerifyRecipe
-from trtbuild.report.accuracy import verification_report
+from trtbuild.report.verify import verification_report
 from trtbuild.runtime.tensorrt.inspector import read_layers
 from trtbuild.verification.gate import Gate
 

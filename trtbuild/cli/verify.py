@@ -64,7 +64,7 @@ def command(
     recipe = given.make(reference=_float_network(reference or "", module), engine=engine)
     from trtbuild.jobs.paths import check_paths, named_inputs
     from trtbuild.jobs.verify import judge_again, load_verification, verify
-    from trtbuild.report.accuracy import verification_report
+    from trtbuild.report.verify import verification_report
 
     besides = files.besides(*given.files, written=output)
     if saved is not None:

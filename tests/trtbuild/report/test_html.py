@@ -22,7 +22,6 @@ from trtbuild.latency.regress import taken_together
 from trtbuild.plots.calibration import histogram_plot
 from trtbuild.plots.data import Level, Slat, Stop, Strip
 from trtbuild.plots.data import Path as Path_
-from trtbuild.report.accuracy import verification_report
 from trtbuild.report.html import to_html
 from trtbuild.report.junit import to_junit
 from trtbuild.report.latency import bench_report
@@ -37,6 +36,7 @@ from trtbuild.report.model import (
     Verbatim,
     names,
 )
+from trtbuild.report.verify import verification_report
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import Culprits
 from trtbuild.verification.compare import compare
