@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.pytorch.installed import require_torch
 
 if TYPE_CHECKING:
-    from trtbuild.pytorch.export import ExportResult, export_from_spec, export_onnx
+    from trtbuild.pytorch.export import ExportResult, export_onnx
     from trtbuild.pytorch.fold import FoldReport, FoldResult, fold_norms
+    from trtbuild.pytorch.from_spec import export_from_spec
     from trtbuild.pytorch.load import LoadedModule, load_module, open_module
     from trtbuild.pytorch.spec import ExportSpec, InputSpec, ModuleSource
 
@@ -48,7 +49,7 @@ _HOMES = {
     "InputSpec": "spec",
     "LoadedModule": "load",
     "ModuleSource": "spec",
-    "export_from_spec": "export",
+    "export_from_spec": "from_spec",
     "export_onnx": "export",
     "fold_norms": "fold",
     "load_module": "load",

@@ -1,9 +1,9 @@
-"""Exports a module as a checked ONNX file: pruned on request, folded, named by its modules, compared."""
+"""Exports a module as a checked ONNX file: folded, named by its modules, compared."""
 
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -12,55 +12,36 @@ import torch
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
-from trtbuild.progress import silent
 from trtbuild.pytorch.activations import find_activations
 from trtbuild.pytorch.aten import bounds, capture, groups_by_sample, open_lengths, quiet
 from trtbuild.pytorch.attention import AttentionInSteps, has_attention
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
-from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
 from trtbuild.pytorch.fold import fold_norms
 from trtbuild.pytorch.inputs import bind_inputs
-from trtbuild.pytorch.installed import require_torch
-from trtbuild.pytorch.load import load_module
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
 from trtbuild.pytorch.parity import check_parity
 from trtbuild.pytorch.qat import freeze_quantized_layers
 from trtbuild.pytorch.running import check_repeatable, run
-from trtbuild.pytorch.sparsity import (
-    check_two_four,
-    make_two_four,
-    mask_globally,
-    mask_slices,
-    mask_weights,
-)
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 from trtbuild.temporaries import temporary_folder
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-    from typing import TypeAlias
 
     import onnx_ir as ir
     from torch import nn
     from torch.export import ExportedProgram
 
-    from trtbuild.progress import Progress
     from trtbuild.pytorch.activations import LayerActivation
     from trtbuild.pytorch.fold import FoldReport
     from trtbuild.pytorch.inputs import BoundInputs
-    from trtbuild.pytorch.load import LoadedModule
     from trtbuild.pytorch.parity import ParityReport
-    from trtbuild.pytorch.spec import ExportSpec, InputSpec, MaskSpec
+    from trtbuild.pytorch.spec import InputSpec
 
-    Timing: TypeAlias = Callable[
-        [nn.Module, Sequence[InputSpec]], AbstractContextManager[Callable[[nn.Module], float]]
-    ]
-
-__all__ = ["ExportResult", "export_from_spec", "export_onnx"]
+__all__ = ["ExportResult", "export_onnx"]
 
 
 @dataclass(frozen=True)
@@ -335,110 +316,3 @@ def _check(path: Path) -> None:
             else ""
         )
         raise ModelError(f"the exported model is not valid ONNX: {error}{remedy}.") from error
-
-
-def export_from_spec(
-    spec: ExportSpec, progress: Progress = silent, timing: Timing | None = None
-) -> ExportResult:
-    """Load, prune, mask and export a module as `spec` says.
-
-    The order matters: channels are removed while the norms are still there, then the 2:4 pattern is made,
-    and folding comes last.
-
-    Args:
-        spec: what to do.
-        progress: called at every step.
-        timing: measures latency for a latency budget: called with the dense module and its inputs, it gives a
-            context, in which a function returns a module's latency as a share of the dense one's.
-
-    Raises:
-        ModelError: the module cannot be loaded, pruned, traced or exported.
-        OptionError: an option does not fit this module.
-        OutputError: the file cannot be written.
-    """
-    steps = 2 + sum(wish is not None for wish in (spec.prune, spec.mask, spec.sparsity))
-    progress("export", 0, steps)
-    loaded = load_module(spec.source)
-    module, details, warnings = _thinned(spec, loaded.module, timing)
-    progress("export", steps - 1, steps)
-    result = export_onnx(
-        module,
-        spec.traced_inputs,
-        path=spec.path,
-        fold=spec.fold,
-        opset=spec.opset,
-        force_opset=spec.force_opset,
-        output_names=spec.output_names,
-        external_data=spec.external_data,
-    )
-    progress("export", steps, steps)
-    if spec.sparsity is not None:
-        details["sparse_nodes"] = [asdict(node) for node in check_two_four(result.model)]
-    return replace(
-        result,
-        warnings=(*loaded.warnings, *warnings, *result.warnings),
-        details={"source": _source_details(spec, loaded), **details},
-    )
-
-
-def _thinned(
-    spec: ExportSpec, module: nn.Module, timing: Timing | None
-) -> tuple[nn.Module, dict[str, Any], list[str]]:
-    """The module with channels and weights removed as `spec` says; reports and warnings."""
-    bound = bind_inputs(module, spec.traced_inputs)
-    before = asdict(count_cost(module, bound))
-    details: dict[str, Any] = {"cost": {"loaded": before, "exported": before}}
-    warnings: list[str] = []
-    if spec.prune is not None:
-        require_torch("torch_pruning")
-        from trtbuild.pytorch.prune import prune_channels  # imported here: it is slow to import
-
-        inputs = spec.traced_inputs
-        with contextlib.ExitStack() as stack:
-            latency = None
-            if spec.prune.latency is not None and timing is not None:
-                latency = stack.enter_context(timing(module, inputs))
-            pruned = prune_channels(module, inputs, spec.prune, latency=latency)
-        module = pruned.module
-        details["pruning"] = pruned.report.as_dict()
-        details["cost"]["exported"] = asdict(pruned.report.after)
-        warnings += pruned.report.notes
-    if spec.mask is not None:
-        details["masks"] = _masked(module, spec.mask)
-        warnings.append("weights were masked without fine-tuning: check the accuracy.")
-    if spec.sparsity is not None:
-        details["sparse_layers"] = [asdict(layer) for layer in make_two_four(module)]
-        warnings.append("2:4 zeros were made without fine-tuning: check the accuracy.")
-    return module, details, warnings
-
-
-def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
-    """Mask `module` in place; return the share of zeros per layer and in total."""
-    if spec.dim is not None:
-        method = "ln" if spec.method == "l1" else spec.method
-        report = mask_slices(
-            module, spec.amount, method=method, n=spec.norm, dim=spec.dim, layers=spec.layers
-        )
-    else:
-        apply = mask_globally if spec.globally else mask_weights
-        report = apply(module, spec.amount, method=spec.method, layers=spec.layers)
-    return {
-        "share": report.total.share,
-        "layers": {layer.name: layer.share for layer in report.layers},
-    }
-
-
-def _source_details(spec: ExportSpec, loaded: LoadedModule) -> dict[str, Any]:
-    details: dict[str, Any] = {
-        "target": spec.source.name,
-        "arguments": {key: repr(value) for key, value in spec.source.arguments.items()},
-    }
-    if loaded.checkpoint is not None:
-        details["checkpoint"] = {
-            "wrapper": loaded.checkpoint.wrapper,
-            "prefix": loaded.checkpoint.prefix,
-            "tensors": loaded.checkpoint.num_loaded,
-            "missing": list(loaded.checkpoint.missing),
-            "unexpected": list(loaded.checkpoint.unexpected),
-        }
-    return details
