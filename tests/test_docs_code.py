@@ -17,7 +17,7 @@ import trtbuild
 from tests.networks.network import sentence_embedding
 from trtbuild.options.fields import options_of
 from trtbuild.options.preprocess import Preprocess, read_preprocess
-from trtbuild.options.values import read_table
+from trtbuild.options.tables import read_table
 from trtbuild.toml_files import read_toml
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -203,7 +203,7 @@ class Manifest:
         model: the float network.
         data: the data that calibrated and verified.
         options: the most important options.
-        recipe: every option, as written by `trtbuild.options.values.to_table`; None in a record of an
+        recipe: every option, as written by `trtbuild.options.tables.to_table`; None in a record of an
             older trtbuild.
         command: the command line for the same build; empty if the data came from a script.
         stages: records of the stages, in order.

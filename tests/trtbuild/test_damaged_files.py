@@ -39,7 +39,7 @@ from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
 from trtbuild.options.measure import MeasureOptions
 from trtbuild.options.preprocess import Preprocess, read_preprocess
-from trtbuild.options.values import make, read_file, read_table
+from trtbuild.options.tables import make, read_file, read_table
 from trtbuild.recipes import BenchRecipe, CalibrateRecipe, CalibrationFiles, VerifyRecipe
 from trtbuild.report.verify import verification_report
 from trtbuild.runtime.tensorrt.inspector import read_layers

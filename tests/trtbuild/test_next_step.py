@@ -23,7 +23,7 @@ from trtbuild.options.compare import TaskOptions
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.effort import Effort
 from trtbuild.options.preprocess import Preprocess
-from trtbuild.options.values import to_table
+from trtbuild.options.tables import to_table
 from trtbuild.recipes import EngineRecipe, VerifyRecipe
 from trtbuild.verification.compare import Comparison
 from trtbuild.verification.gate import Finding, Gate, Verdict

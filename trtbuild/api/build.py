@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import ModelError, OptionError, decoding
 from trtbuild.latency.stats import summarize
 from trtbuild.options.keywords import recipe_values
-from trtbuild.options.values import make, merge
+from trtbuild.options.tables import make, merge
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import EngineRecipe
 from trtbuild.titles import FLOAT

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
 from trtbuild.options.keywords import recipe_values
-from trtbuild.options.values import make
+from trtbuild.options.tables import make
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CompressRecipe
 

@@ -20,16 +20,8 @@ from trtbuild.options.fields import (
     groups_of,
     options_of,
 )
-from trtbuild.options.values import (
-    ENABLED,
-    FILE,
-    default_text,
-    files_of,
-    make,
-    merge,
-    read_file,
-    read_text,
-)
+from trtbuild.options.tables import ENABLED, FILE, files_of, make, merge, read_file
+from trtbuild.options.values import default_text, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -45,7 +37,7 @@ class Given(Generic[_T]):
 
     Attributes:
         cls: the recipe's dataclass.
-        values: see `trtbuild.options.values.read_table`.
+        values: see `trtbuild.options.tables.read_table`.
         files: the settings files that were read.
     """
 

@@ -18,7 +18,7 @@ from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
 from trtbuild.json_codec import dumps, encode
 from trtbuild.latency.stats import summarize
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
-from trtbuild.options.values import make, merge, read_table, to_table
+from trtbuild.options.tables import make, merge, read_table, to_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
 from trtbuild.runtime.ray_cluster import check_address, joined

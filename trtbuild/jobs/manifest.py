@@ -23,7 +23,7 @@ from trtbuild.manifest import (
     TensorRecord,
 )
 from trtbuild.model import graph_digest, input_specs, output_specs, weights_digest
-from trtbuild.options.values import to_table
+from trtbuild.options.tables import to_table
 from trtbuild.runtime.manifest_beside import EngineRecord
 
 if TYPE_CHECKING:

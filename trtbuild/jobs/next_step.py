@@ -27,7 +27,8 @@ from trtbuild.manifest import NextStep
 from trtbuild.options.command import command_line
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.effort import Effort
-from trtbuild.options.values import IN_MEMORY, to_table
+from trtbuild.options.tables import to_table
+from trtbuild.options.values import IN_MEMORY
 from trtbuild.titles import TENSORRT_FORM
 from trtbuild.verification.gate import TOP1_LOST
 from trtbuild.verification.ruling import (

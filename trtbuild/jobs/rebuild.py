@@ -15,7 +15,8 @@ from trtbuild.jobs.paths import Besides, named_inputs
 from trtbuild.json_codec import encode
 from trtbuild.manifest import read_manifest
 from trtbuild.options.data import FOLDERS
-from trtbuild.options.values import IN_MEMORY, make, merge, read_table
+from trtbuild.options.tables import make, merge, read_table
+from trtbuild.options.values import IN_MEMORY
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import DiffRecipe, EngineRecipe
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT

@@ -11,7 +11,8 @@ from trtbuild.files import write_text
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.fields import Kind, OptionField, groups_of, options_of
-from trtbuild.options.values import ENABLED, FILE, default_text, written
+from trtbuild.options.tables import ENABLED, FILE
+from trtbuild.options.values import default_text, written
 from trtbuild.recipes import EngineRecipe
 from trtbuild.toml_files import quoted, toml_value
 from trtbuild.visible import visible

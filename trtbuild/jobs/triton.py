@@ -24,8 +24,8 @@ from trtbuild.model import (
     with_batch_axes,
 )
 from trtbuild.model.signature import Signature, TensorSpec
+from trtbuild.options.tables import make, read_table
 from trtbuild.options.tensorrt import HardwareCompatibility, TensorRTOptions
-from trtbuild.options.values import make, read_table
 from trtbuild.runtime.manifest_beside import PORTABLE_SUFFIX, manifest_of
 from trtbuild.runtime.tensorrt.versions import RTX, product_of
 from trtbuild.verification.ruling import DO_NOT_SHIP

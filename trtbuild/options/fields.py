@@ -1,6 +1,6 @@
 """An option is described once, at its field: help, flag, unit, range, and how text becomes its value.
 
-The command line (`trtbuild.cli.option_fields`), recipe files (`trtbuild.options.values`) and the file that
+The command line (`trtbuild.cli.option_fields`), recipe files (`trtbuild.options.tables`) and the file that
 ``trtbuild init`` writes are made from these descriptions::
 
     @dataclass(frozen=True)

@@ -14,14 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError, did_you_mean
 from trtbuild.options.fields import Group, Kind, OptionField, groups_of, options_of
-from trtbuild.options.values import (
-    ENABLED,
-    convert,
-    merge,
-    read_file,
-    read_table,
-    read_text,
-)
+from trtbuild.options.tables import ENABLED, merge, read_file, read_table
+from trtbuild.options.values import convert, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,7 +86,7 @@ def _walk(
 
 
 def recipe_values(cls: type, given: Mapping[str, Any], command: str = "engine") -> dict[str, Any]:
-    """Return keyword arguments as values of a recipe, group by group; see `trtbuild.options.values.make`.
+    """Return keyword arguments as values of a recipe, group by group; see `trtbuild.options.tables.make`.
 
     Args:
         cls: the recipe's dataclass.

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from trtbuild.errors import DataError, OptionError
 from trtbuild.options.fields import option
-from trtbuild.options.values import make, merge, read_file, read_table, to_table
+from trtbuild.options.tables import make, merge, read_file, read_table, to_table
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from trtbuild.options.values import to_table
+from trtbuild.options.tables import to_table
 from trtbuild.report.model import Line, Report
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from tools.write_build_options import build_options
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.model import write_model
 from trtbuild.options.keywords import keywords_of, recipe_values
-from trtbuild.options.values import make
+from trtbuild.options.tables import make
 from trtbuild.recipes import EngineRecipe
 
 DATA = images(3, 24)

@@ -25,8 +25,8 @@ from trtbuild.cli.main import _COMMANDS
 from trtbuild.cli.verify import command as verify_command
 from trtbuild.options.calibrate import AS_TENSORRT, METHOD_NAMES
 from trtbuild.options.fields import groups_of, options_of
+from trtbuild.options.tables import dotted_names, make, read_table, to_table
 from trtbuild.options.tensorrt import CUDA_PROVIDERS, OpenOptions, TensorRTOptions
-from trtbuild.options.values import dotted_names, make, read_table, to_table
 from trtbuild.recipes import BenchRecipe, EngineRecipe, VerifyRecipe
 from trtbuild.runtime.cuda import PROVIDERS
 from trtbuild.toml_files import read_toml

@@ -9,7 +9,7 @@ from PIL import Image
 from trtbuild.data import DataRecipe, Preprocess, batches, open_data
 from trtbuild.errors import DataError, OptionError
 from trtbuild.model.signature import TensorSpec
-from trtbuild.options.values import make, read_table, to_table
+from trtbuild.options.tables import make, read_table, to_table
 
 IMAGE = TensorSpec("image", np.dtype(np.float32), ("N", 3, 4, 4))
 FACTOR = TensorSpec("factor", np.dtype(np.float32), ("N", 2))

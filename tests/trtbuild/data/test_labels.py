@@ -13,7 +13,7 @@ from trtbuild.data.labels import read_labels
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
 from trtbuild.options.data import FOLDERS, DataRecipe
-from trtbuild.options.values import make, read_table, to_table
+from trtbuild.options.tables import make, read_table, to_table
 
 SPEC = TensorSpec("x", np.dtype(np.float32), ("N", 3, 4, 5))
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5)

@@ -33,7 +33,7 @@ from trtbuild.jobs.compress.steps import (
     train_step,
 )
 from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
-from trtbuild.options.values import to_table
+from trtbuild.options.tables import to_table
 from trtbuild.progress import Progress, silent, step_of
 from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, with_axes
 from trtbuild.recipes import CompressRecipe, TuneRecipe

@@ -14,8 +14,8 @@ from calibrators import Calibration, TensorRange
 from trtbuild.artifact import Artifact
 from trtbuild.backends.base import BuildRequest
 from trtbuild.model import name_nodes
+from trtbuild.options.tables import make, read_table
 from trtbuild.options.tensorrt import TensorRTOptions
-from trtbuild.options.values import make, read_table
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import OnnxRuntimeSession, open_session
 
