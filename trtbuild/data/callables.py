@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from trtbuild.data.batched_arrays import BatchedArrays, with_batch_axes
 from trtbuild.data.feeds import as_feeds, axes_of, image_input
-from trtbuild.data.pixels import image_pixels, images_as_rows
+from trtbuild.data.items import (
+    ItemReader,
+    as_array,
+    gives_items,
+    is_array,
+    items_of,
+    labels_of,
+)
+from trtbuild.data.pixels import images_as_rows
 from trtbuild.data.replay import MOST_HELD_BYTES, Replay
 from trtbuild.data.samples import Sample, Source, array_key
 from trtbuild.data.skipped import without_input
 from trtbuild.errors import DataError
 from trtbuild.plugins import READER, foreign_code, import_named, load, reader_of
 from trtbuild.whereabouts import fetching
-from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
 
     from trtbuild.data.replay import Sized
     from trtbuild.data.skipped import Skipped
@@ -37,9 +44,6 @@ __all__ = [
     "open_object",
     "repeatable",
 ]
-
-# Key of the optional labels in a dict.
-LABEL_KEY = "label"
 
 _RANK_OF_IMAGES = 4
 
@@ -110,14 +114,14 @@ class CallableSource(Source):
                     *(self.spec, _MANY),
                 )
             where = f"'{self.spec}', item {number}"
-            taken = _Taken(where, names, key)
+            taken = ItemReader(where, names, key)
             given, label = taken.parts_of(item)
             self.unused.update(taken.unused_in(item))
             # copies: samples wait in queues, and the function may overwrite its arrays meanwhile
-            arrays = {name: _as_array(value, where, name) for name, value in given.items()}
+            arrays = {name: as_array(value, where, name) for name, value in given.items()}
             arrays = self._with_samples(arrays)
             rows = BatchedArrays.of(arrays, self.inputs, where, may_be_whole=True)
-            labels = None if label is None else _labels(label, len(rows), where)
+            labels = None if label is None else labels_of(label, len(rows), where)
             for row in range(len(rows)):
                 values = rows[row]
                 name = f"{self.spec}[{number}][{row}]"
@@ -148,7 +152,7 @@ class CallableSource(Source):
         with foreign_code(DataError, f"'{self.spec}' failed: "):
             with fetching(self.spec):
                 found = self.function() if callable(self.function) else self.function
-            items = _items_of(found, self.spec)
+            items = items_of(found, self.spec)
             while True:
                 with fetching(self.spec):
                     item = next(items, _END)
@@ -176,7 +180,7 @@ def open_object(
         DataError: it gives nothing, or can be read only once and is large, or has been read already.
     """
     name = f"{type(given).__qualname__} in memory"
-    if not callable(given) and not _gives(given):
+    if not callable(given) and not gives_items(given):
         raise DataError(
             f"the data are of the type {type(given).__qualname__}, which is neither a path nor a function "
             "nor iterable."
@@ -211,16 +215,16 @@ def first_item(given: Any, names: Sequence[str]) -> dict[str, np.ndarray]:
         DataError: it gives nothing, or the item does not fit the names.
     """
     name = f"{type(given).__qualname__} in memory"
-    item = next(iter(_items_of(given() if callable(given) else given, name)), None)
+    item = next(iter(items_of(given() if callable(given) else given, name)), None)
     if item is None:
         raise DataError(f"the data, a {name}, yields nothing.")
-    arrays, _ = _Taken(f"'{name}', item 0", tuple(names)).parts_of(item)
-    return {key: _as_array(value, name, key) for key, value in arrays.items()}
+    arrays, _ = ItemReader(f"'{name}', item 0", tuple(names)).parts_of(item)
+    return {key: as_array(value, name, key) for key, value in arrays.items()}
 
 
 def _is_one_item(given: tuple[Any, ...], num_inputs: int) -> bool:
     """Whether a tuple is all samples and their classes, as ``(x, y)``; else its entries are batches."""
-    if len(given) != num_inputs + 1 or not all(map(_is_array, given)):
+    if len(given) != num_inputs + 1 or not all(map(is_array, given)):
         return False
     first, last = given[0].shape, given[-1].shape
     return len(first) > 1 and len(last) == 1 and first[0] == last[0]
@@ -237,11 +241,11 @@ def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
     name = f"{type(given).__qualname__} in memory"
     held: list[Any] = []
     num_bytes = 0
-    for number, item in enumerate(_items_of(given, name)):
+    for number, item in enumerate(items_of(given, name)):
         where = f"'{name}', item {number}"
-        taken = _Taken(where, names)
+        taken = ItemReader(where, names)
         parts, label = taken.parts_of(item)
-        arrays = {key: _as_array(value, where, key) for key, value in parts.items()}
+        arrays = {key: as_array(value, where, key) for key, value in parts.items()}
         num_bytes += sum(array.nbytes for array in arrays.values())
         if num_bytes > MOST_HELD_BYTES:
             raise DataError(
@@ -259,186 +263,10 @@ def _held(given: Any, names: tuple[str, ...]) -> list[Any]:
     return held
 
 
-def _gives(found: Any) -> bool:
-    """Whether an object that is not a function gives items."""
-    if isinstance(found, Iterable) or hasattr(found, "get_next"):
-        return True
-    return hasattr(found, "__getitem__") and hasattr(found, "__len__")
-
-
 def _opened(
     spec: str, inputs: tuple[TensorSpec, ...], preprocess: Preprocess | None
 ) -> CallableSource:
     return CallableSource(spec, import_callable(spec), inputs, preprocess)
-
-
-def _items_of(found: Any, spec: str) -> Iterator[Any]:
-    """All items of a function's result, or of a loader."""
-    if isinstance(found, Mapping) or _is_array(found):
-        yield found
-    elif hasattr(found, "get_next"):
-        if hasattr(found, "rewind"):
-            found.rewind()
-        while (item := found.get_next()) is not None:
-            yield item
-    elif isinstance(found, Iterable) and not isinstance(found, str | bytes):
-        yield from found
-    elif hasattr(found, "__getitem__") and hasattr(found, "__len__"):
-        yield from (found[number] for number in range(len(found)))
-    else:
-        raise DataError(
-            f"'{spec}' returned something {_kind(found)}; it must yield or return batches: dicts of arrays, "
-            "(inputs, label), arrays, or an object with get_next."
-        )
-
-
-@dataclass(frozen=True)
-class _Taken:
-    """Splits an item into inputs and label.
-
-    Attributes:
-        where: name of the item, for messages.
-        inputs: names of the network's inputs.
-        image_key: key of the images in a dict; empty for the only key besides the label; None without
-            preprocessing, when every key must be an input's name.
-    """
-
-    where: str
-    inputs: tuple[str, ...]
-    image_key: str | None = None
-
-    def parts_of(self, item: Any) -> tuple[dict[str, Any], Any]:
-        """Return input name -> values, and the label or None."""
-        names = list(self.inputs)
-        if isinstance(item, Mapping):
-            return self._of_mapping(item, names)
-        if (
-            _is_array(item)
-            or _is_image(item)
-            or (isinstance(item, list) and not any(map(_is_part, item)))
-        ):
-            return self._in_order([item], names, item), None
-        if isinstance(item, tuple | list):
-            return self._of_sequence(item, names)
-        raise self._refused(item, names)
-
-    def _of_mapping(self, item: Mapping[Any, Any], names: list[str]) -> tuple[dict[str, Any], Any]:
-        if not set(names) <= set(item):
-            only = self._only_key(item, names)
-            if only is None:
-                raise self._refused(item, names)
-            return {names[0]: item[only]}, item.get(LABEL_KEY)
-        label = None if LABEL_KEY in names else item.get(LABEL_KEY)
-        return {name: item[name] for name in names}, label
-
-    def unused_in(self, item: Any) -> list[str]:
-        """Return the keys of values that are not inputs, images, labels or text."""
-        if isinstance(item, tuple | list) and item and isinstance(item[0], Mapping):
-            item = item[0]
-        if not isinstance(item, Mapping):
-            return []
-        names = list(self.inputs)
-        taken = {*names, LABEL_KEY, self.image_key}
-        if not set(names) <= set(item):
-            taken.add(self._only_key(item, names))
-        return [str(key) for key in item if key not in taken and not _is_text(item[key])]
-
-    def _only_key(self, item: Mapping[Any, Any], names: list[str]) -> Any:
-        """The key of the only input's images in a dict that names them otherwise; None if not clear."""
-        if len(names) != 1 or self.image_key is None:
-            return None
-        if self.image_key:
-            return self.image_key if self.image_key in item else None
-        others = [key for key in item if key != LABEL_KEY]
-        return others[0] if len(others) == 1 else None
-
-    def _of_sequence(
-        self, item: tuple[Any, ...] | list[Any], names: list[str]
-    ) -> tuple[dict[str, Any], Any]:
-        nested = bool(item) and isinstance(item[0], Mapping | tuple)
-        if nested and len(item) <= 2:
-            inputs, label = self.parts_of(item[0])
-            return inputs, item[1] if len(item) == 2 else label
-        if not nested and len(item) == len(names) + 1:
-            return self._in_order(item[:-1], names, item), item[-1]
-        return self._in_order(item, names, item), None
-
-    def _in_order(self, values: Any, names: list[str], item: Any) -> dict[str, Any]:
-        if len(values) != len(names):
-            raise self._refused(item, names)
-        return dict(zip(names, values))
-
-    def _refused(self, item: Any, names: list[str]) -> DataError:
-        return DataError(
-            f"{self.where}, is {_kind(item)}; a dict with arrays for {names} is needed, or "
-            "(inputs, label), or the arrays in this order."
-        )
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"a dict of {sorted(map(str, value))}"
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}: {[type(entry).__name__ for entry in value[:4]]}"
-    return f"of the type {type(value).__name__}"
-
-
-def _is_array(value: Any) -> bool:
-    return hasattr(value, "dtype") and hasattr(value, "shape")
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is text or a list of texts, such as file names."""
-    entries = value if isinstance(value, list | tuple) else [value]
-    return bool(entries) and all(isinstance(entry, str | bytes) for entry in entries)
-
-
-def _is_part(value: Any) -> bool:
-    """Whether an entry of a list is part of an item, rather than a number."""
-    return _is_array(value) or _is_image(value) or isinstance(value, Mapping | tuple)
-
-
-def _is_image(value: Any) -> bool:
-    from PIL import Image  # imported here: files of arrays do not need it
-
-    return isinstance(value, Image.Image)
-
-
-def _as_array(value: Any, where: str, name: str) -> np.ndarray:
-    """Copy a value from the user's code; PyTorch tensors are moved to the CPU, without gradients."""
-    with foreign_code(DataError, f"{where}, gave no array for the input '{name}': "):
-        if _is_image(value):
-            return image_pixels(value)
-        if hasattr(value, "detach") and hasattr(value, "cpu"):
-            value = value.detach().cpu()
-            if (
-                str(value.dtype) == "torch.bfloat16"
-            ):  # NumPy lacks this type; float32 holds all its values
-                value = value.float()
-            value = value.resolve_conj().resolve_neg().numpy()
-        array = np.array(value)
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise DataError(
-            f"{where}, gave masked values for the input '{name}'; replace them with values, with .filled()."
-        )
-    if array.dtype.hasobject:
-        raise DataError(
-            f"{where}, gave Python objects for the input '{name}' ({_kind(value)}); give numbers, with "
-            "rows of one length."
-        )
-    return array
-
-
-def _labels(label: Any, num_rows: int, where: str) -> list[int]:
-    """Return the class of each row; a single label holds for the whole batch."""
-    labels = _as_array(label, where, LABEL_KEY).squeeze()
-    numbers = labels.dtype.kind in "iuf" and bool((labels == np.floor(labels)).all())
-    if not numbers or labels.ndim > 1 or labels.size not in (1, num_rows):
-        raise DataError(
-            f"{where}, has labels of the shape {list(labels.shape)} and type {labels.dtype} for "
-            f"{counted(num_rows, 'row')}; a label is one integer per row, the class. Leave out anything else."
-        )
-    return [int(number) for number in np.broadcast_to(labels, (num_rows,))]
 
 
 def import_callable(spec: str) -> Any:
@@ -454,6 +282,6 @@ def import_callable(spec: str) -> Any:
         name, place = reader
         return partial(load(READER, name, DataError), place)
     found = import_named(spec, DataError)
-    if not callable(found) and not _gives(found):
+    if not callable(found) and not gives_items(found):
         raise DataError(f"'{spec}' is not a function, nor an object that gives batches.")
     return found
