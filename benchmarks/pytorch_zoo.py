@@ -32,7 +32,7 @@ from trtbuild.jobs.loading import load, prepare
 from trtbuild.model import temporary_file
 from trtbuild.passes import OptimizeOptions
 from trtbuild.pytorch import export_onnx, fold_norms
-from trtbuild.pytorch.copies import relative_difference, tensors_in
+from trtbuild.pytorch.float64 import relative_difference, tensors_in
 from trtbuild.pytorch.inputs import bind_inputs, sample
 from trtbuild.pytorch.prune import load_pruned, prune_channels, save_pruned
 from trtbuild.pytorch.spec import PruneSpec

@@ -12,13 +12,8 @@ from trtbuild.pytorch.export import export_onnx
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.installed import require_torch
 from trtbuild.pytorch.load import load_module
-from trtbuild.pytorch.sparsity import (
-    check_two_four,
-    make_two_four,
-    mask_globally,
-    mask_slices,
-    mask_weights,
-)
+from trtbuild.pytorch.masks import mask_globally, mask_slices, mask_weights
+from trtbuild.pytorch.sparsity import check_two_four, make_two_four
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

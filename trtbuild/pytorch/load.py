@@ -16,13 +16,8 @@ from torch import nn
 from trtbuild.errors import ModelError
 from trtbuild.options.values import IN_MEMORY
 from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
-from trtbuild.pytorch.copies import (
-    copy_module,
-    enforce_eval,
-    hidden_modules,
-    tensors_in,
-    unwrapped,
-)
+from trtbuild.pytorch.copies import copy_module, enforce_eval, hidden_modules, unwrapped
+from trtbuild.pytorch.float64 import tensors_in
 from trtbuild.pytorch.inputs import refuse_unfinished
 from trtbuild.pytorch.spec import HISTORY_FILE
 from trtbuild.wording import counted

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from trtbuild.errors import ModelError
-from trtbuild.pytorch.copies import float64_copy, outputs64, tensors_in
 from trtbuild.pytorch.fake_quantize import FrozenFakeQuantize
+from trtbuild.pytorch.float64 import float64_copy, outputs64, tensors_in
 from trtbuild.pytorch.inputs import sample, with_sizes
 from trtbuild.runtime.onnxruntime import Execution, open_session
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtbuild.errors import ModelError, first_line
-from trtbuild.pytorch.copies import copy_module, tensors_in
+from trtbuild.pytorch.copies import copy_module
+from trtbuild.pytorch.float64 import tensors_in
 from trtbuild.pytorch.inputs import sample
 
 if TYPE_CHECKING:

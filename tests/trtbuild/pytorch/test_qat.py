@@ -19,7 +19,8 @@ from trtbuild.cli.main import run  # noqa: E402
 from trtbuild.errors import ModelError  # noqa: E402
 from trtbuild.model.qdq import activation_pairs  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
-from trtbuild.pytorch.copies import copy_module, tensors_in  # noqa: E402
+from trtbuild.pytorch.copies import copy_module  # noqa: E402
+from trtbuild.pytorch.float64 import tensors_in  # noqa: E402
 from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
 from trtbuild.pytorch.parity import rounding_error  # noqa: E402
 from trtbuild.pytorch.qat import (  # noqa: E402

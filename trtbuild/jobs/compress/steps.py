@@ -388,7 +388,8 @@ def sparse_step(setting: Setting, step: Step, record: Compression, held: Held) -
 
 def train_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
     """Let the user's function train the round's module, one epoch or all of them, and save it."""
-    from trtbuild.pytorch.sparsity import is_masked, make_two_four
+    from trtbuild.pytorch.masks import is_masked
+    from trtbuild.pytorch.sparsity import make_two_four
     from trtbuild.pytorch.training import name_of, trained
 
     module = module_at(setting, record.folder_of(step.round), held)

@@ -14,14 +14,8 @@ import torch
 
 from trtbuild.errors import ModelError, first_line
 from trtbuild.pytorch.aten import capture
-from trtbuild.pytorch.copies import (
-    copy_module,
-    float64_copy,
-    make_weights_plain,
-    outputs64,
-    relative_difference,
-    unwrapped,
-)
+from trtbuild.pytorch.copies import copy_module, make_weights_plain, unwrapped
+from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.fold.layers import TOLERANCE, CannotFoldError
 from trtbuild.pytorch.fold.on_module import (
     fold_into_modules,

@@ -10,6 +10,15 @@ history     saves and loads a pruned module without pickle
 
 from __future__ import annotations
 
+from trtbuild.pytorch.masks import (
+    SparsityReport,
+    is_masked,
+    make_masks_permanent,
+    mask_globally,
+    mask_slices,
+    mask_weights,
+    sparsity_report,
+)
 from trtbuild.pytorch.prune.channels import list_groups, prune_channels
 from trtbuild.pytorch.prune.dependency import Member, PruneGroup
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
@@ -26,15 +35,6 @@ from trtbuild.pytorch.prune.regularize import (
 )
 from trtbuild.pytorch.prune.restore import restore_outputs
 from trtbuild.pytorch.prune.rewrites import BlockRewrite
-from trtbuild.pytorch.sparsity import (
-    SparsityReport,
-    is_masked,
-    make_masks_permanent,
-    mask_globally,
-    mask_slices,
-    mask_weights,
-    sparsity_report,
-)
 from trtbuild.pytorch.spec import parse_amount
 
 __all__ = [

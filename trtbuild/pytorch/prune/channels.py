@@ -20,8 +20,9 @@ from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.plugins import foreign_code, import_named
-from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference, unwrapped
+from trtbuild.pytorch.copies import unwrapped
 from trtbuild.pytorch.cost import count_cost
+from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.layers import LAYERS, match_layers
 from trtbuild.pytorch.prune.budget import has_budget, within_budget

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trtbuild.errors import ModelError, first_line
-from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference
+from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import other_batch
 from trtbuild.pytorch.layers import LAYERS, TRANSPOSED
 

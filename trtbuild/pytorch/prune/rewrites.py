@@ -15,7 +15,7 @@ from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.plugins import BLOCK_REWRITE, load_installed
-from trtbuild.pytorch.copies import float64_copy, outputs64, relative_difference
+from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
