@@ -15,9 +15,10 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from trtbuild.errors import ModelError
-from trtbuild.pytorch.aten import calls, capture, name_of
+from trtbuild.pytorch.aten import calls, name_of
 from trtbuild.pytorch.fold.layers import LayerCall
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs, sample
+from trtbuild.pytorch.tracing import capture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,7 +13,7 @@ from trtbuild.errors import ModelError, OptionError
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.pytorch.activations import find_activations
-from trtbuild.pytorch.aten import bounds, capture, groups_by_sample, open_lengths, quiet
+from trtbuild.pytorch.aten import groups_by_sample
 from trtbuild.pytorch.attention import AttentionInSteps, has_attention
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
@@ -24,6 +24,7 @@ from trtbuild.pytorch.parity import check_parity
 from trtbuild.pytorch.qat import freeze_quantized_layers
 from trtbuild.pytorch.running import check_repeatable, run
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
+from trtbuild.pytorch.tracing import bounds, capture, open_lengths, quiet
 from trtbuild.temporaries import temporary_folder
 from trtbuild.wording import counted
 

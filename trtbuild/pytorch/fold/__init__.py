@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from trtbuild.errors import ModelError, first_line
-from trtbuild.pytorch.aten import capture
 from trtbuild.pytorch.copies import copy_module, make_weights_plain, unwrapped
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.fold.layers import TOLERANCE, CannotFoldError
@@ -25,6 +24,7 @@ from trtbuild.pytorch.fold.on_module import (
     take_over,
 )
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs, other_batch
+from trtbuild.pytorch.tracing import capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from trtbuild.errors import ModelError
-from trtbuild.pytorch.aten import capture
 from trtbuild.pytorch.copies import copy_module
 from trtbuild.pytorch.cost import Cost, cost_of
 from trtbuild.pytorch.layers import LAYERS, match_layers
@@ -25,6 +24,7 @@ from trtbuild.pytorch.prune.dependency import (
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS, KeyGroups, find_key_groups
 from trtbuild.pytorch.prune.sizes import StoredSize, find_sizes
 from trtbuild.pytorch.running import run
+from trtbuild.pytorch.tracing import capture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
