@@ -13,7 +13,7 @@ from trtbuild.data import batches, full_batches
 from trtbuild.data.running import run_batch
 from trtbuild.errors import OptionError
 from trtbuild.jobs.module_stages import stage_sessions
-from trtbuild.model import fixed_batch, input_specs
+from trtbuild.model import fixed_batch, input_specs, static_batch
 from trtbuild.model.class_names import class_names
 from trtbuild.model.parts import output_parts
 from trtbuild.progress import Progress, silent
@@ -21,6 +21,7 @@ from trtbuild.quantization import portable_form
 from trtbuild.quantization.half import magnitudes, to_half
 from trtbuild.quantization.half_rounding import as_rounding_floats
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.mixing import mixed_output
 from trtbuild.titles import PORTABLE, TENSORRT_FORM
 from trtbuild.verification.album import Album
 from trtbuild.verification.compare import compare, compare_each
@@ -53,6 +54,7 @@ __all__ = [
     "judged_by",
     "task_of",
     "verification_batches",
+    "warn_of_mixing",
 ]
 
 _log = logging.getLogger(__name__)
@@ -79,6 +81,25 @@ def verification_batches(
         yield batch
         done += len(batch.names)
         progress("verify", done, None)
+
+
+def warn_of_mixing(model: ir.Model, session: Session, batch: Batch) -> None:
+    """Warn if what the float network gives for a sample depends on the other samples of its batch."""
+    output, fixed = mixed_output(model, session, batch), static_batch(model)
+    if output is None:
+        return
+    advice = (
+        "Calibration runs each sample alone, so ranges may not fit, and no figure holds for another batch "
+        "size: judge samples alone (--batch-size 1), or export the network so that they are independent."
+        if fixed is None
+        else f"Calibration fills the batch of {fixed} with copies of one sample, so ranges may not fit: "
+        "export the network with a batch of 1, or so that samples are independent."
+    )
+    _log.warning(
+        "the network mixes the samples of a batch: '%s' of a sample depends on the samples beside it. %s",
+        output,
+        advice,
+    )
 
 
 # Limits that cannot be judged for every network: only the outputs of the float network show it.
@@ -218,7 +239,9 @@ def compare_with_float(
     few: list[Batch] = []
 
     def kept() -> Iterator[Batch]:
-        for batch in data:
+        for number, batch in enumerate(data):
+            if number == 0:
+                warn_of_mixing(artifact.source, reference, batch)
             if len(few) < _LATENCY_BATCHES:
                 few.extend(batch.samples() if splits else [batch])
             yield batch

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.backends.opening import built_by
 from trtbuild.data import account_for, choose_samples, open_data
 from trtbuild.errors import OptionError, in_one_tree
-from trtbuild.jobs.compare import check_task, judged_by, task_of, verification_batches
+from trtbuild.jobs.compare import (
+    check_task,
+    judged_by,
+    task_of,
+    verification_batches,
+    warn_of_mixing,
+)
 from trtbuild.jobs.foreign_operators import front_of, open_whole
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.next_step import after_verify
@@ -195,7 +201,7 @@ def _compared(
     found = compare_each(
         reference,
         {recipe.engine.name: engine},
-        _checked(batches, reference, recipe),
+        _checked(batches, reference, recipe, artifact),
         judged_by(recipe.options, graph, task, recipe.data.preprocess),
         parts=NO_PARTS if graph is None else output_parts(graph),
         shared_only=artifact is not None and artifact.cut is not None,
@@ -270,7 +276,10 @@ class _Remembering:
 
 
 def _checked(
-    batches: Iterator[Batch], reference: _Remembering, recipe: VerifyRecipe
+    batches: Iterator[Batch],
+    reference: _Remembering,
+    recipe: VerifyRecipe,
+    artifact: Artifact | None,
 ) -> Iterator[Batch]:
     """Yield the batches; raise at the first one if a limit could not be judged at the end.
 
@@ -282,6 +291,8 @@ def _checked(
     for number, batch in enumerate(batches):
         if number == 0 and batch.labels is None and recipe.gate.max_top1_drop is not None:
             raise OptionError(NEEDS_LABELS)
+        if number == 0 and artifact is not None:
+            warn_of_mixing(artifact.source, reference, batch)
         yield batch
         check.add(reference.last, batch.labels)
     check.raise_at_chance()

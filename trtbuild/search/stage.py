@@ -17,6 +17,7 @@ from trtbuild.search.budget import Judges, Tuned, tune
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.milliseconds import UNTIMED, LayerTiming
+from trtbuild.search.mixing import mixed_output
 from trtbuild.search.steps import Material
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def meet_budget(
     if not gate.limits:
         raise OptionError("a search needs a budget, for example --max-top1-drop 0.5.")
     options, artifact = options or TuneOptions(), start.artifact
-    data = _batches(artifact, recalibrate.source, options.num_images)
+    reference = open_session(artifact.float_reference)
+    data = _batches(artifact, reference, recalibrate.source, options.num_images)
     material = Material(
         feeds=[batch.feeds for batch in _first(data, options.num_mean_images)],
         calibrate=recalibrate,
@@ -71,7 +73,6 @@ def meet_budget(
         timing=timing or UNTIMED,
     )
     few = _first(data, options.num_ranking_images)
-    reference = open_session(artifact.float_reference)
     judges = Judges(
         gate,
         _evaluator(artifact, reference, data, task, options),
@@ -101,11 +102,14 @@ def _evaluator(
     )
 
 
-def _batches(artifact: Artifact, source: Source, count: int) -> list[Batch]:
+def _batches(artifact: Artifact, reference: Session, source: Source, count: int) -> list[Batch]:
+    """The images that judge; one by one, as in calibration, if the network mixes those of a batch."""
     num_distinct = len(source.index.counts)
     chosen = choose_samples(source, num_images=min(count, num_distinct), seed=0)
     fixed = static_batch(artifact.source)
     found = list(full_batches(chosen, fixed) if fixed else batches(chosen, 16))
+    if not fixed and mixed_output(artifact.source, reference, found[0]) is not None:
+        found = [one for batch in found for one in batch.samples()]
     if all(batch.labels is not None for batch in found):
         return found
     return [replace(batch, labels=None) for batch in found]
