@@ -17,6 +17,7 @@ from trtbuild.model import graph_digest, model_bytes, weights_digest
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.runtime.ray_cluster import joined
+from trtbuild.search.identity import identity
 from trtbuild.verification.compare import NO_PARTS, Comparison, ComparisonOptions, compare
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Evaluator:
         options: options of the comparison.
         opener: opens a candidate; the default computes Q/DQ as written, on the CPU. Pass one that builds
             an engine to evaluate on TensorRT.
-        directory: where results are kept for later processes; None keeps them in memory only.
+        directory: where results are kept for later processes; None keeps them in memory only, and so does a
+            judge without an `identity`.
         parts: parts of the outputs, see `trtbuild.verification.compare.compare`.
         ray: address of a Ray cluster on which `ahead` compares candidates; an empty string starts one; None
             for no cluster.
@@ -69,8 +71,9 @@ class Evaluator:
         self._options = options
         self._opener = opener
         self._parts = parts
-        self._directory = make_directory(directory) if directory is not None else None
-        self._context = self._digest_of_data()
+        judge = identity(options.make_task) if options is not None else ""
+        self._directory = None if directory is None or judge is None else make_directory(directory)
+        self._context = self._digest_of_data(judge or "")
         self._known: dict[str, Comparison] = {}
         self._ray = ray
         self.num_evaluations = 0
@@ -143,11 +146,10 @@ class Evaluator:
         )
         return hashlib.sha256(self._context + content.encode()).hexdigest()
 
-    def _digest_of_data(self) -> bytes:
+    def _digest_of_data(self, judge: str) -> bytes:
         digest = hashlib.sha256()
         digest.update(repr(sorted(self._options.metrics)).encode() if self._options else b"")
-        task = self._options.make_task if self._options else None
-        digest.update(f"{sorted(self._parts.items())} {task}".encode())
+        digest.update(f"{sorted(self._parts.items())} {judge}".encode())
         for batch in self._batches:
             expected = self._reference.run(batch.feeds)
             for arrays in (batch.feeds, expected):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.budget import Judges, Tuned, tune
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.identity import identity
 from trtbuild.search.milliseconds import UNTIMED, LayerTiming
 from trtbuild.search.mixing import mixed_output
 from trtbuild.search.steps import Material
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = ["TuneOptions", "meet_budget"]
+
+_log = logging.getLogger(__name__)
 
 
 def meet_budget(
@@ -61,6 +65,11 @@ def meet_budget(
     if not gate.limits:
         raise OptionError("a search needs a budget, for example --max-top1-drop 0.5.")
     options, artifact = options or TuneOptions(), start.artifact
+    if options.directory is not None and identity(task) is None:
+        _log.warning(
+            "--search-cache keeps nothing: another process cannot tell this judge from others. Name a "
+            "function or class of a file, as script.py:name."
+        )
     reference = open_session(artifact.float_reference)
     data = _batches(artifact, reference, recalibrate.source, options.num_images)
     material = Material(

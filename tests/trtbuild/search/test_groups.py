@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -13,7 +16,9 @@ from tests.trtbuild.verification.small_network import (
     spoil_weight_scale,
 )
 from trtbuild.errors import OptionError
+from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.plan import PlacementRequest
+from trtbuild.plugins import import_named
 from trtbuild.quantization import insert_qdq, portable_form
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.bisect import find_culprits
@@ -22,6 +27,12 @@ from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.groups import find_groups, with_float
 from trtbuild.search.sensitivity import sensitivities
 from trtbuild.verification.gate import Gate, judge
+from trtbuild.verification.tasks.choose import choose_task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trtbuild.options.compare import Metric
 
 WEIGHTED = ["Conv_s0", "Conv_a0", "Conv_a2", "Conv_left", "Conv_right", "Conv_last", "Gemm_logits"]
 
@@ -132,3 +143,44 @@ def test_other_images_are_another_result(tmp_path) -> None:
     other = Evaluator(reference, batches(5), directory=tmp_path)
     assert first(artifact.quantized) != other(artifact.quantized)
     assert other.num_evaluations == 1
+
+
+JUDGE = """
+def same(reference, candidate, labels, names):
+    return [{} * (a.argmax() == b.argmax()) for a, b in zip(reference["logits"], candidate["logits"])]
+
+
+class Own:
+    def __call__(self, reference, candidate, labels, names):
+        return same(reference, candidate, labels, names)
+"""
+
+
+def judged_by(script: Path, directory: Path, judge: str | Metric) -> Evaluator:
+    """An evaluator as a new process makes it, with a judge from a script or an object."""
+    sys.modules.pop(f"script {script}", None)
+    make_task = choose_task(TaskOptions(judge=judge), None)
+    return evaluator(
+        quantized(), options=ComparisonOptions(make_task=make_task), directory=directory
+    )
+
+
+def test_results_of_a_judge_are_found_again_until_its_script_changes(tmp_path) -> None:
+    script, network = tmp_path / "judge.py", quantized().quantized
+    for factor, num_runs in ((1, 1), (1, 0), (100, 1), (100, 0)):
+        script.write_text(JUDGE.format(factor))
+        evaluate = judged_by(script, tmp_path / "kept", f"{script}:same")
+        assert evaluate(network).task.main.estimate.value <= factor
+        assert evaluate.num_evaluations == num_runs
+
+
+def test_results_of_a_judge_that_is_an_object_are_not_kept(tmp_path) -> None:
+    script, network = tmp_path / "judge.py", quantized().quantized
+    script.write_text(JUDGE.format(1))
+    for _ in range(2):
+        evaluate = judged_by(
+            script, tmp_path / "kept", import_named(f"{script}:Own", OptionError)()
+        )
+        evaluate(network)
+        assert evaluate.num_evaluations == 1
+    assert not (tmp_path / "kept").exists()

@@ -15,6 +15,7 @@ from tests.trtbuild.verification.small_network import calibrated
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.data import batches
 from trtbuild.errors import OptionError
+from trtbuild.options.compare import TaskOptions
 from trtbuild.plan import Group, GroupKind
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
@@ -27,6 +28,7 @@ from trtbuild.search.stage import TuneOptions, meet_budget
 from trtbuild.verification.compare import compare
 from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.intervals import Estimate
+from trtbuild.verification.tasks.choose import choose_task
 
 if TYPE_CHECKING:
     from trtbuild.search.budget import Tuned
@@ -49,6 +51,20 @@ def judged(ready, network, gate: Gate):
     """The comparison on images that the search has not seen."""
     comparison = compare(open_session(ready.source), open_session(network), batches(Images(1), 16))
     return judge(comparison, gate), comparison
+
+
+def test_a_search_says_that_it_keeps_nothing_of_a_judge_that_is_an_object(
+    ready, tmp_path, caplog
+) -> None:
+    class Own:
+        def __call__(self, reference, candidate, labels, names):
+            return [1.0] * len(names)
+
+    task = choose_task(TaskOptions(judge=Own()), None)
+    options = TuneOptions(directory=tmp_path / "kept")
+    meet_budget(Candidate(ready), AGAIN, Gate(min_sqnr=-5.0), task=task, options=options)
+    assert "--search-cache keeps nothing" in caplog.text
+    assert not (tmp_path / "kept").exists()
 
 
 def test_a_budget_that_the_plain_network_meets_changes_nothing(ready) -> None:
