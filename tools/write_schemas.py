@@ -59,7 +59,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         baseline.SCHEMA: _named(kept, baseline.SCHEMA, baseline.VERSION),
         advise.SCHEMA: _named(schema_of(advise.DataAdvice), advise.SCHEMA, advise.VERSION),
         fleet.SCHEMA: _named(schema_of(fleet.Fleet), fleet.SCHEMA, fleet.VERSION),
-        diff.SCHEMA: _named(schema_of(diff.EngineDiff), diff.SCHEMA, diff.VERSION),
+        diff.SCHEMA: _diff(),
         layer_times.SCHEMA: _named(
             schema_of(layer_times.LayerTimes), layer_times.SCHEMA, layer_times.VERSION
         ),
@@ -73,10 +73,17 @@ def schemas() -> dict[str, dict[str, Any]]:
     }
 
 
+def _diff() -> dict[str, Any]:
+    found = schema_of(diff.EngineDiff)
+    found["properties"] = {"equal": {"type": "boolean"}, **found["properties"]}
+    found["required"] = ["equal", *found["required"]]
+    return _named(found, diff.SCHEMA, diff.VERSION)
+
+
 def _rebuilt() -> dict[str, Any]:
     text: dict[str, Any] = {"type": "string"}
     difference = {"kind": text, "name": text, "before": {}, "after": {}}  # values of manifests
-    network = _named(schema_of(diff.EngineDiff), diff.SCHEMA, diff.VERSION)
+    network = _diff()
     del network["$schema"]
     parts = {
         "manifest": text,
@@ -84,6 +91,8 @@ def _rebuilt() -> dict[str, Any]:
         "differences": _array(_object(difference, tuple(difference))),
         "networks": {"type": "object", "additionalProperties": network},
         "unexplained": text,
+        "verdicts": _array(text),
+        "figures": _array(schema_of(diff.FigureChange)),
     }
     return _named(_object(parts, tuple(parts)), rebuild.SCHEMA, rebuild.VERSION)
 

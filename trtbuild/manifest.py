@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "SUFFIX",
     "AskedRecord",
     "DataRecord",
     "FileRecord",
@@ -41,11 +42,15 @@ __all__ = [
     "OtherRule",
     "RangesRecord",
     "TensorRecord",
+    "manifest_at",
     "read_manifest",
 ]
 
 SCHEMA = "trtbuild.manifest"
 VERSION = 1
+
+SUFFIX = ".manifest.json"
+"""End of a manifest's file name."""
 
 
 @dataclass(frozen=True)
@@ -276,6 +281,22 @@ class Manifest:
         """Return the record of the engine with that file name; None if neither engine has it."""
         both = (self.engine, self.also)
         return next((one for one in both if one is not None and one.file == file), None)
+
+
+def manifest_at(path: Path) -> Path:
+    """Return the manifest in a folder, or `path` itself if it is no folder.
+
+    Raises:
+        InputError: the folder does not hold exactly one manifest.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob(f"*{SUFFIX}"))
+    if len(found) != 1:
+        raise InputError(
+            f"'{path}' holds {len(found)} manifests of builds, where one is needed; name the file itself."
+        )
+    return found[0]
 
 
 def read_manifest(path: Path) -> Manifest:

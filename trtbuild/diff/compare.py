@@ -23,12 +23,15 @@ __all__ = [
     "VERSION",
     "ChangeKind",
     "EngineDiff",
+    "Figure",
     "FigureChange",
     "NodeChange",
     "NodeDiff",
     "Side",
     "SideFacts",
     "compare_sides",
+    "figure_changes",
+    "other_conditions",
 ]
 
 SCHEMA = "trtbuild.diff"
@@ -97,12 +100,28 @@ class NodeDiff:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A figure of one side, None if it is not known, with its interval if it has one."""
+
+    value: float | None
+    between: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
 class FigureChange:
-    """A figure of both sides, such as the engine's SQNR; None for a side that does not have it."""
+    """A figure of both sides, such as the engine's SQNR.
+
+    Attributes:
+        name: what it measures, with its unit.
+        first, second: None for a side that does not have it.
+        first_between, second_between: their intervals, each over its own samples; None if there is none.
+    """
 
     name: str
     first: float | None
     second: float | None
+    first_between: tuple[float, float] | None = None
+    second_between: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +130,9 @@ class SideFacts:
 
     Attributes:
         name: as the user gave it.
-        file: the network or engine that was read.
+        file: the network or engine.
         num_bytes: size of that file.
+        network: the file that the nodes were read from; empty if none was, only a manifest or layers.
         num_nodes: number of nodes that are neither Q/DQ nor constants.
         precisions: precision -> number of nodes.
         ms: time of all layers in one run; None if it was not measured.
@@ -122,6 +142,7 @@ class SideFacts:
     name: str
     file: str
     num_bytes: int
+    network: str
     num_nodes: int
     precisions: dict[str, int]
     ms: float | None
@@ -140,7 +161,9 @@ class Side:
         model: its network; None if there is only a manifest or an engine's layers.
         ranges: tensor -> amax, if only a manifest has them.
         ms: time of all layers in one run; None if it was not measured.
-        figures: name -> value, from its manifest.
+        figures: name -> figure, from its manifest.
+        conditions: what its figures depend on -> a value that is equal for equal conditions.
+        network: see `SideFacts`.
         unknown: see `SideFacts`.
     """
 
@@ -151,7 +174,9 @@ class Side:
     model: ir.Model | None = None
     ranges: Mapping[str, float] = field(default_factory=dict)
     ms: float | None = None
-    figures: Mapping[str, float] = field(default_factory=dict)
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    network: str = ""
     unknown: str = ""
 
     def facts(self) -> SideFacts:
@@ -164,6 +189,7 @@ class Side:
             self.name,
             self.file,
             self.num_bytes,
+            self.network,
             len(self.nodes),
             dict(sorted(counts.items())),
             self.ms,
@@ -181,6 +207,8 @@ class EngineDiff:
         ranges: tensors whose amax differs, if a side has a manifest and no network.
         only_first, only_second: nodes that only this side has.
         figures: accuracy and latency, from the manifests.
+        conditions: what differs in how the figures of both sides were measured, so that they tell less
+            about the engines.
     """
 
     first: SideFacts
@@ -190,6 +218,7 @@ class EngineDiff:
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
     figures: tuple[FigureChange, ...]
+    conditions: tuple[str, ...] = ()
 
     @property
     def changed(self) -> tuple[NodeDiff, ...]:
@@ -204,7 +233,7 @@ class EngineDiff:
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+        return {"schema": SCHEMA, "version": VERSION, "equal": self.equal, **encode(self)}
 
 
 def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> EngineDiff:
@@ -226,11 +255,26 @@ def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> EngineDi
         ranges=tuple(_ranges(first.ranges, second.ranges, tolerance)),
         only_first=tuple(n.name for k, n in enumerate(first.nodes) if k not in left),
         only_second=tuple(n.name for k, n in enumerate(second.nodes) if k not in right),
-        figures=tuple(
-            FigureChange(name, first.figures.get(name), second.figures.get(name))
-            for name in {**first.figures, **second.figures}
-        ),
+        figures=figure_changes(first.figures, second.figures),
+        conditions=other_conditions(first.conditions, second.conditions),
     )
+
+
+def figure_changes(
+    first: Mapping[str, Figure], second: Mapping[str, Figure]
+) -> tuple[FigureChange, ...]:
+    """Return the figures of both sides, those of the first in its order."""
+    unknown = Figure(None)
+    return tuple(
+        FigureChange(name, one.value, other.value, one.between, other.between)
+        for name in {**first, **second}
+        for one, other in [(first.get(name, unknown), second.get(name, unknown))]
+    )
+
+
+def other_conditions(first: Mapping[str, str], second: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the conditions that both sides know and that differ."""
+    return tuple(name for name in first if first[name] != second.get(name, first[name]))
 
 
 def _pairs(first: Side, second: Side) -> Sequence[Pair]:
@@ -284,9 +328,9 @@ def _read_changes(first: NodeFacts, second: NodeFacts, tolerance: float) -> Iter
             yield NodeChange(what, left.tensor, f"{_told(left)}, {left.form}",
                          f"{_told(right)}, {right.form}", ratio)  # fmt: skip
         elif what is ChangeKind.RANGE and not _same_range(left, right, tolerance):
-            yield NodeChange(
-                what, left.tensor, _told(left), _told(right), _ratio(left.amax, right.amax)
-            )
+            differ = left.kind is not right.kind
+            told = (_told(left, with_kind=differ), _told(right, with_kind=differ))
+            yield NodeChange(what, left.tensor, *told, _ratio(left.amax, right.amax))
 
 
 def _constant_changes(first: NodeFacts, second: NodeFacts) -> Iterator[NodeChange]:
@@ -321,12 +365,14 @@ def _ratio(one: float | None, other: float | None) -> float | None:
     return other / one if one and other is not None else None
 
 
-def _told(read: Read | None) -> str:
+def _told(read: Read | None, *, with_kind: bool = False) -> str:
     if read is None:
         return "float"
     if not read.num_scales:
         return "computed scale"
     text = str(read.kind) if read.amax is None else f"{read.amax:.6g}"
+    if with_kind and read.amax is not None:
+        text += f" in {read.kind}"
     if read.num_scales > 1:
         text += f"{'' if read.amax is None else ' at most'}, {read.num_scales} scales"
     return f"{text}, zero point {read.zero_point}" if read.zero_point else text

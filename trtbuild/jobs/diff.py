@@ -9,13 +9,13 @@ from trtbuild.diff.compare import Side, compare_sides
 from trtbuild.diff.facts import NodeFacts, computing_nodes, facts_of, with_layers
 from trtbuild.errors import InputError, MissingError, decoding, in_one_tree
 from trtbuild.files import content_of
+from trtbuild.jobs.figures import conditions_of, figures_of
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.latency.layer_times import read_layer_times
-from trtbuild.manifest import read_manifest
+from trtbuild.manifest import SUFFIX, manifest_at, read_manifest
 from trtbuild.model import read_model
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.versions import product_of
-from trtbuild.titles import TITLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["diff_engines"]
 
-_MANIFEST, _NETWORK, _QDQ, _LAYERS = ".manifest.json", ".onnx", ".int8.onnx", ".json"
+_NETWORK, _QDQ, _LAYERS = ".onnx", ".int8.onnx", ".json"
 
 
 @in_one_tree()
@@ -65,7 +65,7 @@ def diff_engines(recipe: DiffRecipe, besides: Besides | None = None) -> EngineDi
 def _build_around(what: str, path: Path) -> Iterator[tuple[str, Path]]:
     """The files that are read for a build, if its folder, its manifest or one of its files is given."""
     folder = path if path.is_dir() else path.parent
-    for manifest in folder.glob(f"*{_MANIFEST}"):
+    for manifest in folder.glob(f"*{SUFFIX}"):
         yield f"the manifest of {what}", manifest
         record = _manifest_or_none(manifest)
         for name in () if record is None else record.files:
@@ -79,24 +79,14 @@ def _side(path: Path, times: Path | None, options: OpenOptions) -> Side:
 
 def _read(path: Path, options: OpenOptions) -> Side:
     if path.is_dir():
-        return _of_manifest(_only_manifest(path), str(path))
-    if path.name.endswith(_MANIFEST):
+        return _of_manifest(manifest_at(path), str(path))
+    if path.name.endswith(SUFFIX):
         return _of_manifest(path, str(path))
     if path.suffix == _NETWORK:
         return _of_network(path)
     if path.suffix == _LAYERS:
         return _of_layers(path, _layers_in(path))
     return _of_plan(path, options)
-
-
-def _only_manifest(folder: Path) -> Path:
-    found = sorted(folder.glob(f"*{_MANIFEST}"))
-    if len(found) != 1:
-        raise InputError(
-            f"'{folder}' holds {len(found)} manifests of builds, where one is needed; "
-            "name the manifest, the network or the engine itself."
-        )
-    return found[0]
 
 
 def _of_manifest(path: Path, name: str) -> Side:
@@ -109,7 +99,8 @@ def _of_manifest(path: Path, name: str) -> Side:
     if network and _is_recorded(path.with_name(network), manifest):
         model = read_model(path.with_name(network))
         facts = _with_reasons(model, manifest)
-        return replace(side, model=model, nodes=_with_recorded_layers(facts, manifest), ranges={})
+        nodes = _with_recorded_layers(facts, manifest)
+        return replace(side, model=model, nodes=nodes, ranges={}, network=network)
     asked = tuple(
         NodeFacts(one.node, one.op_type, "INT8" if one.int8 else "float", reason=one.reason)
         for one in manifest.layers
@@ -120,8 +111,8 @@ def _of_manifest(path: Path, name: str) -> Side:
 
 def _of_network(path: Path) -> Side:
     model = read_model(path)
-    side = Side(str(path), path.name, path.stat().st_size, (), model)
-    for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
+    side = Side(str(path), path.name, path.stat().st_size, (), model, network=path.name)
+    for beside in sorted(path.parent.glob(f"*{SUFFIX}")):
         manifest = _manifest_or_none(beside)
         if manifest is not None and _is_recorded(path, manifest):
             with_figures = _with_manifest(side, manifest)
@@ -144,7 +135,7 @@ def _of_plan(path: Path, options: OpenOptions) -> Side:
     """A plan: from the manifest beside it, and from its own layers if it can be opened."""
     with decoding(InputError, f"the engine '{path}' cannot be read"):
         size = path.stat().st_size
-    for beside in sorted(path.parent.glob(f"*{_MANIFEST}")):
+    for beside in sorted(path.parent.glob(f"*{SUFFIX}")):
         manifest = _manifest_or_none(beside)
         if manifest is not None and _is_recorded(path, manifest):
             side = replace(_of_manifest(beside, str(path)), file=path.name, num_bytes=size)
@@ -193,26 +184,12 @@ def _recorded_layers(manifest: Manifest) -> EngineLayers:
 
 def _with_manifest(side: Side, manifest: Manifest) -> Side:
     ranges = {} if manifest.calibration is None else manifest.calibration.amax
-    return replace(side, ranges=dict(ranges), figures=dict(_figures(manifest)))
-
-
-def _figures(manifest: Manifest) -> Iterator[tuple[str, float]]:
-    """The accuracy figures of a build, and its latencies."""
-    for name, found in manifest.verification.items():
-        of = TITLES.get(name, name)
-        if found.task is not None and found.task.main is not None:
-            main = found.task.main
-            yield (
-                f"{of}: {main.name}" + (f", {main.unit}" if main.unit else ""),
-                main.estimate.value,
-            )
-        if found.accuracy is not None:
-            yield f"{of}: top-1, %", found.accuracy.candidate_percent.value
-        for output in found.outputs:
-            if output.judged_sqnr_db is not None:
-                yield f"{of}: SQNR of {output.judged}, dB", output.judged_sqnr_db.value
-    for name, latency in manifest.latency.items():
-        yield f"{TITLES.get(name, name)}: latency, ms", latency.median_ms
+    return replace(
+        side,
+        ranges=dict(ranges),
+        figures=figures_of(manifest),
+        conditions=conditions_of(manifest),
+    )
 
 
 def _timed(side: Side, times: LayerTimes) -> Side:

@@ -6,14 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.diff.compare import figure_changes
 from trtbuild.errors import InputError
 from trtbuild.files import file_digest
 from trtbuild.jobs.diff import diff_engines
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
+from trtbuild.jobs.figures import figures_of
 from trtbuild.jobs.paths import Besides, named_inputs
 from trtbuild.json_codec import encode
-from trtbuild.manifest import read_manifest
+from trtbuild.manifest import manifest_at, read_manifest
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.tables import make, merge, read_table
 from trtbuild.options.values import IN_MEMORY
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from trtbuild.diff.compare import EngineDiff
+    from trtbuild.diff.compare import EngineDiff, FigureChange
     from trtbuild.manifest import Manifest
 
 __all__ = ["Difference", "Rebuilt", "rebuild"]
@@ -73,6 +75,8 @@ class Rebuilt:
             are no longer beside the first manifest.
         unexplained: a possible cause if files differ but nothing in the manifests explains it; else
             empty.
+        verdicts: of both builds; empty in a record of an older trtbuild.
+        figures: accuracy and speed of both builds.
     """
 
     manifest: Path
@@ -80,6 +84,8 @@ class Rebuilt:
     same_bytes: bool
     networks: Mapping[str, EngineDiff] = field(default_factory=dict)
     unexplained: str = ""
+    verdicts: tuple[str, str] = ("", "")
+    figures: tuple[FigureChange, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, with the schema's name and version."""
@@ -91,6 +97,8 @@ class Rebuilt:
             "differences": encode(self.differences),
             "networks": {name: found.to_json() for name, found in self.networks.items()},
             "unexplained": self.unexplained,
+            "verdicts": list(self.verdicts),
+            "figures": encode(self.figures),
         }
 
 
@@ -118,7 +126,7 @@ def rebuild(
     A network with another name gives files with other names; each is compared with its counterpart.
 
     Args:
-        manifest: manifest of the build; it is not changed.
+        manifest: manifest of the build, or its folder; it is not changed.
         output: another folder than the manifest's.
         model: the network, if it has moved.
         data: the calibration data, if they have moved.
@@ -131,6 +139,7 @@ def rebuild(
             folder.
         MissingError: the backend does not work here.
     """
+    manifest = manifest_at(manifest)
     before = read_manifest(manifest)
     if output.resolve() == manifest.parent.resolve():
         raise InputError(
@@ -161,7 +170,13 @@ def rebuild(
         same_bytes,
         networks=dict(_networks(places, *digests)),
         unexplained="" if same_bytes or causes else _why_unexplained(before, after),
+        verdicts=(_verdict(before), _verdict(after)),
+        figures=figure_changes(figures_of(before), figures_of(after)),
     )
+
+
+def _verdict(manifest: Manifest) -> str:
+    return "" if manifest.ruling is None else manifest.ruling.word
 
 
 def _with_network(recipe: EngineRecipe, manifest: Path, model: Path | None) -> EngineRecipe:

@@ -9,12 +9,12 @@ from trtbuild.report.model import Card, Line, Report, Section, Table, Tone, name
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from trtbuild.diff.compare import EngineDiff, NodeChange, NodeDiff, SideFacts
+    from trtbuild.diff.compare import EngineDiff, FigureChange, NodeChange, NodeDiff, SideFacts
     from trtbuild.report.model import Block, Cell
 
-__all__ = ["diff_blocks", "diff_report"]
+__all__ = ["diff_blocks", "diff_report", "figure_table"]
 
 _NUM_SHOWN = 60
 _MOST_CHANGES = 6
@@ -36,7 +36,7 @@ def diff_report(found: EngineDiff, *, has_all_nodes: bool = False) -> Report:
             Section("Nodes", (_node_table(found, has_all=has_all_nodes),)),
             Section("Ranges", (_range_table(found),)),
             Section("On one side alone", (_alone_table(found),)),
-            Section("What it costs", (_cost_table(found), _figure_table(found))),
+            Section("What it costs", (_cost_table(found), figure_table(found.figures))),
         ),
         data=found.to_json(),
     )
@@ -49,7 +49,10 @@ def diff_blocks(found: EngineDiff) -> tuple[Block, ...]:
 
 def _facts(side: SideFacts) -> str:
     counts = ", ".join(f"{count} {precision}" for precision, count in side.precisions.items())
-    of = "" if side.name.endswith(side.file) else f" ({side.file})"
+    files = [] if side.name.endswith(side.file) else [side.file]
+    if side.network not in ("", side.file):
+        files.append(f"nodes of {side.network}")
+    of = f" ({', '.join(files)})" if files else ""
     return f"{side.name}{of}: {counted(side.num_nodes, 'node')}, {counts}"
 
 
@@ -59,6 +62,8 @@ def _notes(found: EngineDiff) -> Iterator[Line]:
             yield Line(f"note: of {letter}, {side.unknown}", Tone.NOTE)
     if not found.nodes and found.only_first and found.only_second:
         yield Line("note: no node is in both; A and B seem to be of two models", Tone.BAD)
+    for condition in found.conditions:
+        yield Line(f"note: {condition}, so not all figures can be compared", Tone.NOTE)
 
 
 def _cards(found: EngineDiff) -> Iterator[Card]:
@@ -148,16 +153,28 @@ def _told(change: NodeChange) -> str:
     of = f" of {change.of}" if change.of else ""
     if change.what is ChangeKind.COMPUTATION:
         return change.second
-    ratio = f" (x {change.ratio:.4g})" if change.ratio is not None else ""
+    ratio = _ratio(change)
     if change.what is ChangeKind.WEIGHTS and change.ratio is not None:
         first, second = (
             text.rpartition(",")[0].partition(" at most")[0]
             for text in (change.first, change.second)
         )
-        return f"weights{of}: other integers or scales; largest weight {first} → {second}{ratio}"
+        both = f"{first} in both" if first == second else f"{first} → {second}{ratio}"
+        return f"weights{of}: other integers or scales; largest weight {both}"
     if change.what is ChangeKind.WEIGHTS and "float" not in (change.first, change.second):
         return f"constants{of}: other values"
+    if change.first == change.second:
+        why = "by rounding, see --tolerance" if ratio else "in its axes or types"
+        return f"{change.what}{of}: {change.first} in both, but differs {why}{ratio}"
     return f"{change.what}{of}: {change.first} → {change.second}{ratio}"
+
+
+def _ratio(change: NodeChange) -> str:
+    """The ratio of both, or by how much it differs from 1; empty if there is none."""
+    if change.ratio is None or change.ratio == 1:
+        return ""
+    text = f"{change.ratio:.4g}"
+    return f" (by {change.ratio - 1:+.1e})" if text == "1" else f" (x {text})"
 
 
 def _change_of(one: float | None, other: float | None) -> str:
@@ -191,18 +208,23 @@ def _cost_table(found: EngineDiff) -> Table:
     return Table((*names("in all"), *numbers("A", "B", "B - A")), rows)
 
 
-def _figure_table(found: EngineDiff) -> Table:
+def figure_table(figures: Iterable[FigureChange]) -> Table:
+    """Return the figures of A and B side by side."""
     rows = tuple(
         (
             one.name,
-            _number(one.first),
-            _number(one.second),
+            _figure(one.first, one.first_between),
+            _figure(one.second, one.second_between),
             "" if one.first is None or one.second is None else f"{one.second - one.first:+.4g}",
         )
-        for one in found.figures
+        for one in figures
     )
-    return Table((*names("figure"), *numbers("A", "B", "B - A")), rows)
+    caption = "in brackets: intervals; where those of A and B overlap, the difference may be chance"
+    return Table((*names("figure"), *numbers("A", "B", "B - A")), rows, caption if rows else "")
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.5g}"
+def _figure(value: float | None, between: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    ends = "" if between is None else f" ({between[0]:.4g} to {between[1]:.4g})"
+    return f"{value:.5g}{ends}"

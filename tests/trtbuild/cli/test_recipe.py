@@ -362,10 +362,12 @@ def test_rebuild_gives_the_same_bytes_and_names_what_differs(
     built = trtbuild(capsys, "engine", model, "--int8", "--data", data, "-o", out, *options)
     assert built.code == 0
     manifest = out / "net.manifest.json"
-    again = trtbuild(capsys, "rebuild", manifest, "--json")
+    again = trtbuild(capsys, "rebuild", out, "--json")
     assert again.code == 0, again.err
+    assert (out / "rebuilt" / "net.manifest.json").exists()
     jsonschema.validate(again.json, schemas()["trtbuild.rebuild"])
     assert again.json["same_bytes"] is True
+    assert again.json["verdicts"] == ["NOT JUDGED", "NOT JUDGED"]
     assert again.json["differences"] == []
     assert "another folder" in trtbuild(capsys, "rebuild", manifest, "-o", out).sentence
     arrays = CNN.arrays()
@@ -382,6 +384,9 @@ def test_rebuild_gives_the_same_bytes_and_names_what_differs(
     assert ratios, "ranges follow the data"
     assert min(ratios) > 1.5
     assert other.json["unexplained"] == ""
+    assert all(figure["first"] is not None for figure in other.json["figures"])
+    sqnr = next(figure for figure in other.json["figures"] if "engine: SQNR" in figure["name"])
+    assert sqnr["first"] != sqnr["second"]
 
 
 def test_rebuild_takes_everything_that_has_moved(
@@ -414,6 +419,12 @@ def test_rebuild_takes_everything_that_has_moved(
     again = trtbuild(capsys, "rebuild", manifest, *moved, "--json")
     assert again.code == 0, again.err
     assert again.json["differences"] == []
+    strict = json.loads(manifest.read_text())
+    strict["ruling"]["word"] = "SHIP"
+    manifest.write_text(json.dumps(strict))
+    same = trtbuild(capsys, "rebuild", manifest, *moved)
+    assert (same.code, "verdict: was SHIP, is " in same.out) == (0, True)
+    assert "engine: SQNR of" in same.out
 
 
 def test_a_network_of_another_name_is_the_same_build(

@@ -23,7 +23,7 @@ from tests.trtbuild.verification.small_network import (
 from tools.write_schemas import schemas
 from trtbuild.model import write_model
 from trtbuild.plan import PlacementRequest
-from trtbuild.quantization import insert_qdq
+from trtbuild.quantization import insert_qdq, portable_form
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +47,7 @@ def diff(capsys, first: Path, second: Path, *options: object) -> dict:
     alone = found["only_first"] or found["only_second"]
     changed = any(node["changes"] for node in found["nodes"]) or found["ranges"]
     assert outcome.code == bool(alone or changed)
+    assert found["equal"] is not bool(outcome.code)
     return found
 
 
@@ -74,6 +75,30 @@ def test_a_range_is_told_where_it_is_read_and_by_how_much(network, tmp_path, cap
     assert (change["of"], change["ratio"]) == ("a1", pytest.approx(2, rel=1e-6))
     assert float(change["first"]) == pytest.approx(amax, rel=1e-5)
     assert changes(diff(capsys, network, tmp_path / "b.onnx", "--tolerance", 0.6)) == {}
+
+
+def test_ranges_that_look_alike_are_told_apart(network, tmp_path, capsys) -> None:
+    artifact = calibrated()
+    assert artifact.calibration is not None
+    ranges = dict(artifact.calibration.ranges)
+    ranges["a1"] = replace(ranges["a1"], amax=ranges["a1"].amax * (1 + 2e-7))
+    nearly = replace(artifact.calibration, ranges=ranges)
+    write_model(
+        insert_qdq(artifact.with_calibration(nearly)).quantized, second := tmp_path / "b.onnx"
+    )
+    (change,) = diff(capsys, network, second)["nodes"][4]["changes"]
+    assert change["first"] == change["second"]
+    told = trtbuild(capsys, "diff", network, second).out
+    assert f"range of a1: {change['first']} in both, but differs by rounding" in told
+    portable = portable_form(quantized())
+    write_model(portable, second)
+    first, other = next(
+        (c["first"], c["second"])
+        for node in diff(capsys, network, second)["nodes"]
+        for c in node["changes"]
+        if c["of"] == "a1"
+    )
+    assert (first.split()[-1], other.split(",")[0].split()[-1]) == ("INT8", "UINT8")
 
 
 def test_a_scale_and_a_bias_of_another_value_are_told(network, tmp_path, capsys) -> None:
@@ -195,9 +220,22 @@ def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
     page = tmp_path / "diff.html"
     found = diff(capsys, tmp_path / "a", tmp_path / "b", "--report", page)
     manifest = json.loads((tmp_path / "a" / "small.manifest.json").read_text())
-    figures = {figure["name"]: figure["first"] for figure in found["figures"]}
-    sqnr = manifest["verification"]["engine"]["outputs"][0]["sqnr_db"]["value"]
-    assert figures["engine: SQNR of 'logits', dB"] == sqnr
+    figures = {figure["name"]: figure for figure in found["figures"]}
+    sqnr = manifest["verification"]["engine"]["outputs"][0]["sqnr_db"]
+    figure = figures["engine: SQNR of 'logits', dB"]
+    assert (figure["first"], figure["first_between"]) == (
+        sqnr["value"],
+        [sqnr["low"], sqnr["high"]],
+    )
+    assert found["conditions"] == []
+    assert found["first"]["network"] == "small.int8.onnx"
+    elsewhere = json.loads((tmp_path / "b" / "small.manifest.json").read_text())
+    elsewhere["data"]["verification_digest"] = "another"
+    (tmp_path / "c.manifest.json").write_text(json.dumps(elsewhere))
+    (tmp_path / "c.manifest.json").rename(other := tmp_path / "b" / "small.manifest.json")
+    assert diff(capsys, tmp_path / "a", other)["conditions"] == [
+        "they were judged on different data"
+    ]
     assert {kind for kinds in changes(found).values() for kind in kinds} == {"range"}
     assert "Conv_a2" in page.read_text()
     for folder in "ab":  # a manifest without the other files
