@@ -103,23 +103,27 @@ def _name_graphs(proto: onnx.ModelProto) -> str:
 
 
 def _forget_empty_types(proto: onnx.ModelProto) -> str:
-    """Drop entries of `value_info` without a type or a shape."""
+    """Drop entries of `value_info` without a type or a shape; without a shape alone they are valid."""
     dropped = 0
     for graph in proto_graphs(proto.graph):
         kept = [value for value in graph.value_info if _says_something(value)]
-        dropped += len(graph.value_info) - len(kept)
+        dropped += sum(not _has_type(value) for value in graph.value_info)
         if len(kept) != len(graph.value_info):
             del graph.value_info[:]
             graph.value_info.extend(kept)
-    what = counted(dropped, "listed inner tensor")
-    return f"{what} had no type or shape" if dropped else ""
+    return f"{counted(dropped, 'listed inner tensor')} had no type" if dropped else ""
+
+
+def _has_type(value: onnx.ValueInfoProto) -> bool:
+    kind = value.type.WhichOneof("value")
+    if kind == "tensor_type":
+        return bool(value.type.tensor_type.elem_type != onnx.TensorProto.UNDEFINED)
+    return kind is not None
 
 
 def _says_something(value: onnx.ValueInfoProto) -> bool:
-    if not value.type.HasField("tensor_type"):
-        return value.type.WhichOneof("value") is not None
-    tensor = value.type.tensor_type
-    return bool(tensor.elem_type != onnx.TensorProto.UNDEFINED and tensor.HasField("shape"))
+    is_tensor = value.type.HasField("tensor_type")
+    return _has_type(value) and (not is_tensor or value.type.tensor_type.HasField("shape"))
 
 
 def _densify(proto: onnx.ModelProto) -> str:

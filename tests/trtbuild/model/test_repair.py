@@ -55,6 +55,10 @@ def without_type():
     return model(CHAIN, value_info=[onnx.ValueInfoProto(name="c")])
 
 
+def with_type_alone():
+    return model(CHAIN, value_info=[helper.make_tensor_value_info("c", TensorProto.FLOAT, None)])
+
+
 def unnamed():
     made = model(CHAIN)
     made.graph.name = ""
@@ -89,7 +93,8 @@ FOUND = {
     "unsorted": (model([CONV2, RELU, CONV1]), "sorted"),
     "ir3": (model(CHAIN, ir=3, opset=8), "IR version 3"),
     "no shape": (without_shape(), "'y'"),
-    "no type": (without_type(), "without a type"),
+    "no type": (without_type(), "had no type"),
+    "a type without a shape": (with_type_alone(), None),
     "unnamed": (unnamed(), "no name"),
     "layer norm of opset 12": (layer_norm(), "'LayerNormalization'"),
     "sparse": (sparse(), "'linear', 'coordinates'"),
