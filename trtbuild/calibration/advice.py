@@ -73,6 +73,7 @@ class SampleStatistics:
         tensors: names of the observed tensors.
         amax: largest magnitudes, float64 ``[samples, tensors]``.
         rms: root mean squares, float64 ``[samples, tensors]``.
+        copies: groups of names of samples with equal content, in the order of the data.
     """
 
     names: tuple[str, ...]
@@ -80,6 +81,7 @@ class SampleStatistics:
     tensors: tuple[str, ...]
     amax: NDArray[np.float64]
     rms: NDArray[np.float64]
+    copies: tuple[tuple[str, ...], ...]
 
     @property
     def figures(self) -> NDArray[np.float64]:
@@ -124,18 +126,24 @@ class SampleRecorder:
 
     @staticmethod
     def together(parts: Sequence[SampleRecorder]) -> SampleStatistics:
-        """Return the figures from all threads; samples of equal content appear once."""
-        found = {
-            place.key: (place.name, big, mean) for part in parts for place, big, mean in part.seen
-        }
+        """Return the figures from all threads; samples of equal content appear once, by the first's name."""
+        seen = sorted((one for part in parts for one in part.seen), key=lambda one: one[0].number)
+        found: dict[bytes, list[tuple[Place, list[float], list[float]]]] = {}
+        for one in seen:
+            found.setdefault(one[0].key, []).append(one)
         keys = sorted(found)
-        rows = [found[key] for key in keys]
+        rows = [found[key][0] for key in keys]
         return SampleStatistics(
-            tuple(name for name, _, _ in rows),
+            tuple(place.name for place, _, _ in rows),
             tuple(keys),
             parts[0].tensors,
             np.array([big for _, big, _ in rows]),
             np.array([mean for _, _, mean in rows]),
+            tuple(
+                tuple(place.name for place, _, _ in same)
+                for same in found.values()
+                if len(same) > 1
+            ),
         )
 
 

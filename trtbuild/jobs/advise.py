@@ -39,11 +39,11 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.blocked_layout import open_blocked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.artifact import Artifact
     from trtbuild.calibration.advice import SampleStatistics
-    from trtbuild.data import Source
+    from trtbuild.data import Sample, Source
     from trtbuild.jobs.paths import Besides
     from trtbuild.recipes import AdviseRecipe
 
@@ -61,7 +61,8 @@ class DataAdvice:
         data: where the data comes from.
         num_samples: number of distinct samples.
         num_tensors: number of observed tensors.
-        repeated: number of samples that are equal, to the bit, to another one.
+        repeated: number of samples that are equal, to the bit, to an earlier one.
+        copies: groups of samples that are equal to the bit, by name, in the order of the data.
         duplicates: groups of near-duplicate samples; the first of each group suffices.
         outliers: samples that alone decide ranges.
         rule: threshold rule for the subset.
@@ -74,6 +75,7 @@ class DataAdvice:
     num_samples: int
     num_tensors: int
     repeated: int
+    copies: tuple[tuple[str, ...], ...]
     duplicates: tuple[tuple[str, ...], ...]
     outliers: tuple[Outlier, ...]
     rule: str
@@ -120,13 +122,14 @@ def advise(
     few = _fewest(samples, kept, options, recipe.within, progress)
     if recipe.subset is not None:
         chosen = samples_of(source, [samples.keys[k] for k in few])
-        _write(chosen, recipe.subset, recipe.data.data)
+        _write(_once(chosen), recipe.subset, recipe.data.data)
     groups = near_duplicates(samples)
     return DataAdvice(
         data=source.description,
         num_samples=len(samples.names),
         num_tensors=len(tensors),
         repeated=len(source.index) - len(samples.names),
+        copies=samples.copies,
         duplicates=tuple(tuple(samples.names[k] for k in group) for group in groups),
         outliers=outliers(samples),
         rule=rule,
@@ -189,7 +192,16 @@ def _shortest_head(order: list[int], suffices: Callable[[Sequence[int]], bool]) 
     return order[:count]
 
 
-def _write(chosen: Source, path: Path, data: object) -> None:
+def _once(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """The samples without those whose content came before."""
+    seen: set[bytes] = set()
+    for sample in samples:
+        if sample.key not in seen:
+            seen.add(sample.key)
+            yield sample
+
+
+def _write(chosen: Iterable[Sample], path: Path, data: object) -> None:
     """Write the samples as the network takes them, one array per input, or write their names."""
     if path.suffix == ".txt":
         lines = (_line(sample.name, path, data) for sample in chosen)

@@ -27,7 +27,7 @@ def advice_report(found: DataAdvice) -> Report:
         cards=tuple(_cards(found)),
         facts={"data": found.data},
         sections=(
-            Section("Near-duplicates", (_duplicates(found),)),
+            Section("Near-duplicates", (_copies(found), _duplicates(found))),
             Section("Outliers", (_outliers(found),)),
             Section("The subset", (Line(_subset(found)),) if not found.file else ()),
         ),
@@ -45,7 +45,7 @@ def _subset(found: DataAdvice) -> str:
 def _cards(found: DataAdvice) -> Iterator[Card]:
     seen = f"{counted(found.num_samples, 'sample')}, {counted(found.num_tensors, 'tensor')} each"
     if found.repeated:
-        seen += f"; {found.repeated} more are equal to another to the bit"
+        seen += f"; {found.repeated} more equal to another to the bit, left out here"
     count = sum(len(group) - 1 for group in found.duplicates)
     yield Card("Near-duplicates", str(count), seen, Tone.NOTE if count else Tone.PLAIN)
     alone = "each alone decides the ranges of some tensors"
@@ -55,15 +55,25 @@ def _cards(found: DataAdvice) -> Iterator[Card]:
     yield Card("Samples that suffice", str(len(found.subset)), f"of {found.num_samples}: {share}")
 
 
+def _copies(found: DataAdvice) -> Table:
+    return _groups(
+        found.copies,
+        "equal to the bit: the rule counts each copy, and the figures here count one of them",
+        "is equal",
+    )
+
+
 def _duplicates(found: DataAdvice) -> Table:
-    rows = tuple((group[0], _named(group[1:]), str(len(group) - 1)) for group in found.duplicates)
     caption = (
         f"largest magnitude and root mean square of every tensor agree to {NEAR:.0%}: "
         "leave the second and later ones out"
     )
-    return Table(
-        (*names("sample", "says the same"), *numbers("how many")), rows, caption, _NUM_SHOWN
-    )
+    return _groups(found.duplicates, caption, "says the same")
+
+
+def _groups(groups: tuple[tuple[str, ...], ...], caption: str, others: str) -> Table:
+    rows = tuple((group[0], _named(group[1:]), str(len(group) - 1)) for group in groups)
+    return Table((*names("sample", others), *numbers("how many")), rows, caption, _NUM_SHOWN)
 
 
 def _named(group: tuple[str, ...]) -> str:

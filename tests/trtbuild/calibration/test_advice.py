@@ -53,9 +53,18 @@ def test_what_was_planted_is_named(network, capsys) -> None:
 
 def test_samples_of_one_content_count_once(network, capsys) -> None:
     data = images(0, 12)
-    found = advise(capsys, network, np.concatenate([data, data[:5]]))
+    few = network.parent / "few.npz"
+    # nothing but all samples gives each threshold exactly
+    options = ("--calibrator", "mse", "--within", 0, "--subset", few)
+    found = advise(capsys, network, np.concatenate([data, data[:5]]), *options)
     assert (found["num_samples"], found["repeated"]) == (12, 5)
+    assert found["copies"] == [[f"images.npy[{k}]", f"images.npy[{k + 12}]"] for k in range(5)]
     assert found["duplicates"] == found["outliers"] == []
+    assert set(found["subset"]) <= {f"images.npy[{k}]" for k in range(12)}
+    assert {group[0] for group in found["copies"]} & set(found["subset"])
+    assert len(np.load(few)["image"]) == len(found["subset"])
+    table = trtbuild(capsys, "advise", network, "--data", network.parent / "images.npy").out
+    assert "images.npy[16]" in table
 
 
 def test_the_subset_gives_the_same_ranges(network, capsys) -> None:

@@ -34,7 +34,7 @@ def test_a_search_that_was_not_needed_is_one_sentence() -> None:
 )
 def test_of_a_long_subset_the_first_are_shown(count: int, end: str) -> None:
     names = tuple(f"s{number}" for number in range(count))
-    advice = DataAdvice("data.npz", count, 2, 0, (), (), "entropy", 0.05, names)
+    advice = DataAdvice("data.npz", count, 2, 0, (), (), (), "entropy", 0.05, names)
     (section,) = (one for one in advice_report(advice).sections if one.heading == "The subset")
     (line,) = section.blocks
     assert isinstance(line, Line)
