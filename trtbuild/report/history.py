@@ -48,11 +48,11 @@ def _zeros(history: Iterable[Record]) -> Iterator[Table]:
             yield Table(
                 (*names("2:4 in"), *numbers("SQNR alone, dB", "gained without, dB")),
                 tuple(
-                    (row["node"], f"{row['alone_sqnr_db']:.1f}", f"{row['gained_db']:+.2f}")
+                    (row["node"], f"~{row['alone_sqnr_db']:.1f}", f"~{row['gained_db']:+.1f}")
                     for row in record.details["rows"]
                 ),
-                "effect of each layer's zeros on the outputs, in float and to first order: with the "
-                "zeros of this layer alone, and the gain if all zeros but these are kept",
+                "effect of each layer's zeros on the outputs, in float, estimated to some 3 dB by "
+                "gradients: with the zeros of this layer alone, and the gain if all zeros but these are kept",
                 num_shown=_NUM_SHOWN,
             )
 

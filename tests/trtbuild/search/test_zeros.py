@@ -9,6 +9,7 @@ from trtbuild.artifact import Artifact
 from trtbuild.data import Batch
 from trtbuild.jobs.zeros import with_cost_of_zeros
 from trtbuild.report.history import stages_section
+from trtbuild.report.model import Table
 
 WIDE = 8
 RANDOM = np.random.default_rng(0)
@@ -56,7 +57,10 @@ def test_the_layer_whose_zeros_do_most_comes_first() -> None:
     assert rows["of_m0"]["alone_sqnr_db"] < 20 < rows["of_m1"]["alone_sqnr_db"]
     assert rows["of_m1"]["gained_db"] < 0.1 < rows["of_m0"]["gained_db"]
     assert "'of_m0' cost the most of 2 layers" in record.summary
-    assert stages_section(artifact.history).blocks
+    (table,) = stages_section(artifact.history).blocks
+    assert isinstance(table, Table)
+    assert all(str(cell).startswith("~") for row in table.rows for cell in row[1:])
+    assert "estimated to some 3 dB" in table.caption
 
 
 def test_zeros_that_were_there_before_cost_nothing() -> None:
