@@ -11,14 +11,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trtbuild.manifest import Manifest
+    from trtbuild.verification.compare import Comparison
     from trtbuild.verification.intervals import Estimate
 
-__all__ = ["conditions_of", "figures_of"]
+__all__ = ["accuracy_of", "conditions_of", "figures_of"]
 
 
 def figures_of(manifest: Manifest) -> dict[str, Figure]:
     """Return the accuracy figures of a build, its speed and its latencies, with their intervals."""
-    return {**dict(_accuracy(manifest)), **dict(_speed(manifest))}
+    accuracy = {
+        f"{TITLES.get(name, name)}: {what}": figure
+        for name, found in manifest.verification.items()
+        for what, figure in accuracy_of(found).items()
+    }
+    return {**accuracy, **dict(_speed(manifest))}
+
+
+def accuracy_of(found: Comparison) -> dict[str, Figure]:
+    """Return the figures of one network against float by name: task, top-1, SQNR of the outputs."""
+    return dict(_accuracy(found))
 
 
 def conditions_of(manifest: Manifest) -> dict[str, str]:
@@ -32,19 +43,16 @@ def conditions_of(manifest: Manifest) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _accuracy(manifest: Manifest) -> Iterator[tuple[str, Figure]]:
-    for name, found in manifest.verification.items():
-        of = TITLES.get(name, name)
-        if found.task is not None and found.task.main is not None:
-            main = found.task.main
-            unit = f", {main.unit}" if main.unit else ""
-            yield f"{of}: {main.name}{unit}", _figure(main.estimate)
-        if found.accuracy is not None:
-            yield f"{of}: top-1, %", _figure(found.accuracy.candidate_percent)
-            yield f"{of}: top-1 lost, points", _figure(found.accuracy.drop_points)
-        for output in found.outputs:
-            if output.judged_sqnr_db is not None:
-                yield f"{of}: SQNR of {output.judged}, dB", _figure(output.judged_sqnr_db)
+def _accuracy(found: Comparison) -> Iterator[tuple[str, Figure]]:
+    if found.task is not None and found.task.main is not None:
+        main = found.task.main
+        yield main.name + (f", {main.unit}" if main.unit else ""), _figure(main.estimate)
+    if found.accuracy is not None:
+        yield "top-1, %", _figure(found.accuracy.candidate_percent)
+        yield "top-1 lost, points", _figure(found.accuracy.drop_points)
+    for output in found.outputs:
+        if output.judged_sqnr_db is not None:
+            yield f"SQNR of {output.judged}, dB", _figure(output.judged_sqnr_db)
 
 
 def _speed(manifest: Manifest) -> Iterator[tuple[str, Figure]]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.diff.compare import Figure  # noqa: TC001 - the schema resolves it
 from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError, OptionError, TrtbuildError, in_one_tree
 from trtbuild.files import make_directory, write_text
 from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.engine import build_engine
+from trtbuild.jobs.figures import accuracy_of
 from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
 from trtbuild.json_codec import dumps, encode
 from trtbuild.latency.stats import summarize
@@ -22,7 +24,7 @@ from trtbuild.options.tables import make, merge, read_table, to_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
 from trtbuild.runtime.ray_cluster import check_address, joined
-from trtbuild.titles import ENGINE
+from trtbuild.titles import ENGINE, TITLES
 from trtbuild.toml_files import read_toml
 from trtbuild.visible import visible
 
@@ -65,6 +67,9 @@ class FleetTarget:
         folder: folder of the build.
         engine: the engine's file name there.
         num_bytes: size of that file.
+        judged: the network that the accuracy is of, in words: the engine, or what stands for one that does
+            not run here; empty if nothing was judged.
+        figures: its accuracy by name, with intervals.
         sqnr_db: SQNR of the worst output that was judged; None if nothing was.
         latency_ms: median on this machine; None if it does not run here, or was not timed.
         int8_layers, num_layers: number of nodes in INT8, and of all nodes with a decision.
@@ -78,6 +83,8 @@ class FleetTarget:
     folder: str = ""
     engine: str = ""
     num_bytes: int = 0
+    judged: str = ""
+    figures: dict[str, Figure] = field(default_factory=dict)
     sqnr_db: float | None = None
     latency_ms: float | None = None
     int8_layers: int = 0
@@ -273,9 +280,10 @@ def build_target(name: str, recipe: EngineRecipe, progress: Progress = silent) -
 
 
 def _row(name: str, result: EngineResult, seconds: float) -> FleetTarget:
-    judged = result.comparisons.get(ENGINE) or next(iter(result.comparisons.values()), None)
-    figures = [] if judged is None else [output.judged_sqnr_db for output in judged.outputs]
-    sqnr = min((one.value for one in figures if one is not None), default=None)
+    name_judged = ENGINE if ENGINE in result.comparisons else next(iter(result.comparisons), "")
+    judged = result.comparisons.get(name_judged)
+    sqnrs = [] if judged is None else [output.judged_sqnr_db for output in judged.outputs]
+    sqnr = min((one.value for one in sqnrs if one is not None), default=None)
     size = 0
     with contextlib.suppress(OSError):
         size = result.engine.path.stat().st_size
@@ -289,6 +297,8 @@ def _row(name: str, result: EngineResult, seconds: float) -> FleetTarget:
         folder=name,
         engine=result.engine.path.name,
         num_bytes=size,
+        judged=TITLES.get(name_judged, name_judged),
+        figures={} if judged is None else accuracy_of(judged),
         sqnr_db=sqnr,
         latency_ms=None if timed is None else summarize(timed).median_ms,
         int8_layers=sum(one.int8 for one in decisions),

@@ -86,6 +86,14 @@ def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
     assert outcomes["server"] == "not here"
     assert done.code == 1
     assert json.loads((folder / "out" / "fleet.json").read_text()) == found
+    loose = found["targets"][0]
+    record = json.loads((folder / "out" / "loose" / "small.manifest.json").read_text())
+    sqnr = record["verification"]["engine"]["outputs"][0]["sqnr_db"]
+    assert loose["judged"] == "engine"
+    assert loose["figures"]["SQNR of 'logits', dB"] == {
+        "value": sqnr["value"],
+        "between": [sqnr["low"], sqnr["high"]],
+    }
     ranges = json.loads((folder / "out" / "small.calibration.json").read_text())
     for name in ("loose", "strict"):
         manifest = json.loads((folder / "out" / name / "small.manifest.json").read_text())
