@@ -107,4 +107,5 @@ def _sensitivity(groups: Sequence[GroupSensitivity], *, has_classes: bool) -> Ta
         Column("op", is_name=True, is_detail=True),
         *numbers("MMAC", "alone INT8, dB", "same top-1", "gained in float, dB"),
     )
-    return Table(columns, rows, num_shown=_NUM_LAYERS)
+    caption = "most harmful alone first: by the task, else class probabilities, else SQNR"
+    return Table(columns, rows, caption if rows else "", _NUM_LAYERS)

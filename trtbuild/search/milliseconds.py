@@ -118,7 +118,7 @@ def float_costs(candidate: Candidate, timing: LayerTiming, feeds: Sequence[Feeds
     before, after = int8.by_node(names), floats.by_node(names)
     each = {name: max(after.get(name, 0.0) - before.get(name, 0.0), 0.0) for name in names}
     change = _change(quantized, int8, len(names))
-    totals = f"{int8.total:.3g} ms in INT8, {floats.total:.3g} in float"
+    totals = f"{int8.total:.3g} ms in INT8, {floats.total:.3g} in float, a batch of --batch-size"
     basis = f"milliseconds a run, by {timing.source} ({totals})"
     return FloatCosts(each, change, basis)
 
