@@ -126,9 +126,10 @@ def _import_module(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            hint = "; name the module, not its file: package.module" if name.endswith(".py") else ""
             raise ModelError(
                 f"cannot import '{name}': there is no module '{error.name}' in '{here}' or among the "
-                "installed packages."
+                f"installed packages{hint}."
             ) from error
         raise ModelError(
             f"cannot import '{name}': it needs '{error.name}', which is missing."

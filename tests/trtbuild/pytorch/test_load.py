@@ -109,6 +109,7 @@ def test_arguments(nets: Path) -> None:
     [
         ("some_nets", "is not package.module:attribute"),
         ("no_such_nets:Net", "there is no module 'no_such_nets'"),
+        ("nets.py:Net", "name the module, not its file: package.module"),
         ("broken_nets:Net", "it needs 'absent_package'"),
         ("odd_nets:Net", "ZeroDivisionError"),
         ("some_nets:Nett", "has no attribute 'Nett'; it has: Hidden, Net"),
