@@ -23,8 +23,8 @@ __all__ = [
     "VERSION",
     "ChangeKind",
     "EngineDiff",
-    "Figure",
     "FigureChange",
+    "FigureValue",
     "NodeChange",
     "NodeDiff",
     "Side",
@@ -100,7 +100,7 @@ class NodeDiff:
 
 
 @dataclass(frozen=True)
-class Figure:
+class FigureValue:
     """A figure of one side, None if it is not known, with its interval if it has one."""
 
     value: float | None
@@ -174,7 +174,7 @@ class Side:
     model: ir.Model | None = None
     ranges: Mapping[str, float] = field(default_factory=dict)
     ms: float | None = None
-    figures: Mapping[str, Figure] = field(default_factory=dict)
+    figures: Mapping[str, FigureValue] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
     network: str = ""
     unknown: str = ""
@@ -261,10 +261,10 @@ def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> EngineDi
 
 
 def figure_changes(
-    first: Mapping[str, Figure], second: Mapping[str, Figure]
+    first: Mapping[str, FigureValue], second: Mapping[str, FigureValue]
 ) -> tuple[FigureChange, ...]:
     """Return the figures of both sides, those of the first in its order."""
-    unknown = Figure(None)
+    unknown = FigureValue(None)
     return tuple(
         FigureChange(name, one.value, other.value, one.between, other.between)
         for name in {**first, **second}

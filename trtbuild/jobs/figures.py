@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.diff.compare import Figure
+from trtbuild.diff.compare import FigureValue
 from trtbuild.titles import TITLES
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["accuracy_of", "conditions_of", "figures_of"]
 
 
-def figures_of(manifest: Manifest) -> dict[str, Figure]:
+def figures_of(manifest: Manifest) -> dict[str, FigureValue]:
     """Return the accuracy figures of a build, its speed and its latencies, with their intervals."""
     accuracy = {
         f"{TITLES.get(name, name)}: {what}": figure
@@ -27,7 +27,7 @@ def figures_of(manifest: Manifest) -> dict[str, Figure]:
     return {**accuracy, **dict(_speed(manifest))}
 
 
-def accuracy_of(found: Comparison) -> dict[str, Figure]:
+def accuracy_of(found: Comparison) -> dict[str, FigureValue]:
     """Return the figures of one network against float by name: task, top-1, SQNR of the outputs."""
     return dict(_accuracy(found))
 
@@ -43,7 +43,7 @@ def conditions_of(manifest: Manifest) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _accuracy(found: Comparison) -> Iterator[tuple[str, Figure]]:
+def _accuracy(found: Comparison) -> Iterator[tuple[str, FigureValue]]:
     if found.task is not None and found.task.main is not None:
         main = found.task.main
         yield main.name + (f", {main.unit}" if main.unit else ""), _figure(main.estimate)
@@ -55,16 +55,16 @@ def _accuracy(found: Comparison) -> Iterator[tuple[str, Figure]]:
             yield f"SQNR of {output.judged}, dB", _figure(output.judged_sqnr_db)
 
 
-def _speed(manifest: Manifest) -> Iterator[tuple[str, Figure]]:
+def _speed(manifest: Manifest) -> Iterator[tuple[str, FigureValue]]:
     for name, verdict in manifest.latency_verdicts.items():
         ratio = verdict.ratio
         if ratio.value > 0:
             ends = (1 / ratio.high, 1 / ratio.low if ratio.low > 0 else float("inf"))
             title = f"{TITLES.get(name, name)}: speed, x {TITLES.get(verdict.base, verdict.base)}"
-            yield title, Figure(1 / ratio.value, ends)
+            yield title, FigureValue(1 / ratio.value, ends)
     for name, latency in manifest.latency.items():
-        yield f"{TITLES.get(name, name)}: latency, ms", Figure(latency.median_ms)
+        yield f"{TITLES.get(name, name)}: latency, ms", FigureValue(latency.median_ms)
 
 
-def _figure(estimate: Estimate) -> Figure:
-    return Figure(estimate.value, (estimate.low, estimate.high))
+def _figure(estimate: Estimate) -> FigureValue:
+    return FigureValue(estimate.value, (estimate.low, estimate.high))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trtbuild.diff.compare import Figure  # noqa: TC001 - the schema resolves it
+from trtbuild.diff.compare import FigureValue  # noqa: TC001 - the schema resolves it
 from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError, OptionError, TrtbuildError, in_one_tree
 from trtbuild.files import make_directory, write_text
@@ -84,7 +84,7 @@ class FleetTarget:
     engine: str = ""
     num_bytes: int = 0
     judged: str = ""
-    figures: dict[str, Figure] = field(default_factory=dict)
+    figures: dict[str, FigureValue] = field(default_factory=dict)
     sqnr_db: float | None = None
     latency_ms: float | None = None
     int8_layers: int = 0
