@@ -11,7 +11,7 @@ from trtbuild.options.fields import option
 from trtbuild.options.values import IN_MEMORY
 from trtbuild.plugins import CALIBRATOR
 
-__all__ = ["AS_TENSORRT", "DEFAULT_RULE", "METHOD_NAMES", "CalibrateOptions"]
+__all__ = ["AS_TENSORRT", "DEFAULT_RULE", "METHOD_NAMES", "CalibrateOptions", "share"]
 
 # The method that depends on the order of the batches; the others work on histograms alone.
 AS_TENSORRT = "entropy-tensorrt"
@@ -36,8 +36,12 @@ def name_rule(rule: Callable[..., Any]) -> str:
     return name
 
 
-def _share(text: str) -> float:
-    """A share such as ``1%`` or ``0.01``."""
+def share(text: str) -> float:
+    """Return a share such as ``1%`` or ``0.01``.
+
+    Raises:
+        ValueError: it is no number.
+    """
     try:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError as error:
@@ -77,7 +81,7 @@ class CalibrateOptions:
     batch_size: int = 8
     until_stable: float | None = option(
         None, "Stop when the thresholds from two halves of the data agree to this share, such as 1%.",
-        metavar="SHARE", parse=_share, example='"1%"', essential=True,
+        metavar="SHARE", parse=share, example='"1%"', essential=True,
     )  # fmt: skip
     workers: int = option(1, "Number of processes; does not change the result.", low=1)
     ray: str | None = option(

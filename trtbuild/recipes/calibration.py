@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass
 from pathlib import Path
 
 from trtbuild.errors import OptionError
-from trtbuild.options.calibrate import AS_TENSORRT, METHOD_NAMES, CalibrateOptions
+from trtbuild.options.calibrate import AS_TENSORRT, METHOD_NAMES, CalibrateOptions, share
 from trtbuild.options.data import DataRecipe
 from trtbuild.options.fields import group, option
 from trtbuild.plugins import CALIBRATOR
@@ -85,9 +85,9 @@ class AdviseRecipe:
         choices=METHOD_NAMES, plugin=CALIBRATOR, when_absent="entropy", essential=True,
     )  # fmt: skip
     within: float = option(
-        0.01, "Largest relative difference between thresholds of a subset and of all samples; those that "
-              "differ more must be as good to 0.5 dB.",
-        low=0.0, high=1.0, essential=True,
+        0.01, "Largest relative difference between thresholds of a subset and of all samples, such as 1%; "
+              "those that differ more must be as good to 0.5 dB.",
+        metavar="SHARE", parse=share, low=0.0, high=0.5, essential=True,
     )  # fmt: skip
     subset: Path | None = option(
         None, "Write the few samples that suffice: .npz as the network takes them, .txt their names.",

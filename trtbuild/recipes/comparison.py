@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from trtbuild.options.calibrate import share
 from trtbuild.options.fields import group, option
 from trtbuild.options.tensorrt import OpenOptions
 
@@ -34,7 +35,10 @@ class CacheDiffRecipe:
 
     first: Path
     second: Path
-    tolerance: float = option(0.0, "Relative difference up to which scales are equal.", low=0.0)
+    tolerance: float = option(
+        0.0, "Relative difference up to which scales are equal, such as 1%.",
+        metavar="SHARE", parse=share, low=0.0, high=0.99,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,7 @@ class DiffRecipe:
         None, "Times of B's layers.", flag="--times-b", essential=True
     )
     tolerance: float = option(
-        0.0, "Relative difference up to which ranges are equal.", low=0.0, essential=True
-    )
+        0.0, "Relative difference up to which ranges are equal, such as 1%.",
+        metavar="SHARE", parse=share, low=0.0, high=0.99, essential=True,
+    )  # fmt: skip
     tensorrt: OpenOptions = group(OpenOptions, "TensorRT")

@@ -92,6 +92,10 @@ def test_names_are_written_as_text_and_other_files_refused(network, capsys) -> N
     assert "few.jpg" in trtbuild(capsys, "advise", network, *wrong).sentence
     order = (*wrong[:2], "--calibrator", "entropy-tensorrt")
     assert "depends on the order" in trtbuild(capsys, "advise", network, *order).sentence
+    percent = (*wrong[:2], "--within", 1)
+    assert "--within is 0 to 0.5, not 1" in trtbuild(capsys, "advise", network, *percent).sentence
+    same = advise(capsys, network, images(0, 8), "--calibrator", "minmax", "--within", "1%")
+    assert same["subset"] == found["subset"]
 
 
 @pytest.mark.parametrize("listed", [False, True])

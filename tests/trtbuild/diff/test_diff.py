@@ -75,6 +75,9 @@ def test_a_range_is_told_where_it_is_read_and_by_how_much(network, tmp_path, cap
     assert (change["of"], change["ratio"]) == ("a1", pytest.approx(2, rel=1e-6))
     assert float(change["first"]) == pytest.approx(amax, rel=1e-5)
     assert changes(diff(capsys, network, tmp_path / "b.onnx", "--tolerance", 0.6)) == {}
+    assert changes(diff(capsys, network, tmp_path / "b.onnx", "--tolerance", "60%")) == {}
+    percent = trtbuild(capsys, "diff", network, network, "--tolerance", 1)
+    assert "--tolerance is 0 to 0.99, not 1" in percent.sentence
 
 
 def test_ranges_that_look_alike_are_told_apart(network, tmp_path, capsys) -> None:
