@@ -190,7 +190,8 @@ class LatencyAssertion:
             seconds: how long to measure.
             backend: backend that opens the engines.
             **limits: ``min_speedup``, the minimum speed as a multiple of that of `against`, and
-                ``max_latency``, the maximum median latency of one batch in milliseconds.
+                ``max_latency``, the maximum median latency of one batch in milliseconds. With ``strict=True``
+                it fails, too, where it would be skipped: on a noisy machine, and without a baseline.
 
         Returns:
             The measurements.
@@ -204,6 +205,7 @@ class LatencyAssertion:
         from trtbuild.options.measure import MeasureOptions, SpeedLimits
         from trtbuild.verification.gate import check_limits
 
+        give_up = _fail if limits.pop("strict", False) else pytest.skip
         check_limits(limits, SpeedLimits)
         if against is None and limits.get("max_latency") is None:
             raise OptionError("assert_not_slower needs --against, or a limit by --max-latency.")
@@ -219,21 +221,23 @@ class LatencyAssertion:
             speed_limits=SpeedLimits(**limits),
         )
         if base is not None and self._has_to_be_saved(base):
-            recipe = self._saving(recipe, base)
-        return _fast_enough(bench(recipe))
+            recipe = self._saving(recipe, base, give_up)
+        return _fast_enough(bench(recipe), give_up)
 
     def _has_to_be_saved(self, base: Path) -> bool:
         """Whether `base` is a baseline that does not exist, or that is to be measured again."""
         return base.suffix == ".json" and (self.save_baselines or not base.exists())
 
-    def _saving(self, recipe: BenchRecipe, base: Path) -> BenchRecipe:
+    def _saving(
+        self, recipe: BenchRecipe, base: Path, give_up: Callable[[str], object]
+    ) -> BenchRecipe:
         """The recipe that writes `base`, and compares with nothing."""
         from dataclasses import replace
 
         from trtbuild.files import make_directory
 
         if not self.save_baselines:
-            pytest.skip(
+            give_up(
                 f"no baseline of this device, '{base}'; pytest --trtbuild-save-baselines writes it"
             )
         make_directory(base.parent)
@@ -241,8 +245,13 @@ class LatencyAssertion:
         return replace(recipe, against=None, save_baseline=base, speed_limits=limits)
 
 
-def _fast_enough(found: BenchResult) -> BenchResult:
-    """Return `found`; fail if the engine is too slow, and skip if that cannot be told."""
+def _fail(reason: str) -> None:
+    __tracebackhide__ = True
+    raise AssertionError(reason)
+
+
+def _fast_enough(found: BenchResult, give_up: Callable[[str], object]) -> BenchResult:
+    """Return `found`; fail if the engine is too slow, and call `give_up` if that cannot be told."""
     __tracebackhide__ = True
     from trtbuild.verification.ruling import CANNOT_TELL, TOO_SLOW
 
@@ -251,7 +260,7 @@ def _fast_enough(found: BenchResult) -> BenchResult:
     if ruling is not None and ruling.word == TOO_SLOW:
         raise AssertionError(f"{ruling}; {said}")
     if ruling is not None and ruling.word == CANNOT_TELL:
-        pytest.skip(f"{CANNOT_TELL}: {said}")
+        give_up(f"{CANNOT_TELL}: {said}")
     return found
 
 

@@ -110,6 +110,23 @@ def test_baselines_are_made_on_request_and_then_compared_with(deployment, folder
 
 
 @pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ('against="baselines"', "*no baseline of this device*"),
+        # no measurement of 0.2 s settles the sixth digit of a ratio
+        ('against="int8.onnx", within=1e-6', "*CANNOT TELL*"),
+    ],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_cannot_be_told_is_skipped_or_fails(deployment, arguments, said, strict) -> None:
+    call = f'assert_not_slower("int8.onnx", {arguments}, seconds=0.2, strict={strict})'
+    deployment.makepyfile(f"def test_it(assert_not_slower):\n    {call}\n")
+    result = deployment.runpytest_inprocess(*LOADED, "-rs")
+    result.assert_outcomes(**({"failed": 1} if strict else {"skipped": 1}))
+    result.stdout.fnmatch_lines([said])
+
+
+@pytest.mark.parametrize(
     ("limits", "outcome"),
     [("min_speedup=0.9", {"passed": 1}), ("max_latency=1e-6", {"failed": 1})],
 )
