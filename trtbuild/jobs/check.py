@@ -30,6 +30,7 @@ from trtbuild.model import input_specs, read_model, temporary_file
 from trtbuild.model.qdq import is_qdq
 from trtbuild.progress import Progress, silent
 from trtbuild.runtime.cuda import cuda_driver
+from trtbuild.runtime.manifest_beside import PORTABLE_SUFFIX, QDQ_SUFFIX
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT, installed
 from trtbuild.verification.ruling import ACCEPTED, REJECTED, Ruling
 
@@ -94,6 +95,7 @@ class NetworkCheck:
         unseen_behind: a refused node with unknown outputs, so that nodes after it were not checked.
         build: result of building it; None if that was not tried.
         known_issues: known causes why such a build is slow, wrong or refused, with sources.
+        instead: the file of TensorRT's form, if a refused one is that for ONNX Runtime; else empty.
         ruling: ACCEPTED or REJECTED, and by whom; derived from the other fields.
     """
 
@@ -104,6 +106,7 @@ class NetworkCheck:
     unseen_behind: str
     build: BuildOutcome | None
     known_issues: tuple[str, ...] = ()
+    instead: str = ""
     ruling: Ruling = field(init=False)
 
     def __post_init__(self) -> None:
@@ -164,7 +167,15 @@ def check_network(
         found.unseen_behind,
         built,
         issues,
+        _instead(recipe.model) if found.refused else "",
     )
+
+
+def _instead(model: Path) -> str:
+    """The file of TensorRT's form beside a form for ONNX Runtime; empty if there is none."""
+    stem = model.name.removesuffix(PORTABLE_SUFFIX)
+    twin = model.with_name(f"{stem}{QDQ_SUFFIX}")
+    return twin.name if stem != model.name and twin.is_file() else ""
 
 
 def _known_issues(tensorrt: TensorRT, recipe: CheckRecipe) -> tuple[str, ...]:

@@ -34,6 +34,11 @@ def check_report(result: NetworkCheck) -> Report:
 
 
 def _lines(result: NetworkCheck) -> Iterator[Line]:
+    if result.instead:
+        yield Line(
+            f"this is the form for ONNX Runtime; TensorRT gets '{result.instead}' beside it",
+            Tone.NOTE,
+        )
     if result.needs_plugin:
         yield Line(f"need a plugin (--plugin LIB): {', '.join(result.needs_plugin)}")
     if result.unseen_behind:

@@ -15,6 +15,7 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
+from tests.trtbuild.verification.small_network import quantized
 from tools.write_schemas import schemas
 from trtbuild.backends.tensorrt.advice import advice_on, plain_reason
 from trtbuild.backends.tensorrt.apart import find_refusals_apart, parser_ahead
@@ -22,6 +23,7 @@ from trtbuild.cli.main import run
 from trtbuild.errors import ModelError
 from trtbuild.jobs.check import form_check
 from trtbuild.model import read_model, write_model
+from trtbuild.quantization import portable_form
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -113,6 +115,18 @@ def test_every_refused_node_is_listed_with_reason_and_advice(tmp_path: Path, cap
     assert found["unseen_behind"] == ""
     assert found["build"] is None
     assert found["ruling"]["word"] == "REJECTED"
+
+
+@pytest.mark.usefixtures("rtx")
+def test_of_the_form_for_onnxruntime_the_other_form_is_named(tmp_path: Path, capsys) -> None:
+    artifact = quantized()
+    write_model(portable_form(artifact), portable := tmp_path / "net.onnxruntime.onnx")
+    assert checked(capsys, str(portable))[1]["instead"] == ""
+    assert artifact.quantized is not None
+    write_model(artifact.quantized, tmp_path / "net.int8.onnx")
+    assert checked(capsys, str(portable))[1]["instead"] == "net.int8.onnx"
+    assert run(["check", str(portable), "--backend", "tensorrt-rtx"]) == 1
+    assert "TensorRT gets 'net.int8.onnx'" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("rtx")
@@ -236,6 +250,7 @@ import sys
 from pathlib import Path
 from trtbuild.jobs.check import form_check
 from trtbuild.model import read_model, write_model
+from trtbuild.quantization import portable_form
 with form_check(Path(sys.argv[1])) as check:
     check(Path(sys.argv[1]))
 print([name for name in sys.modules if name.startswith("tensorrt_rtx")])
