@@ -287,8 +287,9 @@ class OutputMetrics:
         for divergence in _divergences(x, y):
             self._divergence.add(float(divergence))
         if x.shape[1] > self._top_k:
-            for top_x, top_y in zip(_top(x, self._top_k), _top(y, self._top_k)):
-                self._overlap.add(100.0 * np.intersect1d(top_x, top_y).size / self._top_k)
+            for top_x, top_y in zip(_top(x, self._top_k).tolist(), _top(y, self._top_k).tolist()):
+                # not `np.intersect1d`: it takes twenty times as long, and imports numpy.ma first
+                self._overlap.add(100.0 * len(set(top_x).intersection(top_y)) / self._top_k)
 
     def result(self) -> OutputComparison:
         """Return all figures so far."""
