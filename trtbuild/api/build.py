@@ -162,9 +162,9 @@ def build(
 
     Args:
         model: path of an ONNX file; ``package.module:factory`` of a PyTorch module; or in memory an
-            `onnx.ModelProto`, an `onnx_ir.Model` or a `torch.nn.Module`, which is written or exported into
-            the output folder first. A module's inputs are derived from the data, or given as
-            ``input="1x3x224x224"``.
+            `onnx.ModelProto`, an `onnx_ir.Model`, a `torch.nn.Module` or a program of `torch.export`, which
+            is written or exported into the output folder first. A module's inputs are derived from the
+            data, or given as ``input="1x3x224x224"``; a program keeps its own.
         data: the calibration data: a path, ``module:function``, arrays (one, or name -> array), a list, a
             function that gives batches, a ``DataLoader``, a dataset, or a calibration data reader;
             a `DataRecipe` for all of the data's options in one.
@@ -246,12 +246,22 @@ def _network(model: Any, values: dict[str, Any]) -> dict[str, Any]:
         )
     if isinstance(model, str | Path) or hasattr(model, "__fspath__"):
         return {"model": Path(model)}
+    if _is_program(model):
+        from trtbuild.pytorch.programs import write_program
+
+        return {"model": write_program(model, output)}
     return {"model": _written(model, output)}
 
 
 def _is_module(model: Any) -> bool:
     torch = sys.modules.get("torch")  # loaded already if there is a module
     return torch is not None and isinstance(model, torch.nn.Module)
+
+
+def _is_program(model: Any) -> bool:
+    """Whether `model` is a program of ``torch.export``."""
+    loaded = sys.modules.get("torch.export")
+    return loaded is not None and isinstance(model, loaded.ExportedProgram)
 
 
 def _module(model: Any, output: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -282,8 +292,8 @@ def _written(model: Any, output: Path) -> Path:
     if not isinstance(model, ir.Model):
         if not (hasattr(model, "graph") and hasattr(model, "SerializeToString")):
             raise OptionError(
-                "the network is a path, 'package.module:factory', an onnx.ModelProto, an onnx_ir.Model or a "
-                f"torch.nn.Module, not a {type(model).__name__}."
+                "the network is a path, 'package.module:factory', an onnx.ModelProto, an onnx_ir.Model, a "
+                f"torch.nn.Module or a torch.export.ExportedProgram, not a {type(model).__name__}."
             )
         with decoding(ModelError, "cannot read the network in memory"):
             model = ir.from_proto(model)

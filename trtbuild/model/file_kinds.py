@@ -26,6 +26,15 @@ LFS_POINTER = f"{_LFS_KIND}; {_LFS_REMEDY}"
 _LFS = b"version https://git-lfs"
 _PLAN = "a TensorRT engine"
 _ONNX = "give the ONNX file that it was built from"
+_ZIP = b"PK\x03\x04"
+# torch.export.load unpickles tensors and constants without a check.
+_PROGRAM = (
+    "a program of torch.export",
+    (
+        "reading it may run code that it holds, so load it yourself, if you trust it, and give it to "
+        "Python's trtbuild.build(torch.export.load(...), ...)"
+    ),
+)
 _TORCH = "give an ONNX file, or a module as package.module:factory with --weights"
 
 # Offset, magic bytes, kind of file, and what to do where an ONNX file is expected.
@@ -41,7 +50,7 @@ _KINDS = (
         "give the ONNX file that it was made from",
     ),
     (4, b"TFL3", "a TensorFlow Lite network", "convert it to ONNX"),
-    (0, b"PK\x03\x04", "a zip archive, such as a PyTorch checkpoint or an .npz", _TORCH),
+    (0, _ZIP, "a zip archive, such as a PyTorch checkpoint or an .npz", _TORCH),
     (0, b"\x80\x02", "a pickle, such as an old PyTorch checkpoint", _TORCH),
     (0, b"\x89HDF", "an HDF5 file, such as a Keras network", "convert it to ONNX"),
     (0, b"\x1f\x8b", "compressed by gzip", "unpack it first"),
@@ -77,8 +86,15 @@ def check_was_fetched(path: Path, what: str, error: type[InputError] = InputErro
         raise error(f"'{path}' is not {what}, but {LFS_POINTER}.")
 
 
-def other_than_onnx(content: bytes) -> tuple[str, str] | None:
-    """Return what a file is that is not ONNX, and what to do; None where its first bytes do not tell."""
+def other_than_onnx(content: bytes, suffix: str = "") -> tuple[str, str] | None:
+    """Return what a file is that is not ONNX, and what to do; None where its first bytes do not tell.
+
+    Args:
+        content: the beginning of the file.
+        suffix: the ending of its name.
+    """
+    if suffix.lower() == ".pt2" and content.startswith(_ZIP):
+        return _PROGRAM
     for offset, magic, kind, remedy in _KINDS:
         if content[offset : offset + len(magic)] == magic:
             return kind, remedy

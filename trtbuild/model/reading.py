@@ -252,7 +252,7 @@ def parse_proto(path: Path) -> onnx.ModelProto:
         return _parse_apart(path)
     try:
         content = path.read_bytes()
-        other = other_than_onnx(content)
+        other = other_than_onnx(content, path.suffix)
         if other is not None:
             raise ModelError(f"'{path}' is not an ONNX file, but {other[0]}; {other[1]}.")
         proto = onnx.ModelProto.FromString(content)
@@ -271,7 +271,7 @@ def _parse_apart(path: Path) -> onnx.ModelProto:
             path.open("rb") as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
         ):
-            other = other_than_onnx(content[:_BEGINNING])
+            other = other_than_onnx(content[:_BEGINNING], path.suffix)
             if other is not None:
                 raise ModelError(f"'{path}' is not an ONNX file, but {other[0]}; {other[1]}.")
             proto = onnx.ModelProto.FromString(read_apart(content, path.name))

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.parity import ParityReport
     from trtbuild.pytorch.spec import InputSpec
 
-__all__ = ["ExportResult", "export_onnx"]
+__all__ = ["ExportResult", "export_onnx", "name_outputs_of", "to_onnx"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def export_onnx(
         for value, name in zip(model.graph.inputs, bound.names):
             value.name = name
     name_dims(model, bound.specs)
-    _name_outputs(model, sample_output, output_names)
+    name_outputs_of(model, sample_output, output_names)
     warnings += _dimension_warnings(model, bound)
     warnings += [f"{limit}: the module takes no other size." for limit in limits]
     with _destination(model, path, external_data) as file:
@@ -214,7 +214,7 @@ def _exported(
     """The traced module, and the ONNX model that torch makes of it."""
     program = capture(module, bound, dynamic=True)
     try:
-        return program, _to_onnx(program, module, opset)
+        return program, to_onnx(program, module, opset)
     except ModelError:
         if not has_attention(program):
             raise
@@ -222,11 +222,15 @@ def _exported(
     # kernels return different memory layouts
     with AttentionInSteps():
         program = capture(module, bound, dynamic=True)
-    return program, _to_onnx(program, module, opset)
+    return program, to_onnx(program, module, opset)
 
 
-def _to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model:
-    """The model, with nodes and tensors named after the modules."""
+def to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model:
+    """Return the ONNX model of `program`, with nodes and tensors named after the parts of `module`.
+
+    Raises:
+        ModelError: ONNX cannot express it, or torch cannot export this opset.
+    """
     try:
         with quiet(), open_lengths():
             exported = torch.onnx.export(
@@ -258,7 +262,17 @@ def _short(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
 
 
-def _name_outputs(model: ir.Model, sample: Any, names: Sequence[str]) -> None:
+def name_outputs_of(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> None:
+    """Name the outputs of `model` in place.
+
+    Args:
+        model: the exported network.
+        sample: what the module answered; the keys of a dict of tensors become names.
+        names: names in their place.
+
+    Raises:
+        OptionError: their number is wrong, or two are equal.
+    """
     outputs = model.graph.outputs
     if names and len(names) != len(outputs):
         raise OptionError(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.runtime.session import Session
 
-__all__ = ["ParityReport", "check_parity", "rounding_error"]
+__all__ = ["ParityReport", "check_parity", "distance", "rounding_error"]
 
 _SLACK = 8.0
 _FLOOR = 1e-5
@@ -115,7 +115,7 @@ def _compared(
     yardstick = own if truth is None else truth
     errors, own_errors = [], []
     for index, (want, got, mine) in enumerate(zip(yardstick, found, own, strict=True)):
-        error, own_error = _distance(want, got), max(_distance(want, mine), moved[index])
+        error, own_error = distance(want, got), max(distance(want, mine), moved[index])
         if not error <= _SLACK * own_error + floor:
             raise ModelError(
                 f"the exported file computes something else: output {index} for {shapes} is off by "
@@ -184,7 +184,7 @@ def rounding_error(
         for _ in range(_NUDGES):
             with torch.no_grad():
                 others = tensors_in(module(*arguments, **keywords))
-            found = [max(far, _distance(*pair)) for far, *pair in zip(found, outputs, others)]
+            found = [max(far, distance(*pair)) for far, *pair in zip(found, outputs, others)]
     finally:
         for handle in handles:
             handle.remove()
@@ -205,8 +205,8 @@ def _feeds(session: Session, case: BoundInputs, seed: int) -> dict[str, np.ndarr
     return {n: value.numpy() for n, value in zip(case.names, values) if n in wanted}
 
 
-def _distance(want: torch.Tensor, got: torch.Tensor) -> float:
-    """``max|want - got| / max|want|``; infinity if shapes differ or only one is finite."""
+def distance(want: torch.Tensor, got: torch.Tensor) -> float:
+    """Return ``max|want - got| / max|want|``; infinity if shapes differ or only one is finite."""
     if want.shape != got.shape:
         return float("inf")
     if want.numel() == 0:

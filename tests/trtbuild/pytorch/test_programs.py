@@ -1,0 +1,125 @@
+"""Programs of ``torch.export`` in the place of a module."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+import trtbuild
+from tests.command import FAST
+from tests.command import trtbuild as command
+from trtbuild.errors import ModelError, OptionError
+
+torch = pytest.importorskip("torch")
+
+QUICK = {"effort": "fast"}
+
+
+class Block(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.drop = torch.nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(torch.relu(self.norm(self.conv(x))))
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block()
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, image, *, shift):
+        return {"scores": self.head(self.block(image).mean((2, 3)) + shift), "shifted": shift + 1}
+
+
+class Plain(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = Block()
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, image):
+        return self.head(self.block(image).mean((2, 3)))
+
+
+def program_of(module, *, dynamic: bool = True, kind=torch.float32):
+    torch.manual_seed(0)
+    images = torch.randn(4, 3, 12, 12, dtype=kind)
+    shapes = {"image": {0: torch.export.Dim("batch", max=64)}} if dynamic else None
+    return torch.export.export(module, (images,), dynamic_shapes=shapes)
+
+
+def test_a_program_is_built_with_its_dynamic_batch(tmp_path) -> None:
+    program = program_of(Plain().eval())
+    built = trtbuild.quantize(program, torch.randn(40, 3, 12, 12), output=tmp_path, **QUICK)
+    model = onnx.load(tmp_path / "Plain.onnx")
+    (image,) = model.graph.input
+    batch, *others = image.type.tensor_type.shape.dim
+    assert (image.name, batch.dim_value, [one.dim_value for one in others]) == (
+        "image", 0, [3, 12, 12],
+    )  # fmt: skip
+    assert batch.dim_param
+    assert [one.name for one in model.graph.output] == ["output"]
+    assert built.metrics["engine"]["sqnr_db output"] > 20
+
+
+def test_inputs_by_keyword_and_outputs_by_key_keep_their_names(tmp_path) -> None:
+    module = Small().eval()
+    arguments, keywords = (torch.randn(4, 3, 12, 12),), {"shift": torch.randn(4, 8)}
+    program = torch.export.export(module, arguments, keywords)
+    data = {"image": torch.randn(40, 3, 12, 12).numpy(), "shift": torch.randn(40, 8).numpy()}
+    trtbuild.quantize(program, data, output=tmp_path, **QUICK)
+    model = onnx.load(tmp_path / "Small.onnx")
+    assert [one.name for one in model.graph.input] == ["image", "shift"]
+    assert [one.name for one in model.graph.output] == ["scores", "shifted"]
+
+
+def test_a_program_in_float64_is_read_as_float32(tmp_path) -> None:
+    program = program_of(Plain().eval().double(), dynamic=False, kind=torch.float64)
+    built = trtbuild.quantize(program, torch.randn(40, 3, 12, 12), output=tmp_path, **QUICK)
+    assert built.metrics["engine"]["sqnr_db output"] > 20
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, from its own code
+@pytest.mark.parametrize("form", ["as exported", "decomposed"])
+def test_a_program_that_trains_is_refused(form, tmp_path) -> None:
+    program = program_of(Plain().train())
+    if form == "decomposed":
+        program = program.run_decompositions()
+    with pytest.raises(ModelError, match=r"'block\.\w+' trains\): call eval\(\) on the module"):
+        trtbuild.build(program, torch.randn(40, 3, 12, 12), output=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_for_modules_are_refused(tmp_path) -> None:
+    with pytest.raises(OptionError, match="is for a PyTorch module"):
+        trtbuild.build(
+            program_of(Plain().eval()), torch.randn(4, 3, 12, 12), dynamic="batch", output=tmp_path
+        )
+
+
+def test_a_program_that_draws_random_numbers_is_refused(tmp_path) -> None:
+    class Noisy(Plain):
+        def forward(self, image):
+            return super().forward(image + torch.rand_like(image))
+
+    with pytest.raises(ModelError, match="draws random numbers"):
+        trtbuild.build(program_of(Noisy().eval()), torch.randn(4, 3, 12, 12), output=tmp_path)
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+def test_a_file_of_a_program_is_not_read_and_why_is_said(tmp_path, capsys) -> None:
+    path = tmp_path / "net.pt2"
+    torch.export.save(program_of(Plain().eval()), path)
+    words = ("engine", path, "--int8", "--data", tmp_path / "x.npy", "-o", tmp_path / "out", *FAST)
+    (tmp_path / "x.npy").touch()
+    said = command(capsys, *words).sentence
+    assert "a program of torch.export; reading it may run code" in said
+    assert "trtbuild.build(torch.export.load(...), ...)" in said
+    loaded = torch.export.load(path)
+    built = trtbuild.quantize(loaded, torch.randn(40, 3, 12, 12), output=tmp_path, **QUICK)
+    assert built.metrics["engine"]["sqnr_db output"] > 20
