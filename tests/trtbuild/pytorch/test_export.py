@@ -161,7 +161,7 @@ def test_output_names_that_do_not_fit(names: list[str]) -> None:
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return x + 1, x * 2
 
-    with pytest.raises(OptionError, match="output names"):
+    with pytest.raises(OptionError, match="output name"):
         export_onnx(Two(), [InputSpec((2, 3))], output_names=names)
 
 
