@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["SCHEMA", "VERSION", "LayerTimes", "measure_layers", "read_layer_times"]
+__all__ = ["SCHEMA", "VERSION", "LayerTimes", "measure_layers", "plain_name", "read_layer_times"]
 
 SCHEMA = "trtbuild.layer_times"
 VERSION = 1
@@ -90,10 +90,15 @@ class LayerTimes:
         write_text(path, dumps(self.to_json()) + "\n")
 
 
+def plain_name(layer: str) -> str:
+    """Return a layer's name without the suffix of ONNX Runtime's layout pass."""
+    return _MARK.sub("", layer)
+
+
 def _node_of(layer: str, known: Collection[str]) -> str | None:
     if layer in known:
         return layer
-    bare = _MARK.sub("", layer)
+    bare = plain_name(layer)
     if bare in known:
         return bare
     parts = (part.strip() for part in layer.split(" + "))
@@ -102,7 +107,7 @@ def _node_of(layer: str, known: Collection[str]) -> str | None:
 
 def _inside(layer: str, known: Collection[str]) -> str | None:
     """The longest known name among the words of a layer's name, split at spaces, commas and brackets."""
-    words = re.split(r"[\s,()\[\]]+", _MARK.sub("", layer))
+    words = re.split(r"[\s,()\[\]]+", plain_name(layer))
     return max((word for word in words if word in known), key=len, default=None)
 
 

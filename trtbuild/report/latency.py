@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.latency.layer_times import plain_name
 from trtbuild.latency.regress import Answer
 from trtbuild.latency.stats import summarize
 from trtbuild.plots.data import Distribution
@@ -79,7 +80,9 @@ def _layers(found: LayerTimes | None) -> Section:
     if found is None:
         return Section("Layers", ())
     ordered = sorted(found.layers.items(), key=lambda one: -one[1])
-    rows = tuple((name, f"{ms:.4f}", f"{100.0 * ms / found.total:.1f} %") for name, ms in ordered)
+    rows = tuple(
+        (plain_name(name), f"{ms:.4f}", f"{100.0 * ms / found.total:.1f} %") for name, ms in ordered
+    )
     columns = (*names("layer"), *numbers("ms", "share"))
     return Section("Layers", (Table(columns, rows, f"by {found.source}", num_shown=_NUM_LAYERS),))
 

@@ -124,7 +124,9 @@ def test_of_the_form_for_onnxruntime_the_other_form_is_named(tmp_path: Path, cap
     assert checked(capsys, str(portable))[1]["instead"] == ""
     assert artifact.quantized is not None
     write_model(artifact.quantized, tmp_path / "net.int8.onnx")
-    assert checked(capsys, str(portable))[1]["instead"] == "net.int8.onnx"
+    found = checked(capsys, str(portable))[1]
+    assert found["instead"] == "net.int8.onnx"
+    assert not any(one["node"] in one["reason"] for one in found["refused"])
     assert run(["check", str(portable), "--backend", "tensorrt-rtx"]) == 1
     assert "TensorRT gets 'net.int8.onnx'" in capsys.readouterr().out
 

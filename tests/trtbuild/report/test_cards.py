@@ -21,6 +21,7 @@ from tests.models import NETWORKS
 from trtbuild.artifact import Artifact
 from trtbuild.jobs.bench import BenchResult
 from trtbuild.latency.conditions import Conditions, this_device
+from trtbuild.latency.layer_times import LayerTimes
 from trtbuild.latency.limits import speedup_finding
 from trtbuild.latency.measure import MONOTONIC, Samples
 from trtbuild.latency.regress import decide, taken_together
@@ -113,6 +114,16 @@ def test_each_batch_size_has_its_own_card_and_checks() -> None:
         "speed over base, batch 8": True,
     }
     assert [one["batch_size"] for one in result.to_json()["verdicts"]] == [1, 8]
+
+
+def test_layers_are_named_as_in_the_network() -> None:
+    # ONNX Runtime's layout pass numbers the nodes that it makes anew
+    times = LayerTimes("a profiler", 1, {"/conv1/Conv_token_7": 2.0, "/pool": 1.0})
+    result = BenchResult((), (), (), this_device(), Conditions(), "random", times)
+    sections = bench_report("engine", result).filled_sections
+    (table,) = next(one.blocks for one in sections if one.heading == "Layers")
+    assert isinstance(table, Table)
+    assert [row[0] for row in table.rows] == ["/conv1/Conv", "/pool"]
 
 
 @pytest.mark.parametrize(

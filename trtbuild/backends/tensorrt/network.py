@@ -32,7 +32,15 @@ class ParserError:
 def parser_errors(parser: Any) -> list[ParserError]:
     """Return the errors of a parser that refused a file; there may be none."""
     told = (parser.get_error(index) for index in range(parser.num_errors))
-    return [ParserError(e.node_name(), e.node_operator(), plain_reason(e.desc())) for e in told]
+    return [
+        ParserError(
+            # the library's layers put the name, which is told anyway, in front
+            e.node_name(),
+            e.node_operator(),
+            plain_reason(e.desc()).removeprefix(f"{e.node_name()}: "),
+        )
+        for e in told
+    ]
 
 
 def parse_network(
