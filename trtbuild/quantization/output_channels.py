@@ -1,4 +1,4 @@
-"""Per-channel scales for outputs of convolutions that float operators read, in ONNX Runtime's form.
+"""Finds outputs of convolutions that can have per-channel scales in ONNX Runtime's form, and writes these.
 
 ONNX Runtime's integer convolution rounds its output with one scale for all channels, even if they differ
 widely. TensorRT's form does not round there: such a tensor goes to a SiLU or hard-swish, for example. But

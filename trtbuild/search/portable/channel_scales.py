@@ -1,4 +1,4 @@
-"""Per-channel scales for outputs of convolutions that float operators read, in ONNX Runtime's form.
+"""Chooses per-channel scales for outputs of convolutions in ONNX Runtime's form, by gradients.
 
 A channel's scale covers its values on a few images, and some room, as other images exceed them. Values on
 which the outputs do not depend are not covered: where a SiLU or hard-swish is flat, the gradients g of the
