@@ -82,6 +82,7 @@ OF_OTHERS = {
     *("--extra-index-url", "--index-url", "--no-deps", "--system-site-packages"),  # pip and venv
     *("--build-arg", "--gpus", "--rm", "--model-repository"),  # docker and Triton
     *("--calib", "--exportLayerInfo", "--exportProfile", "--stronglyTyped"),  # trtexec
+    *("--hypothesis-profile", "--hypothesis-seed"),  # pytest
 }
 
 
