@@ -31,6 +31,7 @@ CONSTANTS = {
     **{f"v{n}": np.array([n]) for n in (-3, -1, 0, 1, 2, 3, 4)},
     "v01": np.array([0, 1]),
     "v12": np.array([1, 2]),
+    "v111": np.array([1, 1, 1]),
     "v012": np.array([0, 1, 2]),
     "v46": np.array([4, 6]),
     "v346": np.array([3, 4, 6]),
@@ -68,7 +69,8 @@ CONSTANTS = {
         "to_" + "_".join(map(str, target)): np.array(target)
         for target in (
             (-1,), (-1, 6), (-1, 4, 6), (-1, 12), (-1, 16), (-1, 4, 5), (0, -1), (0, 0, 2, 3), (1, -1),
-            (3, 4, 6), (1, 8, 6), (4, -1, 6), (0, -1, 12),
+            (3, 4, 6), (1, 8, 6), (4, -1, 6), (0, -1, 12), (4, -1, 5),
+            (2, 2, -1, 3, 2), (4, -1, 3), (-1, 2, 12),
         )
     },
 }  # fmt: skip
@@ -170,6 +172,43 @@ APART = [
     "t = Transpose<perm = [1, 2, 0]>(x) y = Transpose<perm = [2, 0, 1]>(t)",
     "s = Add(x, stack) y = Gather(s, i0)",
     "d = Shape(x) n = Gather(d, v0) s = Concat<axis = 0>(v2, n, v46) e = Expand(x, s) y = Gather(e, i1)",
+    # images after other entries, and repeated
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) r = Reshape(t, to_m1_6) m = MatMul(r, w)"
+        " b = Reshape(m, to_4_m1_5) y = Transpose<perm = [1, 0, 2]>(b)"
+    ),
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) r = Reshape(t, to_2_2_m1_3_2)"
+        " y = Transpose<perm = [2, 0, 1, 3, 4]>(r)"
+    ),
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) r = Reshape(t, to_4_m1_3) u = Transpose<perm = [1, 0, 2]>(r)"
+        " y = Reshape(u, to_m1_2_12)"
+    ),
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) f = Flatten<axis = 2>(t) m = MatMul(f, w)"
+        " d = Shape<end = 1>(x) s = Concat<axis = 0>(v4, d, vm1) b = Reshape(m, s) y = Gather(b, i0)"
+    ),
+    # steps of a recurrent layer
+    "t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state) y = Squeeze(h, v0)",
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state)"
+        " s = Squeeze(g, v1) y = Transpose<perm = [1, 0, 2]>(s)"
+    ),
+    (
+        "d = Shape<end = 1>(x) s = Concat<axis = 0>(v1, d, v4) z = ConstantOfShape(s)"
+        " t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state, , , z)"
+        " y = Squeeze(h, v0)"
+    ),
+    # an Expand that keeps lengths where -1 is given
+    (
+        "d = Shape<end = 1>(x) s = Concat<axis = 0>(d, vm1, vm1) c = Equal(s, im1)"
+        " k = Where(c, v111, s) e = Expand(token, k) y = Concat<axis = 1>(e, x)"
+    ),
+    (
+        "d = Shape<end = 1>(x) s = Concat<axis = 0>(d, vm1, vm1) c = Equal(s, im1)"
+        " k = Where(c, i1, s) e = Expand(token, k) y = Concat<axis = 1>(e, x)"
+    ),
     # the batch is used only as a length
     "d = Shape(x) n = Gather(d, v0) s = Concat<axis = 0>(n, v46) y = Reshape(x, s)",
     "d = Shape(x) n = Gather(d, i0) u = Unsqueeze(n, v0) s = Concat<axis = 0>(u, vm1) y = Reshape(x, s)",
@@ -254,6 +293,9 @@ MIXED = [
     "y = Reshape(x, to_m1_12)",
     "t = Transpose<perm = [1, 0, 2]>(x) y = Reshape(t, to_m1_4_6)",
     "y = Transpose(x)",
+    "t = Transpose<perm = [1, 0, 2]>(x) y = Reshape(t, to_m1_6)",
+    "t = Transpose<perm = [1, 0, 2]>(x) y = Flatten<axis = 2>(t)",
+    "d = Shape(x) c = Equal(d, i2) k = Where(c, v012, d) f = Cast<to = 1>(k) s = ReduceSum(f) y = Div(x, s)",
     "v = Slice(x, v0, v1, v1) y = Squeeze(v)",
     "f = Flatten(x) t = Transpose(f) y = MatMul(f, t)",
     "f = Flatten(x) y = Gemm<transA = 1>(f, f)",
@@ -284,7 +326,6 @@ MIXED = [
 
 # Images are independent, which is not found.
 UNDECIDED = [
-    "t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state) y = Squeeze(h, v0)",
     (
         "y = If(on) <then_branch = a () => (float[N, 4, 6] p) { p = Relu(x) },"
         " else_branch = b () => (float[N, 4, 6] q) { q = Neg(x) }>"

@@ -15,7 +15,7 @@ from trtbuild.model.traversal import has_bodies
 from trtbuild.search.rows.known import Known
 from trtbuild.search.rows.lengths import lengths_of
 from trtbuild.search.rows.rules import rows_of
-from trtbuild.search.rows.sizes import BATCH, MANY, ONE, Rows
+from trtbuild.search.rows.sizes import BATCH, MANY, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
@@ -82,12 +82,13 @@ def _follow(node: ir.Node, known: Known) -> bool:
             return True
     if all(map(known.is_fixed, node.inputs)):
         return True
-    rows = rows_of(node, known)
+    found = rows_of(node, known)
     _complete_dims(node, known)
-    if rows is None or not all(_allows(dims(one), rows) for one in made):
+    if found is None:
         return False
-    known.images.update(dict.fromkeys(made, rows))
-    return True
+    placed = {one: rows for one, rows in zip(node.outputs, found) if one in made}
+    known.images.update(placed)
+    return all(_allows(dims(one), rows) for one, rows in placed.items())
 
 
 def _complete_dims(node: ir.Node, known: Known) -> None:
@@ -108,4 +109,4 @@ def _allows(found: Dims | None, rows: Rows) -> bool:
     if found is None or not rows.axis < len(found) or isinstance(found[rows.axis], int):
         return False
     is_named = [dim == BATCH for dim in found]
-    return not any(is_named) or (sum(is_named) == 1 and is_named[rows.axis] and rows.size == ONE)
+    return not any(is_named) or (sum(is_named) == 1 and is_named[rows.axis] and rows.is_plain)

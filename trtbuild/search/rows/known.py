@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.constants import integers
 from trtbuild.model.shapes import dims
-from trtbuild.search.rows.sizes import BATCH, MANY, ONE, Entry, Rows, is_of_batch
+from trtbuild.search.rows.sizes import BATCH, MANY, UNKNOWN, Entry, Rows, is_of_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,12 +58,12 @@ class Known:
         count = known[0] if known else 1
         if not isinstance(count, int):
             return None
-        return tuple(f"{value.name}[{place}]" for place in range(count))
+        return tuple(f"{UNKNOWN}{value.name}[{place}]" for place in range(count))
 
     def dims(self, value: ir.Value) -> list[Entry]:
         """Return the dims of a tensor that depends on images, with names for unknown ones."""
         known: Sequence[int | str | None] = dims(value) or ()
         rows = self.images[value]
         found = [f"{value.name}.{axis}" if one is None else one for axis, one in enumerate(known)]
-        found[rows.axis : rows.axis + 1] = [BATCH if rows.size == ONE else MANY]
+        found[rows.axis : rows.axis + 1] = [BATCH if rows.is_plain else MANY]
         return found

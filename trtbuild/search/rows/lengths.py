@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute, axes, input_at
 from trtbuild.model.constants import integers
+from trtbuild.search.rows.sizes import UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -67,13 +68,36 @@ def _joined(node: ir.Node, known: Known) -> tuple[Entry, ...] | None:
     return None if None in parts else tuple(one for part in parts if part for one in part)
 
 
+def _are_minus_one(node: ir.Node, known: Known) -> tuple[Entry, ...] | None:
+    """Which lengths are -1; exporters replace those before an Expand. No length of a Shape is -1."""
+    found, others = known.entries(node.inputs[0]), integers(node.inputs[1])
+    if found is None or others is None or set(others) != {-1}:
+        return None
+    is_known = not any(isinstance(one, str) and one.startswith(UNKNOWN) for one in found)
+    return tuple(int(one == -1) for one in found) if is_known else None
+
+
+def _chosen(node: ir.Node, known: Known) -> tuple[Entry, ...] | None:
+    given = [known.entries(value) for value in node.inputs]
+    if None in given or not set(given[0] or ()) <= {0, 1}:
+        return None
+    parts = [tuple(one or ()) for one in given]
+    count = max(map(len, parts))
+    if any(len(one) not in (1, count) for one in parts):
+        return None
+    whole = (one if len(one) == count else one * count for one in parts)
+    return tuple(yes if is_so else no for is_so, yes, no in zip(*whole))
+
+
 _RULES: Mapping[str, Callable[[ir.Node, Known], tuple[Entry, ...] | None]] = {
     "Cast": _same,
     "Concat": _joined,
+    "Equal": _are_minus_one,
     "Gather": _gathered,
     "Identity": _same,
     "Shape": _shape,
     "Slice": _sliced,
     "Squeeze": _between_scalar_and_vector,
     "Unsqueeze": _between_scalar_and_vector,
+    "Where": _chosen,
 }

@@ -17,12 +17,13 @@ from trtbuild.model.attributes import (
 from trtbuild.model.constants import integers
 from trtbuild.model.operators import CONVOLUTIONS, POOLING, QDQ, UNARY
 from trtbuild.model.shapes import dims, element_count
-from trtbuild.search.rows.sizes import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     import onnx_ir as ir
+
+    from trtbuild.search.rows.sizes import Rows
 
     Rule = Callable[[ir.Node, Rows, int], Rows | None]
 
@@ -86,7 +87,7 @@ def _others(found: Collection[int] | None, rows: Rows, num_axes: int) -> list[in
 
 def _without(found: Collection[int], rows: Rows) -> Rows:
     """The place of the images after axes are removed."""
-    return Rows(rows.axis - sum(axis < rows.axis for axis in found), rows.size)
+    return rows.at(rows.axis - sum(axis < rows.axis for axis in found))
 
 
 def _along(default: int) -> Rule:
@@ -159,12 +160,12 @@ def _accumulated(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
 def _one_hot(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
     """The classes get an axis of their own."""
     new = normal_axis(int(attribute(node, "axis", -1)), num_axes + 1)
-    return Rows(rows.axis + (new <= rows.axis), rows.size)
+    return rows.at(rows.axis + (new <= rows.axis))
 
 
 def _transposed(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
     found = permutation(node, num_axes) or ()
-    return Rows(found.index(rows.axis), rows.size) if rows.axis in found else None
+    return rows.at(found.index(rows.axis)) if rows.axis in found else None
 
 
 def _squeezed(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
@@ -179,7 +180,7 @@ def _unsqueezed(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
         return None
     count = num_axes + len(found)
     new = {normal_axis(axis, count) for axis in found}
-    return Rows([axis for axis in range(count) if axis not in new][rows.axis], rows.size)
+    return rows.at([axis for axis in range(count) if axis not in new][rows.axis])
 
 
 def _sliced(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:

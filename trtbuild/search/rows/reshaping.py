@@ -21,33 +21,47 @@ __all__ = ["OF_LENGTHS"]
 
 
 def _reshaped(node: ir.Node, known: Known) -> Rows | None:
-    """The axes before that of the images stay, and the new axis counts images, or whole parts of images."""
+    """The entries before and after those of the images may be divided anew, but not those of two images."""
     value, target = node.inputs[0], known.entries(node.inputs[1])
     rows = known.rows(value)
-    if value is None or rows is None or target is None or len(target) <= rows.axis:
+    if value is None or rows is None or target is None:
         return None
-    own, axis = known.dims(value), rows.axis
+    own = known.dims(value)
     if 0 in target[len(own) :] or (attribute(node, "allowzero", 0) and 0 in target):
         return None
     new = [own[place] if one == 0 else one for place, one in enumerate(target)]
-    if new[:axis] != own[:axis] or any(map(is_of_batch, new[axis + 1 :])):
+    of_batch = [place for place, one in enumerate(new) if is_of_batch(one)]
+    places = of_batch or [place for place, one in enumerate(new) if one == -1]
+    if len(places) != 1:
         return None
-    size = {
-        0: rows.size,
-        BATCH: ONE,
-        -1: quotient(times(rows.size, own[axis + 1 :]), times(ONE, new[axis + 1 :])),
-    }.get(target[axis])
-    return None if size is None else Rows(axis, size)
+    place, found = places[0], _merged(rows, own, 0, len(own))
+    before = quotient(found.repeats, times(ONE, new[:place]))
+    if of_batch:
+        same = {0: rows, BATCH: Rows(place)}.get(target[place])
+        return same if same is not None and before == same.repeats else None
+    after = quotient(found.size, times(ONE, new[place + 1 :]))
+    return None if before is None or after is None else Rows(place, after, before)
+
+
+def _merged(rows: Rows, own: Sequence[Entry], start: int, end: int) -> Rows:
+    """Where images lie in one axis made of several, that of the images among them; its number is `start`."""
+    size = times(rows.size, own[rows.axis + 1 : end])
+    return Rows(start, size, times(rows.repeats, own[start : rows.axis]))
 
 
 def _flattened(node: ir.Node, known: Known) -> Rows | None:
+    """Into two axes."""
     value = node.inputs[0]
     rows = known.rows(value)
-    if value is None or rows is None or rows.axis > 0:
+    if value is None or rows is None:
         return None
     own = known.dims(value)
     axis = normal_axis(int(attribute(node, "axis", 1)), len(own))
-    return Rows(0, times(rows.size, own[1:axis])) if axis > 0 else None
+    return (
+        _merged(rows, own, 0, axis)
+        if rows.axis < axis
+        else _merged(rows, own, axis, len(own)).at(1)
+    )
 
 
 def _place_of_batch(target: Sequence[Entry]) -> int | None:
@@ -72,10 +86,10 @@ def _expanded(node: ir.Node, known: Known) -> Rows | None:
     new = max(num_axes, len(target))
     from_last = rows.axis - num_axes
     length = target[from_last] if -from_last <= len(target) else 1
-    if length == BATCH and rows.size == ONE and place == len(target) + from_last:
+    if length == BATCH and rows.is_plain and place == len(target) + from_last:
         return Rows(new + from_last)
     is_kept = length == 1 and not any(map(is_of_batch, target))
-    return Rows(new + from_last, rows.size) if is_kept else None
+    return rows.at(new + from_last) if is_kept else None
 
 
 def _tiled(node: ir.Node, known: Known) -> Rows | None:
@@ -100,7 +114,7 @@ def _resized(node: ir.Node, known: Known) -> Rows | None:
         is_apart = rows.axis not in [normal_axis(axis, num_axes) for axis in axes]
         return rows if is_apart and all(map(known.is_fixed, node.inputs[1:])) else None
     if sizes is not None:
-        is_kept = _place_of_batch(known.entries(sizes) or ()) == rows.axis and rows.size == ONE
+        is_kept = _place_of_batch(known.entries(sizes) or ()) == rows.axis and rows.is_plain
         is_free = attribute(node, "keep_aspect_ratio_policy", "stretch") == "stretch"
         return rows if is_kept and is_free else None
     factors = constant_of(node, 2)

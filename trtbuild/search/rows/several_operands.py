@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trtbuild.model.attributes import attribute, input_at, normal_axis
-from trtbuild.model.operators import BROADCASTING
+from trtbuild.model.operators import BROADCASTING, RECURRENT
 from trtbuild.model.shapes import rank
 from trtbuild.search.rows.one_operand import is_one_entry
-from trtbuild.search.rows.sizes import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.search.rows.known import Known
+    from trtbuild.search.rows.sizes import Rows
 
 __all__ = ["OF_SEVERAL_OPERANDS"]
 
@@ -33,9 +33,7 @@ def _broadcast(values: Iterable[ir.Value | None], num_axes: int, known: Known) -
     given = [(one, rank(one), known.rows(one)) for one in values if one is not None]
     if any(count is None for _, count, _ in given):
         return None
-    places = {
-        Rows(num_axes - (count or 0) + rows.axis, rows.size) for _, count, rows in given if rows
-    }
+    places = {rows.at(num_axes - (count or 0) + rows.axis) for _, count, rows in given if rows}
     if len(places) != 1:
         return None
     (place,) = places
@@ -58,10 +56,10 @@ def _product(node: ir.Node, known: Known) -> Rows | None:
     if 0 in counts:
         return None
     if rows[0] is not None and rows[0].axis == counts[0] - 2:
-        return Rows(num_axes - 2, rows[0].size) if known.is_fixed(right) else None
+        return rows[0].at(num_axes - 2) if known.is_fixed(right) else None
     if rows[1] is not None and rows[1].axis == counts[1] - 1 and counts[1] > 1:
         removed = counts[0] == 1
-        return Rows(num_axes - 1 - removed, rows[1].size) if known.is_fixed(left) else None
+        return rows[1].at(num_axes - 1 - removed) if known.is_fixed(left) else None
     if any(one is not None and one.axis >= count - 2 for one, count in zip(rows, counts)):
         return None
     return _broadcast(node.inputs, num_axes, known)
@@ -96,9 +94,9 @@ def _picked(node: ir.Node, known: Known) -> Rows | None:
     axis = normal_axis(int(attribute(node, "axis", 0)), num_axes)
     rows, chosen = known.rows(table), known.rows(places)
     if rows is not None and axis != rows.axis and known.is_fixed(places):
-        return Rows(rows.axis + (count - 1 if axis < rows.axis else 0), rows.size)
+        return rows.at(rows.axis + (count - 1 if axis < rows.axis else 0))
     if chosen is not None and known.is_fixed(table):
-        return Rows(axis + chosen.axis, chosen.size)
+        return chosen.at(axis + chosen.axis)
     return None
 
 
@@ -130,7 +128,7 @@ def _equation(node: ir.Node, known: Known) -> Rows | None:
         rows = known.rows(value)
         if rows is not None and rows.axis < len(part):
             letters.add(part[rows.axis])
-            sizes.add(rows.size)
+            sizes.add(rows.at(0))
             fixed += part[: rows.axis] + part[rows.axis + 1 :]
         elif known.is_fixed(value):
             fixed += part
@@ -140,12 +138,26 @@ def _equation(node: ir.Node, known: Known) -> Rows | None:
         return None
     letter, size = letters.pop(), sizes.pop()
     is_apart = letter not in fixed and result.count(letter) == 1
-    return Rows(result.index(letter), size) if is_apart else None
+    return size.at(result.index(letter)) if is_apart else None
+
+
+def _recurrent(node: ir.Node, known: Known) -> Rows | None:
+    """Over steps along axis 0, with images along axis 1 of the operand and of the states."""
+    found = known.rows(node.inputs[0])
+    if found is None or found.axis != 1 or attribute(node, "layout", 0):
+        return None
+    weights = (input_at(node, place) for place in (1, 2, 3, 7))
+    lengths, states = input_at(node, 4), [input_at(node, place) for place in (5, 6)]
+    is_apart = (lengths is None or known.rows(lengths) == found.at(0)) and all(
+        one is None or known.rows(one) == found for one in states
+    )
+    return found if is_apart and all(map(known.is_fixed, weights)) else None
 
 
 OF_SEVERAL_OPERANDS: Mapping[str, Callable[[ir.Node, Known], Rows | None]] = {
     **dict.fromkeys(_ELEMENT_BY_ELEMENT, _element_by_element),
     **dict.fromkeys(("Concat", "GatherElements", "ScatterElements"), _joined),
+    **dict.fromkeys(RECURRENT, _recurrent),
     "Einsum": _equation,
     "Gather": _picked,
     "GatherND": _picked_by_vectors,

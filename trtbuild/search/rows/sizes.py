@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["BATCH", "MANY", "ONE", "Entry", "Rows", "Size", "is_of_batch", "quotient", "times"]
+__all__ = [
+    "BATCH",
+    "MANY",
+    "ONE",
+    "UNKNOWN",
+    "Entry",
+    "Rows",
+    "Size",
+    "is_of_batch",
+    "quotient",
+    "times",
+]
 
 BATCH = "number of images in the batch"
 """The name of the batch's length, which no dim of a network has."""
 
 MANY = "length that depends on the batch"
 """Stands for a length that is not the batch's, but depends on it."""
+
+UNKNOWN = "?"
+"""The start of names of numbers that a node computes, which may also be 0 or -1."""
 
 Entry: TypeAlias = "int | str"
 """A length, `BATCH`, `MANY`, or the name of a length that is the same in any batch."""
@@ -38,11 +52,22 @@ class Rows:
 
     Attributes:
         axis: the axis, counted from the front.
-        size: how many entries of this axis each image has.
+        size: how many entries of this axis each image has, one after the other.
+        repeats: how many times all images follow each other along this axis.
     """
 
     axis: int
     size: Size = ONE
+    repeats: Size = ONE
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the axis has one entry for each image."""
+        return self.size == self.repeats == ONE
+
+    def at(self, axis: int) -> Rows:
+        """Return the same along another axis."""
+        return replace(self, axis=axis)
 
 
 def is_of_batch(entry: Entry) -> bool:
