@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from trtbuild.cli.apart import go_on_apart
+from trtbuild.cli.ends_runs import runs_end_on_signals
 from trtbuild.cli.failure import Failure, complain
 from trtbuild.cli.help import help_all_option, wide_as_the_terminal
 from trtbuild.cli.output import Answered
@@ -121,7 +122,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code; messages go to standard error."""
     answered = Answered("--json" not in (sys.argv[1:] if arguments is None else arguments))
     try:
-        with _signals_raised(), warnings_shown(), in_one_tree():
+        with _signals_raised(), runs_end_on_signals(), warnings_shown(), in_one_tree():
             answer = _group.main(
                 args=arguments, prog_name="trtbuild", standalone_mode=False, obj=answered
             )

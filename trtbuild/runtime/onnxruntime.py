@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import Signature
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["Execution", "OnnxRuntimeSession", "has_operator", "open_session", "opening_beside"]
+__all__ = [
+    "Execution",
+    "OnnxRuntimeSession",
+    "has_operator",
+    "let_run",
+    "open_session",
+    "opening_beside",
+]
 
 
 class Execution(StrEnum):
@@ -114,6 +121,19 @@ def opening_beside(threads: int = 1) -> Iterator[ThreadPoolExecutor]:
             raise
 
 
+@functools.cache
+def _run_options() -> ort.RunOptions:
+    """The options of every run in this process; ONNX Runtime looks at their flag before each node."""
+    import onnxruntime as ort
+
+    return ort.RunOptions()
+
+
+def let_run(may: bool) -> None:
+    """Allow runs, or stop those in this process, which then raise ExecutionError, and all later ones."""
+    _run_options().terminate = not may
+
+
 class OnnxRuntimeSession:
     """A network opened in ONNX Runtime; satisfies `trtbuild.runtime.session.Session`.
 
@@ -138,7 +158,7 @@ class OnnxRuntimeSession:
         """
         session = self._opened()
         with _explained():
-            outputs = session.run(self._output_names, dict(feeds))
+            outputs = session.run(self._output_names, dict(feeds), _run_options())
         return dict(zip(self._output_names, outputs))
 
     def run_on_device(self, feeds: Feeds) -> dict[str, Any]:
@@ -157,7 +177,7 @@ class OnnxRuntimeSession:
                 binding.bind_cpu_input(name, array)
             for name in self._output_names:
                 binding.bind_output(name, self._device)
-            session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding, _run_options())
             return dict(zip(self._output_names, binding.get_outputs()))
 
     def bind(self, feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> Callable[[], None]:
@@ -184,9 +204,11 @@ class OnnxRuntimeSession:
         # ONNX Runtime uses the arrays' memory; 1.23 does not hold the arrays
         binding.held = (*feeds.values(), *outputs.values())
 
+        options = _run_options()
+
         def run() -> None:
             try:
-                session.run_with_iobinding(binding)
+                session.run_with_iobinding(binding, options)
             except Exception as error:
                 raise _cannot_run(error) from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import pytest
 
 from tests.command import FAST, HANGS_S, await_text, trtbuild
@@ -220,6 +221,62 @@ def test_ended_by_a_signal_leaves_nothing(files, tmp_path, monkeypatch, number, 
     assert "Traceback" not in complained
     assert word in complained
     assert list(out.iterdir()) == []
+
+
+ENDLESS = """<ir_version: 10, opset_import: ["" : 21]>
+    endless (float[1, 8] x) => (float[1, 8] y) <int64 steps = {4611686018427387904}> {
+        y = Loop(steps, , x) <body = b (int64 i, bool d, float[1, 8] s) => (bool e, float[1, 8] t)
+            { e = Identity(d) t = Tanh(s) }>
+    }"""
+# Says when the pass begins whose samples are run; another one before it looks at the data.
+FEW_SAMPLES = """
+import pathlib
+import numpy as np
+passes = 0
+def few():
+    global passes
+    passes += 1
+    for number in range(6):
+        if passes == 2:
+            pathlib.Path("running").write_text("now")
+        yield {"x": np.full((1, 8), number, np.float32)}
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("calibrate", "endless.onnx", "--all-tensors", "-o", "ranges.json"),
+        ("verify", "endless.onnx", "endless.onnx"),
+    ],
+)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_run_that_never_ends_is_stopped_by_a_signal(tmp_path, monkeypatch, words, number, code):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(onnx.parser.parse_model(ENDLESS), "endless.onnx")
+    (tmp_path / "few_samples.py").write_text(FEW_SAMPLES)
+    process = start(*words, "--data", "few_samples.py:few")
+    await_text(tmp_path / "running", process)
+    process.send_signal(number)
+    _, complained = process.communicate(timeout=HANGS_S)
+    assert process.returncode == code, complained
+    assert "Traceback" not in complained
+    assert "cannot run" not in complained
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.usefixtures("no_signal_ignored")
+def test_networks_run_again_after_a_signal(files, tmp_path, monkeypatch, capsys):
+    model, data, _ = files
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STOP", "SIGINT")
+    (tmp_path / "hiding_reader.py").write_text(HIDING)
+    stopped = trtbuild(
+        capsys, "calibrate", model, "--data", "hiding_reader.py:data", "-o", "a.json"
+    )
+    assert stopped.code == 130
+    assert trtbuild(capsys, "calibrate", model, "--data", data, "-o", "b.json").code == 0
 
 
 HIDING = """
