@@ -148,7 +148,7 @@ def test_options_of_other_things_are_refused(network) -> None:
         trtbuild.build(network, DATA, opset=17)
     with pytest.raises(OptionError, match="'backend' is for"):
         trtbuild.quantize(network, DATA, backend="tensorrt")
-    with pytest.raises(OptionError, match="Module, not a int"):
+    with pytest.raises(OptionError, match="ExportedProgram, not a int"):
         trtbuild.build(5, DATA)
 
 
