@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+# what pytester's runs are the first to import is forgotten after them, and half of it found again
+import trtbuild.jobs.bench
+import trtbuild.jobs.verify  # noqa: F401
 from tests.trtbuild.verification.small_network import images, quantized
 from trtbuild.model import write_model
 
