@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# What a shell says of its terminal must not change what a command prints, here or in processes of tests.
+for _name in ("CLICOLOR_FORCE", "COLUMNS", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE"):
+    os.environ.pop(_name, None)
+
 # A change must not fail by examples that it did not choose, nor on a slow machine: each run of a property has
 # the same examples, and no limit of time. `--hypothesis-profile=search --hypothesis-seed=N` tries others.
 settings.register_profile(
