@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ReportFiles", "page_option", "report_options"]
 
 _PAGE = click.option(
-    "--report", "html", type=click.Path(path_type=Path), help="Write one HTML page with plots."
+    "--report", "html", type=click.Path(path_type=Path), help="Write one HTML page."
 )
 _JUNIT = click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML for CI.")
 

@@ -109,6 +109,14 @@ def test_help_of_calibrate_lists_its_options(capsys) -> None:
     assert "merge" in text
 
 
+@pytest.mark.parametrize("name", ["advise", "check", "diff", "export", "fleet"])
+def test_help_promises_no_plots_of_a_page_that_has_none(name, capsys) -> None:
+    told = " ".join(trtbuild(capsys, name, "--help-all").out.split())
+    said = told[told.index(" --report ") :].partition(" --json ")[0]
+    assert "HTML page" in said
+    assert "plot" not in said
+
+
 def test_help_is_as_wide_as_the_terminal() -> None:
     code = "from trtbuild.cli.main import run; run(['verify', '--help'])"
     widths = {}
