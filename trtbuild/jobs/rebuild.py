@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from trtbuild.options.tables import make, merge, read_table
 from trtbuild.options.values import IN_MEMORY
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import DiffRecipe, EngineRecipe
+from trtbuild.runtime.manifest_beside import manifest_of
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def rebuild(
         MissingError: the backend does not work here.
     """
     manifest = manifest_at(manifest)
-    before = read_manifest(manifest)
+    before = _read(manifest)
     if output.resolve() == manifest.parent.resolve():
         raise InputError(
             f"'{output}' holds the build to compare with; name another folder with -o."
@@ -173,6 +175,20 @@ def rebuild(
         verdicts=(_verdict(before), _verdict(after)),
         figures=figure_changes(figures_of(before), figures_of(after)),
     )
+
+
+def _read(path: Path) -> Manifest:
+    """Read a manifest; for another file of a build, name the command with the build's manifest."""
+    try:
+        return read_manifest(path)
+    except InputError as error:
+        beside = manifest_of(path)
+        if not beside.is_file():
+            raise
+        command = shlex.join(("trtbuild", "rebuild", str(beside)))
+        raise InputError(
+            f"'{path}' is not a manifest; that of its build lies beside it: `{command}`."
+        ) from error
 
 
 def _verdict(manifest: Manifest) -> str:

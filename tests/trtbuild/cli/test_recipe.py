@@ -369,6 +369,10 @@ def test_rebuild_gives_the_same_bytes_and_names_what_differs(
     assert again.json["same_bytes"] is True
     assert again.json["verdicts"] == ["NOT JUDGED", "NOT JUDGED"]
     assert again.json["differences"] == []
+    for name in ("net.int8.onnx", "net.onnxruntime.onnx"):
+        told = trtbuild(capsys, "rebuild", out / name)
+        assert told.code == 2
+        assert f"`trtbuild rebuild {manifest}`" in told.sentence
     assert "another folder" in trtbuild(capsys, "rebuild", manifest, "-o", out).sentence
     arrays = CNN.arrays()
     moved = model.parent / "moved.npz"
