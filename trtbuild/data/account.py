@@ -70,6 +70,7 @@ class DataAccount:
         warnings: sentences about inputs that look wrong.
         repeated: sentences about samples that occur many times.
         random: whether the samples are random numbers.
+        may_stop_early: whether calibration may end before its last sample.
     """
 
     used: Mapping[str, int]
@@ -78,12 +79,15 @@ class DataAccount:
     warnings: tuple[str, ...]
     repeated: tuple[str, ...] = ()
     random: bool = False
+    may_stop_early: bool = False
 
     def __str__(self) -> str:
         used = ", ".join(
             f"1 sample {_OF_ONE[what]}" if count == 1 else f"{count} samples {what}"
             for what, count in self.used.items()
         )
+        if self.may_stop_early and "calibrate" in self.used:
+            used = f"up to {used}"
         ranges = (f"'{n}' from {s.low:.4g} to {s.high:.4g}" for n, s in self.inputs.items())
         passed = ", ".join(map(str, self.skipped))
         parts = (used, *ranges, f"passed over: {passed}" if passed else "")

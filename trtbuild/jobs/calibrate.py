@@ -87,6 +87,7 @@ def calibrate_file(
         whole = calibration_source(recipe.data, input_specs(artifact.source))
         source = whole if recipe.shard is None else shard_of(whole, recipe.shard)
         account = account_for(recipe.data, calibrate=source)
+        account = replace(account, may_stop_early=options.until_stable is not None)
         session = opened.result()
     artifact = calibrate(artifact, source, tensors, options, progress, session=session)
     calibration = artifact.calibration

@@ -173,6 +173,7 @@ def _done(
     build = _Build(recipe, plan, progress, check_form)
     _check_judged(artifact, build)
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
+    account = replace(account, may_stop_early=recipe.calibrate.until_stable is not None)
     artifact = artifact.having(Record("data", str(account), account.details))
     wanted = Wanted(_comparison(artifact, build), recipe.gate, recipe.task.is_named)
     check_float_outputs(artifact.source, plan.verification, recipe.batch_size, wanted, progress)

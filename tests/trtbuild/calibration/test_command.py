@@ -131,6 +131,7 @@ def test_until_stable_stops_early(tmp_path, capsys) -> None:
         "share": 0.01, "num_used": 64, "num_given": 400, "num_tensors": 2, "apart": {},
     }  # fmt: skip
     assert "64 of 400 samples were used" in error
+    assert "up to 400 samples calibrate" in error
     kept = json.loads((tmp_path / "f").read_text())
     assert kept["provenance"]["num_samples"] == "64"
 
@@ -169,7 +170,9 @@ def test_engine_tells_of_an_early_stop_too(given, tmp_path, capsys) -> None:
     options = ("--int8", "--backend", "onnxruntime", "--no-latency", "--until-stable", "0.5%")
     code = run(["engine", *map(str, given), *options, "-o", str(tmp_path)])
     assert code == 0
-    assert "tensors do not agree to 0.5 %:\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "tensors do not agree to 0.5 %:\n" in said
+    assert "data: up to " in said
     manifest = json.loads((tmp_path / "digits.manifest.json").read_text())
     (record,) = [stage for stage in manifest["stages"] if stage["stage"] == "calibrate"]
     assert record["details"]["until_stable"]["apart"]
