@@ -17,13 +17,13 @@ import numpy as np
 from calibrators import entropy
 from calibrators.errors import CacheError
 from calibrators.methods import assess
+from calibrators.ranges import TensorRange  # noqa: TC001 - its fields are read by type
 from calibrators.rules import covering_exponent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from calibrators.histogram import Histogram
-    from calibrators.ranges import TensorRange
 
 __all__ = ["Agreement", "Comparison", "Crosscheck", "crosscheck", "read_onnxruntime_table"]
 

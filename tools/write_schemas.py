@@ -9,14 +9,30 @@ import dataclasses
 import json
 import sys
 import types
+from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from calibrators.crosscheck import Comparison
+from trtbuild.artifact import EarlyStop
 from trtbuild.cli import failure
+from trtbuild.data.skipped import Skipped
+from trtbuild.data.survey import InputSurvey
 from trtbuild.diff import compare as diff
-from trtbuild.enums import StrEnum
 from trtbuild.files import make_directory, write_text
-from trtbuild.jobs import advise, bench, check, fleet, rebuild, verify
+from trtbuild.jobs import (
+    advise,
+    bench,
+    calibrate,
+    check,
+    crosscheck,
+    doctor,
+    fleet,
+    inspect,
+    rebuild,
+    verify,
+)
 from trtbuild.jobs.compress import record as compress_record
 from trtbuild.json_codec import json_fields
 from trtbuild.latency import baseline, layer_times
@@ -68,6 +84,10 @@ def schemas() -> dict[str, dict[str, Any]]:
             schema_of(compress_record.Compression), compress_record.SCHEMA, compress_record.VERSION
         ),
         check.SCHEMA: _named(schema_of(check.NetworkCheck), check.SCHEMA, check.VERSION),
+        doctor.SCHEMA: _named(schema_of(doctor.Checkup), doctor.SCHEMA, doctor.VERSION),
+        calibrate.SCHEMA: _ranges(),
+        crosscheck.SCHEMA: _crosschecked(),
+        inspect.SCHEMA: _inspected(),
         rebuild.SCHEMA: _rebuilt(),
         bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),
     }
@@ -80,6 +100,64 @@ def _diff() -> dict[str, Any]:
     return _named(found, diff.SCHEMA, diff.VERSION)
 
 
+def _ranges() -> dict[str, Any]:
+    text, number, count = _PLAIN[str], _PLAIN[float], _PLAIN[int]
+    data = {
+        "used": _mapping(count),
+        "inputs": _mapping(schema_of(InputSurvey)),
+        "passed_over": _array(schema_of(Skipped)),
+        "warnings": _array(text),
+        "repeated": _array(text),
+        "spoilt": _array(text),
+    }
+    figures = {"amax": number, "clipped_share": number, "sqnr_db": number}
+    methods = _mapping(_mapping(_object(figures, tuple(figures))))
+    parts = {
+        "files": _array(text),
+        "method": text,
+        "num_samples": count,
+        "amax": _mapping(number),
+        "data": _or_null(_object(data, tuple(data))),
+        "spread": _mapping(number),
+        "until_stable": _schema(EarlyStop | None),
+        "methods": _or_null(methods),
+    }
+    return _named(_object(parts, tuple(parts)), calibrate.SCHEMA, calibrate.VERSION)
+
+
+def _crosschecked() -> dict[str, Any]:
+    side = _object({"name": _PLAIN[str], "kind": _PLAIN[str]}, ("name", "kind"))
+    tensor = _with(schema_of(Comparison), ratio=_NUMBER, flagged=_PLAIN[bool])
+    names = _array(_PLAIN[str])
+    parts = {
+        "first": side,
+        "second": side,
+        "tensors": _array(tensor),
+        "only_first": names,
+        "only_second": names,
+        "plots": names,
+    }
+    return _named(_object(parts, tuple(parts)), crosscheck.SCHEMA, crosscheck.VERSION)
+
+
+def _inspected() -> dict[str, Any]:
+    text = _PLAIN[str]
+    layer = {
+        **dict.fromkeys(("name", "kind", "precision", "tactic"), text),
+        "nodes": _array(text),
+        "reformat": _PLAIN[bool],
+    }
+    parts = {
+        "precisions": _mapping(_PLAIN[int]),
+        "reformats": _PLAIN[int],
+        "detailed": _PLAIN[bool],
+        "layers": _array(_object(layer, tuple(layer))),
+        "not_opened": text,
+        "nodes": _array(_with(schema_of(inspect.NodePrecision), as_asked=_PLAIN[bool])),
+    }
+    return _named(_object(parts, tuple(parts)), inspect.SCHEMA, inspect.VERSION)
+
+
 def _rebuilt() -> dict[str, Any]:
     text: dict[str, Any] = {"type": "string"}
     difference = {"kind": text, "name": text, "before": {}, "after": {}}  # values of manifests
@@ -89,7 +167,7 @@ def _rebuilt() -> dict[str, Any]:
         "manifest": text,
         "same_bytes": {"type": "boolean"},
         "differences": _array(_object(difference, tuple(difference))),
-        "networks": {"type": "object", "additionalProperties": network},
+        "networks": _mapping(network),
         "unexplained": text,
         "verdicts": _array(text),
         "figures": _array(schema_of(diff.FigureChange)),
@@ -107,17 +185,31 @@ def schema_of(cls: type) -> dict[str, Any]:
 def _schema(hint: Any) -> dict[str, Any]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema(arguments[0]), {"type": "null"}]}
+        return _or_null(_schema(arguments[0]))
     if origin is tuple and arguments[-1] is Ellipsis:
         return _array(_schema(arguments[0]))
     if origin is tuple:
         return {"type": "array", "prefixItems": [_schema(item) for item in arguments],
                 "minItems": len(arguments), "maxItems": len(arguments)}  # fmt: skip
-    if origin is dict:
-        return {"type": "object", "additionalProperties": _schema(arguments[1])}
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
+    if origin in (dict, Mapping):
+        return _mapping(_schema(arguments[1]))
+    if isinstance(hint, type) and issubclass(hint, Enum):
         return {"enum": [str(member) for member in hint]}
     return schema_of(hint) if dataclasses.is_dataclass(hint) else _PLAIN[hint]  # type: ignore[arg-type]
+
+
+def _mapping(values: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": values}
+
+
+def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def _with(schema: dict[str, Any], **added: dict[str, Any]) -> dict[str, Any]:
+    """An object's schema with more fields at its end."""
+    properties = {**schema["properties"], **added}
+    return _object(properties, tuple(properties))
 
 
 def _array(items: dict[str, Any]) -> dict[str, Any]:

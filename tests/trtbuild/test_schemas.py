@@ -9,6 +9,7 @@ import jsonschema
 import numpy as np
 import pytest
 
+from tests.trtbuild.runtime.tensorrt.test_inspector import FORM_10
 from tests.trtbuild.verification.small_network import written
 from tools.write_schemas import schemas
 from trtbuild.cli.main import run
@@ -69,6 +70,58 @@ def test_latencies_and_a_baseline_satisfy_their_schemas(folder: Path, capsys) ->
     capsys.readouterr()
     run(["bench", engine, "--against", str(folder / "float.onnx"), *short])
     valid(json.loads(capsys.readouterr().out))
+
+
+def test_ranges_of_a_run_and_of_its_parts_satisfy_their_schema(folder: Path, capsys) -> None:
+    given = ["calibrate", str(folder / "float.onnx"), "--data", str(folder / "images.npz")]
+    parts = [str(folder / f"{number}.json") for number in (1, 2)]
+    for number, part in enumerate(parts, 1):
+        assert run([*given, "--shard", f"{number}/2", "-o", part, "--quiet"]) == 0
+    merged = ["calibrate", "merge", *parts]
+    stops = [*given, "--until-stable", "1%", "--all-methods"]
+    for words, has_data in ((given, True), (stops, True), (merged, False)):
+        capsys.readouterr()
+        assert run([*words, "-o", str(folder / "ranges.json"), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["schema"] == "trtbuild.ranges"
+        assert (found["data"] is not None) == has_data
+        valid(found)
+
+
+def test_two_calibrations_satisfy_their_schema(folder: Path, tmp_path: Path, capsys) -> None:
+    ranges = tmp_path / "ranges.json"
+    given = ["calibrate", str(folder / "float.onnx"), "--data", str(folder / "images.npz")]
+    assert run([*given, "-o", str(ranges), "--quiet"]) == 0
+    [name, *_] = json.loads(ranges.read_text())["tensors"]
+    table = tmp_path / "table.cache"
+    table.write_text(f"{name} 0.0\nother 2.0\n")
+    for second, agreement in (("minmax", "far"), (str(table), "unusable")):
+        capsys.readouterr()
+        assert run(["crosscheck", str(ranges), second, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        valid(found)
+        assert agreement in {one["agreement"] for one in found["tensors"]}
+
+
+def test_what_an_engine_runs_in_satisfies_its_schema(folder: Path, tmp_path: Path, capsys) -> None:
+    layers, out = tmp_path / "layers.json", tmp_path / "out"
+    layers.write_text(json.dumps(FORM_10))
+    build = ["engine", str(folder / "float.onnx"), "--data", str(folder / "images.npz"), "--int8"]
+    build += ["--backend", "onnxruntime", "--no-latency", "--effort", "fast", "--quiet"]
+    assert run([*build, "-o", str(out)]) == 0
+    for engine, part in ((layers, "layers"), (out / "float.onnxruntime.onnx", "nodes")):
+        capsys.readouterr()
+        assert run(["inspect", str(engine), "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        valid(found)
+        assert found[part]
+
+
+def test_a_machine_satisfies_its_schema(capsys) -> None:
+    run(["doctor", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    valid(found)
+    assert found["schema"] == "trtbuild.doctor"
 
 
 @pytest.mark.parametrize(

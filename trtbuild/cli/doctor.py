@@ -27,9 +27,9 @@ def command(*, out: Output) -> int:
 
     Exit code 3 when something is there and does not work; what is merely absent is no failure.
     """
-    from trtbuild.jobs.doctor import State, abilities, examine, plug_ins
+    from trtbuild.jobs.doctor import check_up
     from trtbuild.report.doctor import doctor_report
 
-    findings, others = examine(), plug_ins()
-    out.show(doctor_report(findings, abilities(findings), others))
-    return _BROKEN if any(one.state is State.BROKEN for one in (*findings, *others)) else 0
+    found = check_up()
+    out.show(doctor_report(found))
+    return _BROKEN if found.is_broken else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.calibration import calibrate, float_tensors, load_ahead, merge_files, opener
@@ -13,6 +13,7 @@ from trtbuild.errors import in_one_tree
 from trtbuild.files import write_bytes
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
+from trtbuild.json_codec import encode
 from trtbuild.model import input_specs
 from trtbuild.model.collecting import all_made_stays
 from trtbuild.progress import Progress, silent
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
 
+SCHEMA = "trtbuild.ranges"
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class CalibrateResult:
@@ -50,6 +54,21 @@ class CalibrateResult:
     halves_apart: Mapping[str, float] = field(default_factory=dict)
     early_stop: EarlyStop | None = None
     data: DataAccount | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version, without the histograms."""
+        calibration = self.calibration
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "files": encode(self.files),
+            "method": calibration.method,
+            "num_samples": int(calibration.provenance["num_samples"]),
+            "amax": encode({name: given.amax for name, given in calibration.ranges.items()}),
+            "data": None if self.data is None else encode(self.data.details),
+            "spread": encode(self.halves_apart),
+            "until_stable": encode(self.early_stop),
+        }
 
 
 @in_one_tree()

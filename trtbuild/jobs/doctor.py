@@ -7,9 +7,11 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError, OptionError
+from trtbuild.json_codec import encode
 from trtbuild.machine import is_importable, package_versions, system_name
 from trtbuild.plugins import KINDS, Installed, load
 from trtbuild.plugins import installed as installed_plugins
@@ -22,7 +24,10 @@ from trtbuild.runtime.tensorrt.versions import (
     native_version,
 )
 
-__all__ = ["Ability", "Finding", "State", "abilities", "examine", "plug_ins"]
+__all__ = ["Ability", "Checkup", "Finding", "State", "abilities", "check_up", "examine"]
+
+SCHEMA = "trtbuild.doctor"
+VERSION = 1
 
 # Enough disk space for an engine, its caches and its manifest.
 _WANTED_DISK = 2 * 2**30
@@ -56,6 +61,37 @@ class Ability:
     what: str
     works: bool
     why: str
+
+
+@dataclass(frozen=True)
+class Checkup:
+    """This machine.
+
+    Attributes:
+        parts: its parts, and their state.
+        abilities: what works with them.
+        plug_ins: other packages' calibrators, judges, readers, passes and backends.
+    """
+
+    parts: tuple[Finding, ...]
+    abilities: tuple[Ability, ...]
+    plug_ins: tuple[Finding, ...]
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something is installed and does not work."""
+        return any(one.state is State.BROKEN for one in (*self.parts, *self.plug_ins))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
+
+
+def check_up() -> Checkup:
+    """Examine this machine, and say what works. Never raises an error."""
+    parts = examine()
+    plug_ins = (_plug_in(one) for kind in KINDS for one in installed_plugins(kind))
+    return Checkup(tuple(parts), tuple(abilities(parts)), tuple(plug_ins))
 
 
 def examine(folder: Path | None = None) -> list[Finding]:
@@ -95,11 +131,6 @@ def abilities(findings: list[Finding]) -> list[Ability]:
             Ability(f"running {engines}", runs, why if builds.usable else builds.detail),
         ]
     return [*found, Ability("exporting PyTorch modules", is_importable("torch"), "torch")]
-
-
-def plug_ins() -> list[Finding]:
-    """Examine other packages' plug-ins: calibrators, judges, readers, passes, backends. Never raises."""
-    return [_plug_in(one) for kind in KINDS for one in installed_plugins(kind)]
 
 
 def _plug_in(one: Installed) -> Finding:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, MissingError, decoding
 from trtbuild.files import check_is_file, content_of
+from trtbuild.json_codec import encode
 from trtbuild.manifest import read_manifest
 from trtbuild.runtime.manifest_beside import manifest_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from trtbuild.runtime.tensorrt.inspector import Layer
 
 __all__ = ["Inspection", "NodePrecision", "inspect_engine", "match_nodes"]
+
+SCHEMA = "trtbuild.inspection"
+VERSION = 1
 
 INT8 = "INT8"
 
@@ -71,6 +75,19 @@ class Inspection:
     layers: EngineLayers
     nodes: list[NodePrecision]
     not_opened: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types, with the schema's name and version."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "precisions": self.layers.precision_counts(),
+            "reformats": self.layers.num_reformats,
+            "detailed": self.layers.detailed,
+            "layers": self.layers.to_json(),
+            "not_opened": self.not_opened,
+            "nodes": [{**encode(node), "as_asked": node.as_asked} for node in self.nodes],
+        }
 
 
 def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> Inspection:

@@ -67,16 +67,7 @@ def calibration_report(
             Section("Thresholds of all methods", tuple(_plots(plots))),
         ),
         files={str(file): _what(file) for file in result.files},
-        data={
-            "files": result.files,
-            "method": calibration.method,
-            "num_samples": int(calibration.provenance["num_samples"]),
-            "amax": {name: given.amax for name, given in calibration.ranges.items()},
-            "data": None if result.data is None else result.data.details,
-            "spread": apart,
-            "until_stable": early_stop,
-            "methods": _figures(choices) if choices else None,
-        },
+        data={**result.to_json(), "methods": _figures(choices) if choices else None},
     )
 
 

@@ -7,27 +7,29 @@ from typing import TYPE_CHECKING
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names
 
 if TYPE_CHECKING:
-    from trtbuild.jobs.doctor import Ability, Finding
+    from collections.abc import Sequence
+
+    from trtbuild.jobs.doctor import Ability, Checkup, Finding
 
 __all__ = ["doctor_report"]
 
 _TONES = {"ok": Tone.GOOD, "absent": Tone.NOTE, "broken": Tone.BAD}
 
 
-def doctor_report(findings: list[Finding], found: list[Ability], plug_ins: list[Finding]) -> Report:
+def doctor_report(found: Checkup) -> Report:
     """Return the report: parts of this machine, what works with them, and plug-ins of other packages."""
     return Report(
         title="this machine",
         sections=(
-            Section("Parts", (_parts(findings),)),
-            Section("Abilities", (_abilities(found),)),
-            Section("Plug-ins", (_parts(plug_ins),) if plug_ins else ()),
+            Section("Parts", (_parts(found.parts),)),
+            Section("Abilities", (_abilities(found.abilities),)),
+            Section("Plug-ins", (_parts(found.plug_ins),) if found.plug_ins else ()),
         ),
-        data={"parts": findings, "abilities": found, "plug_ins": plug_ins},
+        data=found.to_json(),
     )
 
 
-def _parts(findings: list[Finding]) -> Table:
+def _parts(findings: Sequence[Finding]) -> Table:
     return Table(
         names("part", "state", "found", "how to fix it"),
         tuple(
@@ -37,7 +39,7 @@ def _parts(findings: list[Finding]) -> Table:
     )
 
 
-def _abilities(found: list[Ability]) -> Table:
+def _abilities(found: Sequence[Ability]) -> Table:
     return Table(
         names("what", "works here", "because"),
         tuple((one.what, "yes" if one.works else "no", one.why) for one in found),

@@ -22,18 +22,10 @@ def inspection_report(engine: str, found: Inspection, *, every_layer: bool = Fal
         found: information from the plan or its manifest.
         every_layer: whether to show the engine's layers, with reformats, instead of the network's nodes.
     """
-    layers = found.layers
     return Report(
         title=f"what {engine} runs in",
         sections=(Section("Layers", _blocks(found, every_layer=every_layer)),),
-        data={
-            "precisions": layers.precision_counts(),
-            "reformats": layers.num_reformats,
-            "detailed": layers.detailed,
-            "layers": layers.to_json(),
-            "not_opened": found.not_opened,
-            "nodes": [{**vars(node), "as_asked": node.as_asked} for node in found.nodes],
-        },
+        data=found.to_json(),
     )
 
 
