@@ -30,6 +30,7 @@ from .data.survey import InputSurvey as InputSurvey
 from .diff.compare import ChangeKind as ChangeKind
 from .diff.compare import EngineDiff as EngineDiff
 from .diff.compare import FigureChange as FigureChange
+from .diff.compare import FigureValue as FigureValue
 from .diff.compare import NodeChange as NodeChange
 from .diff.compare import NodeDiff as NodeDiff
 from .diff.compare import SideFacts as SideFacts
