@@ -235,6 +235,18 @@ def test_an_output_called_cache_is_not_the_calibration_cache(folder: Path) -> No
     assert step.command.startswith("trtbuild cache convert old.cache float.onnx")
 
 
+def test_a_limit_that_more_float_would_meet_leads_to_max_float(folder: Path) -> None:
+    del folder
+    recipe = dataclasses.replace(BUILT_FAST, gate=Gate(min_sqnr=200))
+    result = build_engine(recipe)
+    assert result.tuned is not None
+    for enough, end in ((75.0, "--max-float 75"), (None, "--effort high")):
+        tuned = dataclasses.replace(result.tuned, enough_float_percent=enough)
+        step = after_engine(dataclasses.replace(result, tuned=tuned), recipe)
+        assert step is not None
+        assert step.command.endswith(end)
+
+
 def test_ranges_from_a_file_are_left_for_data_that_calibrate(folder: Path) -> None:
     del folder
     built = build_engine(BUILT_FAST)

@@ -10,7 +10,8 @@ For a build, in order of what it rules out first:
     no limit                      a limit on the known figure, which also starts the search
     only a limit on speed         a longer measurement; if it fails, the layers that take the time
     a limit that fails, or that no number of samples in reach settles:
-                                  the search for a budget; more effort to choose ranges; then the layer that
+                                  the search for a budget; a larger share in float, if the search would meet
+                                  the limit with it; more effort to choose ranges; then the layer that
                                   costs the outputs most, in float; then more calibration data; if nothing
                                   is calibrated, other samples
 """
@@ -329,8 +330,8 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
         flag = "--calibration" if recipe.calibration is not None else "--calibrator"
         why = "let the ranges be chosen by their effect on the outputs"
         return _Step(why, _data_for(recipe), flag)
-    if chooses and recipe.effort is not Effort.HIGH:
-        return _Step("try more ways to meet the limit", {"--effort": "high"})
+    if chooses and (step := _wider_search(result, recipe)) is not None:
+        return step
     group = _at_fault(result)
     if group is not None:
         why = f"keep '{group}' in float, which costs the most accuracy"
@@ -338,6 +339,19 @@ def _mended(result: EngineResult, recipe: EngineRecipe) -> _Step:
     if not chooses:
         return _Step("see whether other samples say the same", {"--verify-data": MORE})
     return _Step("calibrate on more data, like what the network will see", {"--data": MORE})
+
+
+def _wider_search(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
+    """The step that searches further: more in float if that is known to suffice, else more effort."""
+    enough = None if result.tuned is None else result.tuned.enough_float_percent
+    if enough is not None:
+        why = (
+            f"let up to {enough:g} % of the work be float: the limit is met on the search's samples"
+        )
+        return _Step(why, {"--max-float": f"{enough:g}"})
+    if recipe.effort is not Effort.HIGH:
+        return _Step("try more ways to meet the limit", {"--effort": "high"})
+    return None
 
 
 def _data_for(recipe: EngineRecipe) -> dict[str, str]:

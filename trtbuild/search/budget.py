@@ -7,6 +7,7 @@ only if these steps do not suffice.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -80,6 +81,8 @@ class Tuned:
         float_macs_percent: their share of the work of all groups that could be INT8.
         num_images: number of search samples.
         ranked_by: unit and source of the costs that groups were ranked by for float; empty if none were.
+        enough_float_percent: a larger share of the work in float than is allowed, if it would meet the budget
+            on the search samples; None if it would not, or was not tried.
     """
 
     artifact: Artifact
@@ -89,6 +92,7 @@ class Tuned:
     float_macs_percent: float
     num_images: int
     ranked_by: str = ""
+    enough_float_percent: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON types, without the network."""
@@ -99,10 +103,14 @@ class Tuned:
             "float_macs_percent": self.float_macs_percent,
             "num_images": self.num_images,
             "ranked_by": self.ranked_by,
+            "enough_float_percent": self.enough_float_percent,
         }
 
 
 _Step: TypeAlias = "Callable[[Callable[[], Candidate], Material], Iterator[tuple[str, Candidate]]]"
+
+# If the allowed groups in float are not enough, this many times their share is tried, to be proposed.
+_MORE_FLOAT = 1.5
 
 _REASON = "kept in float to meet the accuracy budget"
 
@@ -177,6 +185,7 @@ class _Search:
         self.candidate = self._start = candidate
         self._costs = cost_shares(candidate.groups())
         self._ranked_by = ""
+        self._enough_percent: float | None = None
         self._found = self._evaluate(candidate.network())
         self._in_float = self._found  # of the groups last tried
         self.met = meets(self._found, self._gate)
@@ -210,11 +219,14 @@ class _Search:
             (self.candidate.with_float({name}).network() for name in costs.each), progress
         )
         ranked = rank_groups(self.candidate, self._ranking, progress, costs.of, self._gate)
-        share = material.max_float_percent
-        allowed = affordable(ranked, cost_shares(self.candidate.groups()), share / 100.0)
+        share, shares = material.max_float_percent, cost_shares(self.candidate.groups())
+        allowed = affordable(ranked, shares, share / 100.0)
         names = fewest_in_order(allowed, self._passes_with_float, costs.each) if allowed else None
         if names is None:
-            self._report("float layers", _how_near(allowed, self._in_float, share), kept=False)
+            how_near = _how_near(allowed, self._in_float, share)
+            more = min(float(math.ceil(_MORE_FLOAT * share)), 100.0)
+            self._try_more(allowed, affordable(ranked, shares, more / 100.0), more)
+            self._report("float layers", how_near, kept=False)
             return
         self.candidate, self.met = self.candidate.with_float(names), True
         self._found = self._evaluate(self.candidate.network())
@@ -223,6 +235,12 @@ class _Search:
     def _passes_with_float(self, names: Sequence[str]) -> bool:
         self._in_float = self._evaluate(self.candidate.with_float(names).network())
         return meets(self._in_float, self._gate)
+
+    def _try_more(self, allowed: Sequence[str], more: Sequence[str], percent: float) -> None:
+        """Find whether the groups of a larger share in float would meet the budget."""
+        if len(more) > len(allowed) and not self._deadline.is_over:
+            found = self._evaluate(self.candidate.with_float(more).network())
+            self._enough_percent = percent if meets(found, self._gate) else None
 
     def _report(self, step: str, what: str, *, kept: bool) -> None:
         found = self._found
@@ -259,6 +277,7 @@ class _Search:
             float_macs_percent=self._float_percent(),
             num_images=self._evaluate.num_images,
             ranked_by=self._ranked_by,
+            enough_float_percent=self._enough_percent,
         )
         summary = _summary(tuned)
         return replace(tuned, artifact=artifact.having(Record("tune", summary, tuned.to_json())))

@@ -118,6 +118,21 @@ def test_a_budget_out_of_reach_is_not_met_and_the_best_is_kept(ready) -> None:
     assert tuned.steps[-1].sqnr_db < float(said[1]) < 90.0
 
 
+def test_a_search_names_a_larger_share_in_float_only_if_that_meets_the_budget(ready) -> None:
+    gate = Gate(min_sqnr=47.0)
+    near = search(ready, gate, max_float_percent=45.0)
+    assert not near.met
+    assert near.enough_float_percent == 68.0  # 1.5 times as much, in whole percent
+    assert near.to_json()["enough_float_percent"] == 68.0
+    again = search(ready, gate, max_float_percent=68.0)
+    assert again.met
+    assert 45.0 < again.float_macs_percent <= 68.0
+    too_far = search(ready, Gate(min_sqnr=50.0), max_float_percent=45.0)
+    no_other_group_fits = search(ready, gate, max_float_percent=30.0)
+    for found in (again, too_far, no_other_group_fits):
+        assert found.enough_float_percent is None
+
+
 def test_a_search_opens_the_float_network_once(ready, monkeypatch) -> None:
     opened = []
 
