@@ -148,6 +148,17 @@ def test_labels_in_json(tmp_path, name, content):
     assert labels_of(tmp_path / name, source) == {"a.png": 3, "b.png": 7}
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("between", ["\u2028", "\x85", " "])
+def test_names_in_lines_of_json_may_hold_what_other_texts_take_for_the_end_of_a_line(
+    tmp_path, between, ends
+):
+    source = images(tmp_path / "set", ["a.png", f"b{between}c.png"])
+    lines = ['{"file": "a.png", "label": 3}', f'{{"file": "b{between}c.png", "label": 7}}']
+    (tmp_path / "l.jsonl").write_bytes("".join(line + ends for line in lines).encode())
+    assert labels_of(tmp_path / "l.jsonl", source) == {"a.png": 3, f"b{between}c.png": 7}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
