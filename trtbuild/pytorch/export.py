@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.parity import ParityReport
     from trtbuild.pytorch.spec import InputSpec
 
-__all__ = ["ExportResult", "export_onnx", "name_outputs_of", "to_onnx"]
+__all__ = ["ExportResult", "export_onnx", "name_outputs_of", "refuse_other_outputs", "to_onnx"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def export_onnx(
     bound = bind_inputs(module, inputs)
     original, bound, warnings = _evaluable(module, bound)
     sample_output = run(copy_module(original, share_parameters=True), bound)
-    _refuse_others(sample_output)
+    refuse_other_outputs(sample_output)
     check_repeatable(original, bound)
     prepared, report = _prepare(original, bound, fold=fold)
     program, model = _exported(prepared, bound, opset)
@@ -163,8 +163,12 @@ def _in_float32(module: nn.Module, bound: BoundInputs) -> tuple[BoundInputs, lis
     return replace(bound, specs=tuple(specs)), [told]
 
 
-def _refuse_others(output: Any) -> None:
-    """Refuse outputs that are not tensors: an ONNX file has only tensors."""
+def refuse_other_outputs(output: Any) -> None:
+    """Refuse outputs that are not tensors: an ONNX file has only tensors.
+
+    Raises:
+        ModelError: one is a number, say; the text names its place.
+    """
     for path, leaf in torch.utils._pytree.tree_leaves_with_path(output):
         if leaf is not None and not isinstance(leaf, torch.Tensor):
             where = torch.utils._pytree.keystr(path)

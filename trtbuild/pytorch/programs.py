@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,7 @@ from trtbuild.errors import ModelError
 from trtbuild.files import make_directory
 from trtbuild.model.writing import staged_model
 from trtbuild.pytorch.aten import module_path, name_of
-from trtbuild.pytorch.export import name_outputs_of, to_onnx
+from trtbuild.pytorch.export import name_outputs_of, refuse_other_outputs, to_onnx
 from trtbuild.pytorch.float64 import tensors_in
 from trtbuild.pytorch.inputs import refuse_unfinished
 from trtbuild.pytorch.parity import distance
@@ -49,16 +50,24 @@ def write_program(program: ExportedProgram, folder: Path) -> Path:
     that it was exported with, unless it holds float64 or bfloat16.
 
     Raises:
-        ModelError: the program trains, ONNX cannot express it, or the file computes something else.
+        ModelError: the program trains, has no example inputs or gives more than tensors, ONNX cannot express
+            it, or the file computes something else.
         OutputError: the file cannot be written.
     """
     _refuse_training(program)
     module = program.module()
     refuse_unfinished(module)
-    arguments, keywords = program.example_inputs or ((), {})
-    model = to_onnx(program, module, DEFAULT_OPSET)
+    if program.example_inputs is None:
+        raise ModelError(
+            "the program has no example inputs to compare its ONNX form with: keep those that "
+            "torch.export.export stores in `example_inputs`."
+        )
+    arguments, keywords = program.example_inputs
     with torch.no_grad():
-        answers = module(*arguments, **keywords)
+        # on copies: the program may write into its inputs
+        answers = module(*copy.deepcopy(arguments), **copy.deepcopy(keywords))
+    refuse_other_outputs(answers)
+    model = to_onnx(program, module, DEFAULT_OPSET)
     name_outputs_of(model, answers)
     path = make_directory(folder) / f"{_class_name(program)}.onnx"
     with staged_model(model, path) as file:

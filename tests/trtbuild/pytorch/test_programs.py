@@ -123,3 +123,34 @@ def test_a_file_of_a_program_is_not_read_and_why_is_said(tmp_path, capsys) -> No
     loaded = torch.export.load(path)
     built = trtbuild.quantize(loaded, torch.randn(40, 3, 12, 12), output=tmp_path, **QUICK)
     assert built.metrics["engine"]["sqnr_db output"] > 20
+
+
+class Growing(Plain):
+    def forward(self, image):
+        image.add_(1)
+        return super().forward(image)
+
+
+def test_a_program_that_writes_into_its_input_is_compared_with_what_it_got(tmp_path) -> None:
+    program = program_of(Growing().eval())
+    before = program.example_inputs[0][0].clone()
+    trtbuild.quantize(program, torch.randn(40, 3, 12, 12), output=tmp_path, **QUICK)
+    assert (tmp_path / "Growing.onnx").exists()
+    assert torch.equal(program.example_inputs[0][0], before)
+
+
+class Sized(torch.nn.Module):
+    def forward(self, image):
+        return image * 2, image.shape[0]
+
+
+def test_a_program_that_gives_a_number_is_refused(tmp_path) -> None:
+    with pytest.raises(ModelError, match=r"gives a int at \[1\] of its outputs"):
+        trtbuild.quantize(program_of(Sized()), torch.randn(40, 3, 12, 12), output=tmp_path)
+
+
+def test_a_program_without_example_inputs_is_refused(tmp_path) -> None:
+    program = program_of(Plain().eval())
+    program.example_inputs = None
+    with pytest.raises(ModelError, match="has no example inputs"):
+        trtbuild.quantize(program, torch.randn(40, 3, 12, 12), output=tmp_path)
