@@ -78,7 +78,7 @@ class LabelledSource(SourceOf):
         entries = _by_base_name(self.by_name)
         taken: dict[str, str] = {}
         for sample in self.source:
-            entry = _entry_for(sample.name, self.by_name, entries)
+            entry = _entry_for(visible(sample.name), self.by_name, entries)
             other = taken.setdefault(entry, sample.name)
             if other != sample.name:
                 raise DataError(
@@ -160,7 +160,7 @@ def _text(path: Path) -> str:
 def _unique(named: Iterable[tuple[str | None, int]], path: Path) -> dict[str, int]:
     labels: dict[str, int] = {}
     for name, label in named:
-        key = _posix(name or "")
+        key = visible(_posix(name or ""))  # as images are named
         if labels.setdefault(key, label) != label:
             raise DataError(
                 f"the labels '{visible(path)}' give '{key}' two classes, {labels[key]} and {label}."

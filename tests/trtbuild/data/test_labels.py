@@ -14,6 +14,7 @@ from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
 from trtbuild.options.data import FOLDERS, DataRecipe
 from trtbuild.options.tables import make, read_table, to_table
+from trtbuild.visible import visible
 
 SPEC = TensorSpec("x", np.dtype(np.float32), ("N", 3, 4, 5))
 GREY = np.arange(20, dtype=np.uint8).reshape(4, 5)
@@ -156,7 +157,18 @@ def test_names_in_lines_of_json_may_hold_what_other_texts_take_for_the_end_of_a_
     source = images(tmp_path / "set", ["a.png", f"b{between}c.png"])
     lines = ['{"file": "a.png", "label": 3}', f'{{"file": "b{between}c.png", "label": 7}}']
     (tmp_path / "l.jsonl").write_bytes("".join(line + ends for line in lines).encode())
-    assert labels_of(tmp_path / "l.jsonl", source) == {"a.png": 3, f"b{between}c.png": 7}
+    assert labels_of(tmp_path / "l.jsonl", source) == {"a.png": 3, visible(f"b{between}c.png"): 7}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("l.csv", "file,label\n{},3\nb.png,7\n"), ("l.json", '{{"{}": 3, "b.png": 7}}')],
+)
+def test_labels_name_images_whose_names_have_invisible_characters(tmp_path, name, content):
+    image = "\U0001f469\u200d\U0001f467.png"  # one picture, joined of two by a character
+    source = images(tmp_path / "set", [image, "b.png"])
+    (tmp_path / name).write_text(content.format(image))
+    assert labels_of(tmp_path / name, source) == {visible(image): 3, "b.png": 7}
 
 
 @pytest.mark.parametrize(
