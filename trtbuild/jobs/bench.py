@@ -222,6 +222,7 @@ def _layer_times(
     if recipe.engine.suffix == ".onnx":
         source = f"ONNX Runtime {package_versions('onnxruntime')['onnxruntime']}'s profiler"
         profiled: ProfiledSession = ProfiledNetwork(files[recipe.engine])
+        stack.callback(profiled.close)
     else:
         session = open_whole(recipe.engine, recipe.backend, recipe.tensorrt)
         stack.callback(session.close)

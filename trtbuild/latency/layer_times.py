@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
     from trtbuild.runtime.session import Feeds
 
-__all__ = ["SCHEMA", "VERSION", "LayerTimes", "measure_layers", "plain_name", "read_layer_times"]
+__all__ = [
+    "SCHEMA",
+    "VERSION",
+    "LayerTimes",
+    "measure_in_turns",
+    "measure_layers",
+    "plain_name",
+    "read_layer_times",
+]
 
 SCHEMA = "trtbuild.layer_times"
 VERSION = 1
@@ -35,8 +43,12 @@ _MARK = re.compile(r"_token_\d+$")
 class ProfiledSession(Protocol):
     """A session that reports the time of each layer."""
 
-    def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> Sequence[Mapping[str, float]]:
-        """Run `runs` times on each of `feeds` in turn; return layer -> milliseconds for each run."""
+    def run_profiled(self, feeds: Feeds, runs: int) -> None:
+        """Run `runs` times."""
+        ...
+
+    def layer_runs_ms(self) -> Sequence[Mapping[str, float]]:
+        """Return layer -> milliseconds for each of the runs, after the last of them."""
         ...
 
     def close(self) -> None:
@@ -125,14 +137,42 @@ def measure_layers(
     Raises:
         OptionError: there are no feeds.
     """
+    return measure_in_turns([session], feeds, runs, source)[0]
+
+
+def measure_in_turns(
+    sessions: Sequence[ProfiledSession],
+    feeds: Sequence[Feeds],
+    runs: int,
+    source: str,
+    rounds: int = 1,
+) -> list[LayerTimes]:
+    """Return the times of each session's layers, as `measure_layers` does, taken in turns: A B, B A, ...
+
+    Other work of the machine comes and goes; in turns, it disturbs all sessions alike.
+
+    Args:
+        sessions: sessions that profile themselves.
+        feeds: the inputs to run on.
+        runs: how many runs of each session count, shared among its turns; each turn has one warm-up run more.
+        source: what measures, in words.
+        rounds: how many turns each session has on each of `feeds`.
+
+    Raises:
+        OptionError: there are no feeds.
+    """
     if not feeds:
         raise OptionError("layer times need data to run on.")
-    each = 1 + -(-runs // len(feeds))
-    taken = [
-        run
-        for place, run in enumerate(session.layer_runs_ms(feeds, each))
-        if place % each  # the first run on each feed is a warm-up
-    ]
+    each = 1 + -(-runs // (rounds * len(feeds)))
+    for number in range(rounds):
+        for one in feeds:
+            for session in reversed(sessions) if number % 2 else sessions:
+                session.run_profiled(one, each)
+    return [_times(session.layer_runs_ms(), each, source) for session in sessions]
+
+
+def _times(runs: Sequence[Mapping[str, float]], per_turn: int, source: str) -> LayerTimes:
+    taken = [run for place, run in enumerate(runs) if place % per_turn]  # without warm-up runs
     return LayerTimes(source, len(taken), dict(_means(taken)))
 
 

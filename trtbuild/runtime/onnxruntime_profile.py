@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -29,36 +30,44 @@ class ProfiledNetwork:
     Args:
         model: a network in memory, or the path of an ONNX file.
         threads: threads inside an operator; None takes one per core.
+
+    Raises:
+        ModelError: ONNX Runtime cannot load the network.
     """
 
     def __init__(self, model: ir.Model | Path, threads: int | None = None) -> None:
-        self._model = model
-        self._threads = threads
+        with contextlib.ExitStack() as stack:
+            profile = stack.enter_context(temporary_folder()) / "profile"
+            self._session = open_session(model, threads=threads, profile=profile)
+            stack.callback(self._session.close)
+            self._closing = stack.pop_all()
 
-    def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[dict[str, float]]:
-        """Run `runs` times on each of `feeds` in turn; return node -> milliseconds for each run.
+    def run_profiled(self, feeds: Feeds, runs: int) -> None:
+        """Run `runs` times.
+
+        Raises:
+            ExecutionError: the network cannot be run.
+        """
+        for _ in range(runs):
+            self._session.run(feeds)
+
+    def layer_runs_ms(self) -> list[dict[str, float]]:
+        """Return node -> milliseconds for each of the runs; no run can follow.
 
         Nodes have the names of the optimized network. The profiler's clock counts microseconds. Times of
         nodes in Loop and Scan are summed over their iterations.
 
         Raises:
-            ExecutionError: the network cannot be opened or run.
+            ExecutionError: the profile cannot be read.
         """
-        with temporary_folder() as folder:
-            session = open_session(self._model, threads=self._threads, profile=folder / "profile")
-            try:
-                for one in feeds:
-                    for _ in range(runs):
-                        session.run(one)
-                path = session.end_profiling()
-            finally:
-                session.close()
-            with decoding(ExecutionError, "ONNX Runtime's profile cannot be read"):
-                events = json.loads(path.read_bytes())
-                return list(_runs(events))
+        path = self._session.end_profiling()
+        with decoding(ExecutionError, "ONNX Runtime's profile cannot be read"):
+            events = json.loads(path.read_bytes())
+            return list(_runs(events))
 
     def close(self) -> None:
-        """Nothing to close: a session lives for one call only."""
+        """Close the session, and remove its profile. Safe to call twice."""
+        self._closing.close()
 
 
 def _runs(events: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, float]]:

@@ -1,26 +1,27 @@
 """Cost of a group in float: milliseconds per run if layers can be timed, else multiply-accumulates.
 
 A layer's time says more than its work: a depthwise convolution has few products but takes long, and a large
-product with few rows waits for its weights. So the backend's profiler times each layer twice, in the INT8
-network and in the float one. A group's cost is the difference, plus the cost of one more change of precision:
-the time of a Q or DQ that is not fused into another kernel.
+product with few rows waits for its weights. So the backend's profiler times each layer twice, in turns: in
+the INT8 network and in the float one. A group's cost is the difference, plus the cost of one more change of
+precision: the time of a Q or DQ that is not fused into another kernel.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import TrtbuildError
-from trtbuild.latency.layer_times import measure_layers
+from trtbuild.latency.layer_times import measure_in_turns
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.traversal import label
 from trtbuild.search.sensitivity import work_cost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import onnx_ir as ir
 
@@ -35,6 +36,7 @@ __all__ = ["UNTIMED", "FloatCosts", "LayerTiming", "float_costs", "share_costs"]
 _log = logging.getLogger(__name__)
 
 _RUNS = 48
+_ROUNDS = 8
 # Least cost of a change of precision, which is never free even if the profiler's clock shows 0.
 _LEAST_MS = 1e-4
 
@@ -109,7 +111,7 @@ def float_costs(candidate: Candidate, timing: LayerTiming, feeds: Sequence[Feeds
     artifact = candidate.realized()
     quantized = timing.form(artifact)
     try:
-        int8, floats = (_timed(network, timing, feeds) for network in (quantized, artifact.model))
+        int8, floats = _timed((quantized, artifact.model), timing, feeds)
     except TrtbuildError as error:
         why = f"layers cannot be timed ({str(error).rstrip('.')})"
         _log.warning("groups are ranked by multiply-accumulates: %s.", why)
@@ -123,13 +125,16 @@ def float_costs(candidate: Candidate, timing: LayerTiming, feeds: Sequence[Feeds
     return FloatCosts(each, change, basis)
 
 
-def _timed(network: ir.Model, timing: LayerTiming, feeds: Sequence[Feeds]) -> LayerTimes:
+def _timed(
+    networks: Iterable[ir.Model], timing: LayerTiming, feeds: Sequence[Feeds]
+) -> list[LayerTimes]:
     assert timing.open is not None
-    session = timing.open(network, feeds[0])
-    try:
-        return measure_layers(session, feeds, _RUNS, timing.source)
-    finally:
-        session.close()
+    with contextlib.ExitStack() as stack:
+        sessions = []
+        for network in networks:
+            sessions.append(timing.open(network, feeds[0]))
+            stack.callback(sessions[-1].close)
+        return measure_in_turns(sessions, feeds, _RUNS, timing.source, _ROUNDS)
 
 
 def _change(network: ir.Model, times: LayerTimes, num_groups: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,6 @@ from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import onnx_ir as ir
 
     from tests.tensorrt_stub.fixtures import Server
@@ -40,14 +39,33 @@ OPTIONS = CalibrateOptions(method="minmax")
 FEEDS = [{"image": images(0)[:4]}]
 
 
+@dataclasses.dataclass
+class Machine:
+    """A machine whose other work grows from run to run."""
+
+    load_of_a_run: float = 0.0
+    runs: int = 0
+
+    def slower(self) -> float:
+        self.runs += 1
+        return 1.0 + self.load_of_a_run * self.runs
+
+
 class Told:
-    """A profiler with the test's own times: node -> milliseconds."""
+    """A profiler with the test's own times: node -> milliseconds, slower on a machine with other work."""
 
-    def __init__(self, layers: dict[str, float]) -> None:
-        self.layers = layers
+    def __init__(self, layers: dict[str, float], machine: Machine) -> None:
+        self.layers, self.machine = layers, machine
+        self.found: list[dict[str, float]] = []
 
-    def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[dict[str, float]]:
-        return [self.layers] * (runs * len(feeds))
+    def run_profiled(self, feeds: Feeds, runs: int) -> None:
+        del feeds
+        for _ in range(runs):
+            slower = self.machine.slower()
+            self.found.append({node: ms * slower for node, ms in self.layers.items()})
+
+    def layer_runs_ms(self) -> list[dict[str, float]]:
+        return self.found
 
     def close(self) -> None:
         """Do nothing."""
@@ -58,11 +76,15 @@ def quantized_form(artifact: Artifact) -> ir.Model:
     return artifact.quantized
 
 
-def telling(int8: dict[str, float], floats: dict[str, float]) -> LayerTiming:
+def telling(
+    int8: dict[str, float], floats: dict[str, float], load_of_a_run: float = 0.0
+) -> LayerTiming:
+    machine = Machine(load_of_a_run)
+
     def opened(model: ir.Model, example: Feeds) -> Told:
         del example
         has_pairs = any(node.op_type == "QuantizeLinear" for node in model.graph)
-        return Told(int8 if has_pairs else floats)
+        return Told(int8 if has_pairs else floats, machine)
 
     return LayerTiming("the test", quantized_form, opened)
 
@@ -77,6 +99,17 @@ def test_a_group_costs_what_its_layer_takes_longer_in_float() -> None:
     assert costs.each["Gemm_logits"] == pytest.approx(0.5)
     assert costs.of("Conv_a2") == pytest.approx(0.25), "a Q by itself is what a change takes"
     assert "the test" in costs.basis
+
+
+@pytest.mark.parametrize("int8", [1.0, 1.5])
+def test_other_work_of_the_machine_slows_both_networks_alike(int8: float) -> None:
+    candidate = Candidate(calibrated())
+    names = [group.name for group in candidate.groups()]
+    timing = telling(dict.fromkeys(names, int8), dict.fromkeys(names, 1.25), load_of_a_run=0.02)
+    costs = float_costs(candidate, timing, FEEDS)
+    # The last run takes about three times as long as the first; the mean of those that count, some twice.
+    for cost in costs.each.values():
+        assert cost == (pytest.approx(0.5, rel=0.3) if int8 < 1.25 else 0.0)
 
 
 def evaluator(count: int = 8) -> Evaluator:

@@ -44,6 +44,7 @@ class TensorRTSession:
         self._allocators: dict[str, Any] = {}
         self._ran: tuple[Any, ...] | None = None
         self._graph: tuple[tuple[Any, ...], int] | None = None
+        self._layer_runs: list[dict[str, float]] = []
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
@@ -100,29 +101,30 @@ class TensorRTSession:
                 elapsed[index] = device.elapsed_ms(start, stop)
         return elapsed
 
-    def layer_runs_ms(self, feeds: Sequence[Feeds], runs: int) -> list[dict[str, float]]:
-        """Run `runs` times on each of `feeds`; return layer -> milliseconds per run, by TensorRT's profiler.
+    def run_profiled(self, feeds: Feeds, runs: int) -> None:
+        """Run `runs` times with TensorRT's profiler.
 
-        TensorRT waits after every execution for its profiler, and no CUDA graph is used. Layers have the
-        engine's names. The profiler stays attached: time other runs in another session.
+        TensorRT waits after every execution for its profiler, and no CUDA graph is used. The profiler stays
+        attached: time other runs in another session.
 
         Raises:
             ModelError: as in `run`.
         """
-        found: list[dict[str, float]] = []
         profiler = make_profiler(self._open().tensorrt)
         with self._open().device.active():
             self._context.profiler = profiler
-            for one in feeds:
-                self._bind(one)
-                for spec in self.inputs:
-                    self._copy_in(spec.name)
-                for _ in range(runs):
-                    profiler.layers = {}
-                    self._enqueue()
-                    self._device.synchronize(self._stream)
-                    found.append(dict(profiler.layers))
-        return found
+            self._bind(feeds)
+            for spec in self.inputs:
+                self._copy_in(spec.name)
+            for _ in range(runs):
+                profiler.layers = {}
+                self._enqueue()
+                self._device.synchronize(self._stream)
+                self._layer_runs.append(dict(profiler.layers))
+
+    def layer_runs_ms(self) -> list[dict[str, float]]:
+        """Return layer -> milliseconds for each run of `run_profiled`; layers have the engine's names."""
+        return self._layer_runs
 
     def close(self) -> None:
         """Free everything; safe to call twice."""
