@@ -346,7 +346,8 @@ def _wider_search(result: EngineResult, recipe: EngineRecipe) -> _Step | None:
     enough = None if result.tuned is None else result.tuned.enough_float_percent
     if enough is not None:
         why = (
-            f"let up to {enough:g} % of the work be float: the limit is met on the search's samples"
+            f"let the search keep up to {enough:g} % of the multiply-accumulates in float: that meets the "
+            "limit on its samples"
         )
         return _Step(why, {"--max-float": f"{enough:g}"})
     if recipe.effort is not Effort.HIGH:

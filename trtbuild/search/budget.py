@@ -81,8 +81,8 @@ class Tuned:
         float_macs_percent: their share of the work of all groups that could be INT8.
         num_images: number of search samples.
         ranked_by: unit and source of the costs that groups were ranked by for float; empty if none were.
-        enough_float_percent: a larger share of the work in float than is allowed, if it would meet the budget
-            on the search samples; None if it would not, or was not tried.
+        enough_float_percent: a larger share of the multiply-accumulates in float than is allowed, if it would
+            meet the budget on the search samples; None if it would not, or was not tried.
     """
 
     artifact: Artifact
@@ -238,7 +238,7 @@ class _Search:
 
     def _try_more(self, allowed: Sequence[str], more: Sequence[str], percent: float) -> None:
         """Find whether the groups of a larger share in float would meet the budget."""
-        if len(more) > len(allowed) and not self._deadline.is_over:
+        if more != allowed and not self._deadline.is_over:
             found = self._evaluate(self.candidate.with_float(more).network())
             self._enough_percent = percent if meets(found, self._gate) else None
 
