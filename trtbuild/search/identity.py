@@ -28,14 +28,16 @@ def identity(found: object) -> str | None:
     not looked at. A set stands for what a judge remembers, and does not count.
 
     Returns:
-        None for an object that may hold anything: an instance of a class that is no dataclass, a function
-        that is made within another one, or code without a file.
+        None for an object that may hold anything: an instance of a class that is no dataclass, an array of
+        objects, a function that is made within another one, or code without a file.
     """
     if isinstance(found, _PLAIN):
         return repr(found)
     if isinstance(found, set):
         return "set"
     if isinstance(found, np.ndarray):
+        if found.dtype.hasobject:  # its bytes are addresses
+            return None
         digest = hashlib.sha256(np.ascontiguousarray(found).tobytes()).hexdigest()
         return f"{found.dtype}{found.shape}{digest}"
     if isinstance(found, (FunctionType, type)):

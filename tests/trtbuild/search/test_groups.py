@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -181,6 +182,19 @@ def test_results_of_a_judge_that_is_an_object_are_not_kept(tmp_path) -> None:
         evaluate = judged_by(
             script, tmp_path / "kept", import_named(f"{script}:Own", OptionError)()
         )
+        evaluate(network)
+        assert evaluate.num_evaluations == 1
+    assert not (tmp_path / "kept").exists()
+
+
+def like(names, reference, candidate, labels, inputs):
+    return [float(len(names)) for _ in reference["logits"]]
+
+
+def test_results_of_a_judge_with_an_array_of_objects_are_not_kept(tmp_path) -> None:
+    network, judge = quantized().quantized, partial(like, np.array(["cat", "dog"], object))
+    for _ in range(2):
+        evaluate = judged_by(tmp_path / "none.py", tmp_path / "kept", judge)
         evaluate(network)
         assert evaluate.num_evaluations == 1
     assert not (tmp_path / "kept").exists()
