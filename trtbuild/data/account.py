@@ -6,6 +6,8 @@ import logging
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from trtbuild.data.image_files import LIST_SUFFIXES
+from trtbuild.data.json_labels import JSON_SUFFIXES
 from trtbuild.data.skipped import HIDDEN, grouped
 
 if TYPE_CHECKING:
@@ -39,20 +41,9 @@ WRONG_INPUT = "the input"
 
 # Files that often lie beside images: not worth a warning.
 _SIDECARS = frozenset(
-    {
-        ".csv",
-        ".db",
-        ".ini",
-        ".json",
-        ".md",
-        ".npy",
-        ".npz",
-        ".toml",
-        ".txt",
-        ".xml",
-        ".yaml",
-        ".yml",
-    }
+    {".csv", ".db", ".ini", ".md", ".npy", ".npz", ".toml", ".xml", ".yaml", ".yml"}
+    | JSON_SUFFIXES
+    | LIST_SUFFIXES
 )
 
 

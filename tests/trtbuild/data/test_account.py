@@ -63,7 +63,8 @@ def test_images_of_several_sizes_and_random_data(caplog):
 def test_what_was_passed_over_and_used(tmp_path, caplog):
     for number, pixels in enumerate(PIXELS):
         Image.fromarray(pixels[: 8 - number % 2]).save(tmp_path / f"{number}.png")
-    for name in ("a.heic", "._0.png", "labels.csv"):
+    beside = ("labels.csv", "labels.json", "labels.jsonl", "val.txt", "val.lst")
+    for name in ("a.heic", "._0.png", *beside):
         (tmp_path / name).write_bytes(b"")
     recipe = DataRecipe(str(tmp_path), Preprocess(scale=1 / 255))
     spec = TensorSpec("x", np.dtype(np.float32), ("N", 3, None, 8))
@@ -76,7 +77,7 @@ def test_what_was_passed_over_and_used(tmp_path, caplog):
     assert text.startswith(
         "19 samples calibrate, 1 sample verifies; 'x' from 0 to 1; passed over: "
     )
-    assert all(name in text for name in ("._0.png", "a.heic", "labels.csv"))
+    assert all(name in text for name in ("._0.png", "a.heic", *beside))
     assert json.loads(json.dumps(account.details))["passed_over"][0] == {
         "reason": "hidden",
         "count": 1,
