@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.export import ExportedProgram
 
 from trtbuild.errors import ModelError
 from trtbuild.options.values import IN_MEMORY
@@ -140,10 +141,15 @@ def _import_module(name: str) -> Any:
 
 def _construct(target: Any, source: ModuleSource) -> nn.Module:
     value = target
-    if not isinstance(target, nn.Module):
+    if not isinstance(target, nn.Module | ExportedProgram):
         value = _call_factory(target, source)
     elif source.arguments:
         raise ModelError(f"'{source.name}' is a module already; it takes no arguments.")
+    if isinstance(value, ExportedProgram):
+        raise ModelError(
+            f"'{source.name}' is a program of torch.export, which can be neither trained nor pruned: give "
+            "the module that it was exported from, or build the program with Python's trtbuild.build."
+        )
     if not isinstance(value, nn.Module):
         raise ModelError(
             f"'{source.name}' gave a {type(value).__name__}, not an nn.Module. "

@@ -154,3 +154,11 @@ def test_a_program_without_example_inputs_is_refused(tmp_path) -> None:
     program.example_inputs = None
     with pytest.raises(ModelError, match="has no example inputs"):
         trtbuild.quantize(program, torch.randn(40, 3, 12, 12), output=tmp_path)
+
+
+def test_a_program_in_the_place_of_a_module_that_is_trained_is_refused(tmp_path) -> None:
+    with pytest.raises(ModelError, match=r"of torch\.export, which can be neither trained"):
+        trtbuild.compress(
+            program_of(Plain().eval()), lambda module: None, lambda module: 1.0,
+            torch.randn(40, 3, 12, 12).numpy(), input="1x3x12x12", prune=0.5, output=tmp_path,
+        )  # fmt: skip
