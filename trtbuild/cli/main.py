@@ -12,24 +12,22 @@ import difflib
 import gc
 import importlib
 import os
-import signal
 import sys
-import threading
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
 from trtbuild.cli.apart import go_on_apart
-from trtbuild.cli.ends_runs import runs_end_on_signals
 from trtbuild.cli.failure import Failure, complain
 from trtbuild.cli.help import help_all_option, wide_as_the_terminal
 from trtbuild.cli.output import Answered
+from trtbuild.cli.signals import Terminated, runs_end_on_signals, signals_raised
 from trtbuild.cli.warning_lines import warnings_shown
 from trtbuild.errors import InputError, TrtbuildError, in_one_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from typing import TextIO
 
 __all__ = ["main"]
@@ -122,7 +120,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code; messages go to standard error."""
     answered = Answered("--json" not in (sys.argv[1:] if arguments is None else arguments))
     try:
-        with _signals_raised(), runs_end_on_signals(), warnings_shown(), in_one_tree():
+        with signals_raised(), runs_end_on_signals(), warnings_shown(), in_one_tree():
             answer = _group.main(
                 args=arguments, prog_name="trtbuild", standalone_mode=False, obj=answered
             )
@@ -206,40 +204,6 @@ def _refused(error: TrtbuildError | MemoryError, *, as_json: bool) -> int:
         text = f"this machine has too little memory ({error})."
         failure = Failure("MemoryError", text, WRONG_INPUT)
     return failure.tell(as_json=as_json)
-
-
-class Terminated(BaseException):
-    """Another process wants this one to end. Raised, so that all clean-up runs, as after Ctrl-C."""
-
-    def __init__(self, number: int) -> None:
-        self.signal = signal.Signals(number)
-        super().__init__(self.signal.name)
-
-
-@contextlib.contextmanager
-def _signals_raised() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP raise `Terminated` in the block, unless they are ignored (nohup)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-
-    def end(number: int, frame: object) -> NoReturn:
-        del frame
-        for one in before:
-            signal.signal(one, signal.SIG_IGN)  # a second signal must not stop the clean-up
-        raise Terminated(number)
-
-    known = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {
-        one: signal.getsignal(one) for one in known if signal.getsignal(one) != signal.SIG_IGN
-    }
-    for one in before:
-        signal.signal(one, end)
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
 
 
 def main() -> None:

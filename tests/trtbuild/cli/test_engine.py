@@ -265,6 +265,29 @@ def test_a_run_that_never_ends_is_stopped_by_a_signal(tmp_path, monkeypatch, wor
     assert "cannot run" not in complained
 
 
+POOLED = """
+import multiprocessing
+import numpy as np
+def drawn(seed):
+    return np.random.default_rng(seed).standard_normal((1, 3, 8, 8)).astype("float32")
+def data():
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        yield from pool.map(drawn, range(8))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a forked process has our handlers of signals")
+def test_processes_of_a_users_pool_end_without_a_word_and_stop_no_runs(
+    files, tmp_path, monkeypatch
+):
+    """Leaving the block of a pool ends its processes by SIGTERM."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pooled_reader.py").write_text(POOLED)
+    process = start("calibrate", files[0], "--data", "pooled_reader:data", "-o", "r.json", "-q")
+    _, complained = process.communicate(timeout=HANGS_S)
+    assert (process.returncode, complained) == (0, "")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.usefixtures("no_signal_ignored")
 def test_networks_run_again_after_a_signal(files, tmp_path, monkeypatch, capsys):
