@@ -9,9 +9,10 @@ import numpy as np
 from trtbuild.data import filled
 from trtbuild.data.running import run_batch
 from trtbuild.errors import ExecutionError
+from trtbuild.gradients.rules import OF_UNKNOWN_SIZE
 from trtbuild.model import static_batch
 from trtbuild.model.attributes import is_random
-from trtbuild.model.traversal import all_nodes
+from trtbuild.model.traversal import all_nodes, bodies
 from trtbuild.search.rows import tensors_with_rows
 from trtbuild.verification.matching import samples_first
 
@@ -31,7 +32,8 @@ def mixed_output(model: ir.Model, session: Session, batch: Batch) -> str | None:
     """Return the name of an output in which a sample has other values beside other samples than alone.
 
     Alone means as in calibration, where a fixed batch is filled with copies of the sample. The first and the
-    last sample are looked at; nothing is run if the graph tells that samples are independent.
+    last sample are looked at; nothing is run if the graph tells that samples are independent. Outputs whose
+    size depends on values, as of NonMaxSuppression, have no rows for each sample and are not looked at.
 
     Args:
         model: the float network.
@@ -44,7 +46,12 @@ def mixed_output(model: ir.Model, session: Session, batch: Batch) -> str | None:
     Raises:
         ExecutionError: the network cannot run on the batch.
     """
-    names = [spec.name for spec in session.outputs if spec.batch_axis is not None]
+    no_rows = _of_unknown_size(model.graph)
+    names = [
+        spec.name
+        for spec in session.outputs
+        if spec.batch_axis is not None and spec.name not in no_rows
+    ]
     if len(batch.names) < 2 or tensors_with_rows(model) >= set(names):
         return None
     if any(is_random(node) for node in all_nodes(model.graph)):
@@ -67,6 +74,16 @@ def mixed_output(model: ir.Model, session: Session, batch: Batch) -> str | None:
         if not all(_are_equal(one[:rows], given[end]) for one, end in zip(wanted, ends)):
             return name
     return None
+
+
+def _of_unknown_size(graph: ir.Graph) -> set[str]:
+    """Names of the tensors whose size may depend on values."""
+    found: set[ir.Value | None] = set()
+    for node in graph:
+        inner = (node, *(one for body in bodies(node) for one in all_nodes(body)))
+        if any(one.op_type in OF_UNKNOWN_SIZE or not found.isdisjoint(one.inputs) for one in inner):
+            found.update(node.outputs)
+    return {value.name or "" for value in found if value is not None}
 
 
 def _are_equal(alone: np.ndarray, together: np.ndarray) -> bool:

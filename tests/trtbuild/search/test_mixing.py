@@ -58,6 +58,11 @@ NETWORKS = {
     "a row in front": ("y = Pad(x, pads)", True, True),
     "one row for all": ("y = Reshape(x, flat)", True, False),
     "pairs of samples": ("y = Reshape(x, pairs)", False, False),
+    "positions of what was found": (
+        "n = NonZero(x) t = Transpose(n) y = Cast<to = 1>(t)",
+        False,
+        False,
+    ),
     "random": ("r = RandomNormalLike(x) y = Add(x, r)", False, False),
 }
 
