@@ -161,7 +161,20 @@ def _check_range(field: OptionField, value: float) -> None:
     # so that NaN is out of every range
     if (low is not None and not value >= low) or (high is not None and not value <= high):
         span = f"at least {low:g}" if high is None else f"{low:g} to {high:g}"
-        raise ValueError(f"is {span}, not {value:g}")
+        raise ValueError(f"is {span}, not {value:g}{_as_percent(field.option, value)}")
+
+
+def _as_percent(option: Option, value: float) -> str:
+    """How to write a share that was meant as percent; empty for other options and values."""
+    high = option.high
+    if (
+        option.metavar != "SHARE"
+        or option.parse is None
+        or high is None
+        or not 1 <= value <= 100 * high
+    ):
+        return ""
+    return f"; write {value:g} percent as {value:g}%"
 
 
 def _placed(option: Option, value: Any, folder: Path | None) -> Any:

@@ -77,7 +77,7 @@ def test_a_range_is_told_where_it_is_read_and_by_how_much(network, tmp_path, cap
     assert changes(diff(capsys, network, tmp_path / "b.onnx", "--tolerance", 0.6)) == {}
     assert changes(diff(capsys, network, tmp_path / "b.onnx", "--tolerance", "60%")) == {}
     percent = trtbuild(capsys, "diff", network, network, "--tolerance", 1)
-    assert "--tolerance is 0 to 0.99, not 1" in percent.sentence
+    assert "--tolerance is 0 to 0.99, not 1; write 1 percent as 1%" in percent.sentence
 
 
 def test_ranges_that_look_alike_are_told_apart(network, tmp_path, capsys) -> None:
