@@ -110,6 +110,11 @@ def check_is_plan(path: Path) -> None:
     with decoding(InputError, f"the engine '{path}' cannot be read"), path.open("rb") as file:
         head = file.read(_HEAD)
     if len(head) > 1 and head[0] == _IR_VERSION and head[1] < 32:
+        if path.suffix == ".onnx":
+            raise InputError(
+                f"'{path}' is an ONNX network, and no plan of TensorRT: leave --backend out, and ONNX "
+                "Runtime opens it."
+            )
         raise InputError(f"'{path}' is an ONNX network, which needs a name that ends in .onnx.")
     kind = _kind_of(head)
     if kind not in ("", _PLAN):

@@ -392,6 +392,14 @@ def test_what_is_no_engine_is_named(capsys, folder, tmp_path, command, name, con
     assert "installed" not in err
 
 
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_a_network_is_no_plan_for_a_backend_of_plans(capsys, folder, backend) -> None:
+    code, _, err = call(capsys, "bench", folder / "int8.onnx", "--backend", backend)
+    assert code == 2
+    assert "is an ONNX network, and no plan of TensorRT" in err
+    assert "leave --backend out" in err
+
+
 def test_an_engine_of_a_fixed_batch_is_not_timed_at_another(capsys, folder, tmp_path) -> None:
     model = float_network()
     model.graph.inputs[0].shape = ir.Shape([2, 3, 12, 12])
