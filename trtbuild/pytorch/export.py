@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ExportResult", "export_onnx", "name_outputs_of", "refuse_other_outputs", "to_onnx"]
 
+_ALSO_OUTPUT = "_orig"
+"""What the exporter adds to the name of an input that the module also gives as an output."""
+
 
 @dataclass(frozen=True)
 class ExportResult:
@@ -267,7 +270,7 @@ def _short(error: BaseException) -> str:
 
 
 def name_outputs_of(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> None:
-    """Name the outputs of `model` in place.
+    """Name the outputs of `model` in place, and inputs that are outputs, too, as the module does.
 
     Args:
         model: the exported network.
@@ -282,11 +285,18 @@ def name_outputs_of(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> 
         raise OptionError(
             f"{counted(len(names), 'output name')} for {counted(len(outputs), 'output')} of the network."
         )
-    inputs = {value.name for value in model.graph.inputs}
+    made = {value.name for value in outputs}
+    # an input that is an output, too, gets another name from the exporter
+    inputs = [
+        name.removesuffix(_ALSO_OUTPUT) if name.removesuffix(_ALSO_OUTPUT) in made else name
+        for name in (value.name or "" for value in model.graph.inputs)
+    ]
     chosen = list(names) or _names_of(sample, len(outputs))
-    if len(set(chosen)) != len(chosen) or inputs & set(chosen):
+    if len(set(chosen)) != len(chosen) or not set(chosen).isdisjoint(inputs):
         raise OptionError(f"output names {chosen} are not distinct, or are names of inputs.")
     name_outputs(model, chosen)
+    for value, name in zip(model.graph.inputs, inputs):
+        value.name = name
 
 
 def _names_of(sample: Any, count: int) -> list[str]:

@@ -165,6 +165,21 @@ def test_output_names_that_do_not_fit(names: list[str]) -> None:
         export_onnx(Two(), [InputSpec((2, 3))], output_names=names)
 
 
+class Passed(nn.Module):
+    def forward(self, image):
+        return image, image * 2
+
+
+def test_an_input_that_is_an_output_too_keeps_its_name() -> None:
+    result = export_onnx(Passed(), [InputSpec((2, 3))])
+    graph = result.model.graph
+    assert [value.name for value in graph.inputs] == ["image"]
+    assert [value.name for value in graph.outputs] == ["output_0", "output_1"]
+    assert len(result.parity.samples) > 0
+    with pytest.raises(OptionError, match="names of inputs"):
+        export_onnx(Passed(), [InputSpec((2, 3))], output_names=["image", "twice"])
+
+
 def test_several_inputs_by_position_and_by_name() -> None:
     class Gather(nn.Module):
         def __init__(self) -> None:
