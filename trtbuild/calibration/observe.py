@@ -298,9 +298,8 @@ def run_in_threads(
     finally:
         for thread in threads:
             thread.join()
-    if (
-        errors
-    ):  # one that ends the program (Ctrl-C) comes first: it makes runs of other threads fail
+    if errors:
+        # one that ends the program (Ctrl-C) comes first: it makes runs of other threads fail
         raise next((one for one in errors if not isinstance(one, Exception)), errors[0])
 
 

@@ -174,9 +174,8 @@ def as_array(value: Any, where: str, name: str) -> np.ndarray:
             return image_pixels(value)
         if hasattr(value, "detach") and hasattr(value, "cpu"):
             value = value.detach().cpu()
-            if (
-                str(value.dtype) == "torch.bfloat16"
-            ):  # NumPy lacks this type; float32 holds all its values
+            if str(value.dtype) == "torch.bfloat16":
+                # NumPy lacks this type; float32 holds all its values
                 value = value.float()
             value = value.resolve_conj().resolve_neg().numpy()
         array = np.array(value)

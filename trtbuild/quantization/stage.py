@@ -156,9 +156,8 @@ def portable_form(artifact: Artifact) -> ir.Model:
         InputError: the artifact has not been quantized, or a range is missing.
     """
     if artifact.placement is None:
-        if (
-            artifact.quantized is not None
-        ):  # it was given quantized, and ONNX Runtime runs Q/DQ of any kind
+        if artifact.quantized is not None:
+            # it was given quantized, and ONNX Runtime runs Q/DQ of any kind
             return artifact.quantized
         raise InputError(f"'{artifact.name}' has not been quantized.")
     model, choice = artifact.model, artifact.portable or PortableChoice()

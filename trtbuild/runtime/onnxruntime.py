@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -100,6 +101,9 @@ class _Stop:
             options.set_load_cancellation_flag(True)
 
 
+# Held while the options of all runs are made, which the first runs of two threads must share.
+_FIRST_RUN = threading.Lock()
+
 # The stop signal of the threads of `opening_beside`.
 _STOP: ContextVar[_Stop | None] = ContextVar("stop", default=None)
 
@@ -121,9 +125,14 @@ def opening_beside(threads: int = 1) -> Iterator[ThreadPoolExecutor]:
             raise
 
 
-@functools.cache
 def _run_options() -> ort.RunOptions:
     """The options of every run in this process; ONNX Runtime looks at their flag before each node."""
+    with _FIRST_RUN:
+        return _made_options()
+
+
+@functools.cache
+def _made_options() -> ort.RunOptions:
     import onnxruntime as ort
 
     return ort.RunOptions()

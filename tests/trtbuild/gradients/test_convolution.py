@@ -19,9 +19,8 @@ def windows(draw, operator):
     each = lambda low, high: [draw(st.integers(low, high)) for _ in range(count)]  # noqa: E731
     kernel, strides = each(1, 3), each(1, 3)
     dilations = each(1, 2)
-    if (
-        operator == "AveragePool"
-    ):  # a stride at most as wide as the window: else ONNX and ONNX Runtime disagree
+    if operator == "AveragePool":
+        # a stride at most as wide as the window: else ONNX and ONNX Runtime disagree
         strides, dilations = [min(s, k) for s, k in zip(strides, kernel)], [1] * count
     spans = [d * (k - 1) + 1 for k, d in zip(kernel, dilations)]
     pads = [draw(st.integers(0, span - 1)) for span in spans * 2]

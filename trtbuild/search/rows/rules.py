@@ -32,9 +32,8 @@ def rows_of(node: ir.Node, known: Known) -> Sequence[Rows] | None:
     rows = _rows_of(node, known)
     if rows is None:
         return None
-    if (
-        node.op_type in RECURRENT
-    ):  # all steps have an axis for the directions, in front of the images
+    if node.op_type in RECURRENT:
+        # all steps have an axis for the directions, in front of the images
         return [rows.at(2), rows, rows]
     return [rows] * len(node.outputs)
 
