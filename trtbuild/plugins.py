@@ -199,7 +199,8 @@ def _imported(name: str, spec: str, kind: type[InputError]) -> ModuleType:
 
 def _script(path: Path) -> ModuleType:
     """Run a script once per process, under a name that cannot be the name of a module."""
-    name = f"script {path}"
+    # with a dot, `pickle` would look for a package around it, and a user's pool of processes uses `pickle`
+    name = f"script {path}".replace("%", "%25").replace(".", "%2E")
     if name in sys.modules:
         return sys.modules[name]
     found = importlib.util.spec_from_file_location(name, path)

@@ -277,13 +277,14 @@ def data():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a forked process has our handlers of signals")
+@pytest.mark.parametrize("spec", ["pooled_reader:data", "pooled_reader.py:data"])
 def test_processes_of_a_users_pool_end_without_a_word_and_stop_no_runs(
-    files, tmp_path, monkeypatch
+    files, tmp_path, monkeypatch, spec
 ):
     """Leaving the block of a pool ends its processes by SIGTERM."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pooled_reader.py").write_text(POOLED)
-    process = start("calibrate", files[0], "--data", "pooled_reader:data", "-o", "r.json", "-q")
+    process = start("calibrate", files[0], "--data", spec, "-o", "r.json", "-q")
     _, complained = process.communicate(timeout=HANGS_S)
     assert (process.returncode, complained) == (0, "")
 

@@ -159,7 +159,8 @@ class Own:
 
 def judged_by(script: Path, directory: Path, judge: str | Metric) -> Evaluator:
     """An evaluator as a new process makes it, with a judge from a script or an object."""
-    sys.modules.pop(f"script {script}", None)
+    for name in [one for one in sys.modules if one.startswith("script ")]:
+        del sys.modules[name]
     make_task = choose_task(TaskOptions(judge=judge), None)
     return evaluator(
         quantized(), options=ComparisonOptions(make_task=make_task), directory=directory
