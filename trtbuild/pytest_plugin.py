@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from trtbuild.jobs.bench import BenchRecipe, BenchResult
     from trtbuild.jobs.verify import Verification
     from trtbuild.options.data import Data
+    from trtbuild.options.measure import SpeedLimits
 
 __all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_not_slower"]
 
@@ -202,12 +203,11 @@ class LatencyAssertion:
         """
         __tracebackhide__ = True
         from trtbuild.jobs.bench import BenchRecipe, bench
-        from trtbuild.options.measure import MeasureOptions, SpeedLimits
-        from trtbuild.verification.gate import check_limits
+        from trtbuild.options.measure import MeasureOptions
 
         give_up = _fail if limits.pop("strict", False) else pytest.skip
-        check_limits(limits, SpeedLimits)
-        if against is None and limits.get("max_latency") is None:
+        speed_limits = _speed_limits(limits)
+        if against is None and speed_limits.max_latency is None:
             raise OptionError("assert_not_slower needs --against, or a limit by --max-latency.")
         base = None if against is None else _baseline_file(Path(against), Path(engine))
         recipe = BenchRecipe(
@@ -218,7 +218,7 @@ class LatencyAssertion:
             batch_sizes=() if batch_size is None else (batch_size,),
             measure=MeasureOptions(duration_ms=1000.0 * seconds),
             margin_percent=within,
-            speed_limits=SpeedLimits(**limits),
+            speed_limits=speed_limits,
         )
         if base is not None and self._has_to_be_saved(base):
             recipe = self._saving(recipe, base, give_up)
@@ -243,6 +243,14 @@ class LatencyAssertion:
         make_directory(base.parent)
         limits = replace(recipe.speed_limits, min_speedup=None)
         return replace(recipe, against=None, save_baseline=base, speed_limits=limits)
+
+
+def _speed_limits(limits: dict[str, float]) -> SpeedLimits:
+    from trtbuild.options.measure import SpeedLimits
+    from trtbuild.verification.gate import check_limits
+
+    check_limits(limits, SpeedLimits)
+    return SpeedLimits(**limits)
 
 
 def _fail(reason: str) -> None:

@@ -156,10 +156,14 @@ def rebuild(
     besides = Besides(read=(manifest,))
     recipe, _ = with_export(recipe, progress, besides)
     result = build_engine(recipe, progress, besides)
-    built = read_manifest(result.manifest)
+    return _compared(before, read_manifest(result.manifest), manifest.parent, result.manifest)
+
+
+def _compared(before: Manifest, built: Manifest, folder: Path, manifest: Path) -> Rebuilt:
+    """Compare the build in `folder` with the new one, whose manifest is `manifest`."""
     after = _named_as(before, built)
     places = {
-        name: (manifest.parent / name, output / (built.name + name.removeprefix(before.name)))
+        name: (folder / name, manifest.parent / (built.name + name.removeprefix(before.name)))
         for name in before.files
     }
     digests = [{n: f.digest for n, f in m.files.items()} for m in (before, after)]
@@ -167,7 +171,7 @@ def rebuild(
     causes = [difference for difference in found if difference.kind != _NAMES["files"]]
     same_bytes = digests[0] == digests[1]
     return Rebuilt(
-        result.manifest,
+        manifest,
         found,
         same_bytes,
         networks=dict(_networks(places, *digests)),

@@ -29,6 +29,7 @@ from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import VerifyRecipe
 from trtbuild.runtime.onnxruntime import open_session
+from trtbuild.runtime.session import SessionAround
 from trtbuild.search.bisect import Culprits, find_culprits
 from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
@@ -247,32 +248,18 @@ def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
     return choose_samples(source, num_images=data.num_images, seed=data.seed)
 
 
-class _Remembering:
+class _Remembering(SessionAround):
     """A session that keeps its last outputs."""
 
     def __init__(self, session: Session) -> None:
-        self._session = session
+        super().__init__(session)
         self.last: Mapping[str, np.ndarray] = {}
-
-    @property
-    def inputs(self) -> Sequence[TensorSpec]:
-        """The session's inputs."""
-        return self._session.inputs
-
-    @property
-    def outputs(self) -> Sequence[TensorSpec]:
-        """The session's outputs."""
-        return self._session.outputs
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the session, and keep its outputs as `last`."""
-        found = self._session.run(feeds)
+        found = super().run(feeds)
         self.last = found
         return found
-
-    def close(self) -> None:
-        """Close the session."""
-        self._session.close()
 
 
 def _checked(

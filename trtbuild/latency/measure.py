@@ -24,7 +24,7 @@ from trtbuild.options.measure import MeasureOptions
 from trtbuild.progress import silent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
 
@@ -155,8 +155,8 @@ def measure(
     clock, takers = _takers(sessions)
     quickest = _all_warmed_up(sessions, takers, own, options.warmup_ms, bool(is_enough))
     size = options.runs_per_turn or _runs_per_turn(quickest)
-    taken: dict[str, list[float]] = {name: [] for name in takers}
     images = batch_size if batch_size is not None else _batch_size(many[0])
+    taken: dict[str, list[float]] = {name: [] for name in takers}
 
     def samples(kind: type[Samples]) -> dict[str, Samples]:
         return {n: kind(n, images, clock, size, tuple(values)) for n, values in taken.items()}
@@ -167,9 +167,8 @@ def measure(
         spent < options.duration_ms and rounds < options.max_rounds
     ):
         start = time.perf_counter_ns()
-        for name in _order(list(takers), rounds):
-            # a turn of several runs starts with one that is not counted
-            taken[name] += takers[name](own[name][rounds % len(many)], size, min(size - 1, 1))
+        for name, latencies in _turns(takers, own, rounds, size):
+            taken[name] += latencies
         spent += _since_ms(start)
         rounds += 1
         # the end is reported once, below
@@ -181,6 +180,16 @@ def measure(
                 return samples(_AtALook)
     progress("latency", total, total)
     return samples(_AfterLooks if is_enough else Samples)
+
+
+def _turns(
+    takers: Mapping[str, _Taker], feeds: Mapping[str, Sequence[Feeds]], rounds: int, size: int
+) -> Iterator[tuple[str, list[float]]]:
+    """Run each session's turn of a round, and yield its latencies."""
+    for name in _order(list(takers), rounds):
+        own = feeds[name]
+        # a turn of several runs starts with one that is not counted
+        yield name, takers[name](own[rounds % len(own)], size, min(size - 1, 1))
 
 
 def _batches(sessions: Mapping[str, Session], feeds: Feeds | Sequence[Feeds]) -> list[Feeds]:

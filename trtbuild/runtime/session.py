@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from trtbuild.model.signature import TensorSpec
 
-__all__ = ["Feeds", "Session"]
+__all__ = ["Feeds", "Session", "SessionAround"]
 
 Feeds: TypeAlias = "Mapping[str, np.ndarray]"
 
@@ -36,3 +36,32 @@ class Session(Protocol):
     def close(self) -> None:
         """Free everything. Safe to call twice."""
         ...
+
+
+class SessionAround:
+    """Another session in a form of its own; subclasses change what `run` gets or gives.
+
+    Args:
+        session: the other session, which is closed with this one.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """The other session's inputs."""
+        return self._session.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """The other session's outputs."""
+        return self._session.outputs
+
+    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
+        """Run the other session."""
+        return self._session.run(feeds)
+
+    def close(self) -> None:
+        """Close the other session."""
+        self._session.close()

@@ -8,6 +8,7 @@ import numpy as np
 
 from trtbuild.errors import DataError, ModelError
 from trtbuild.model.signature import in_own_floats
+from trtbuild.runtime.session import SessionAround
 from trtbuild.wording import dims_text
 
 if TYPE_CHECKING:
@@ -122,29 +123,12 @@ def in_own_types(session: Session, reference: Session) -> Session:
     return _Cast(session) if differs else session
 
 
-class _Cast:
+class _Cast(SessionAround):
     """A session whose inputs are cast."""
-
-    def __init__(self, session: Session) -> None:
-        self._session = session
-
-    @property
-    def inputs(self) -> Sequence[TensorSpec]:
-        """The session's inputs, of its own types."""
-        return self._session.inputs
-
-    @property
-    def outputs(self) -> Sequence[TensorSpec]:
-        """The session's outputs."""
-        return self._session.outputs
 
     def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
         """Run the session on `feeds` in its own types."""
-        return self._session.run(in_own_floats(feeds, self._session.inputs))
-
-    def close(self) -> None:
-        """Close the session."""
-        self._session.close()
+        return super().run(in_own_floats(feeds, self.inputs))
 
 
 def samples_first(
