@@ -38,9 +38,10 @@ _TRAINS: dict[str, tuple[int, int | None]] = {
 # Types that ONNX Runtime has few kernels for on a CPU.
 _NOT_RUN = (torch.float64, torch.bfloat16)
 
-# Largest difference from the program's outputs, as a share of their largest value.
+# Largest difference from the program's outputs, as a share of their largest value. In float32, correct
+# networks of 50 layers are off by 1e-3 and wrong graphs by 1e-1 (`parity`); float16 rounds more coarsely.
 _ROUNDING = {torch.float16: 5e-2}
-_ROUNDING_FLOAT32 = 1e-3
+_ROUNDING_FLOAT32 = 1e-2
 
 
 def write_program(program: ExportedProgram, folder: Path) -> Path:
