@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.data.callables import first_item, repeatable
 from trtbuild.errors import OptionError
 from trtbuild.pytorch.copies import unwrapped
+from trtbuild.pytorch.inputs import refuse_unfinished
 from trtbuild.pytorch.spec import InputSpec
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]
 
     Raises:
         OptionError: the data is a path or name, or None; or ``forward`` names no input.
+        ModelError: `module` is no module, or none whose inputs can be read.
         DataError: the data is empty, or gives no arrays for ``forward``.
     """
     if data is None or isinstance(data, str | bytes) or hasattr(data, "__fspath__"):
@@ -40,6 +42,7 @@ def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]
             "others than floats; it is read off data that give batches as the module takes them."
         )
     module = unwrapped(module)
+    refuse_unfinished(module)
     names = tuple(_required(module))
     if not names:
         raise OptionError(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
+from torch.export import ExportedProgram
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from trtbuild.errors import ModelError, OptionError
@@ -15,11 +17,17 @@ from trtbuild.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import nn
-
     from trtbuild.pytorch.spec import InputSpec
 
-__all__ = ["BoundInputs", "bind_inputs", "other_batch", "refuse_unfinished", "sample", "with_sizes"]
+__all__ = [
+    "BoundInputs",
+    "bind_inputs",
+    "other_batch",
+    "refuse_program",
+    "refuse_unfinished",
+    "sample",
+    "with_sizes",
+]
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
 
     Raises:
         OptionError: a name is not a parameter, or there are too many or too few inputs.
-        ModelError: a part of the module is TorchScript, or lazy and without weights.
+        ModelError: it is no module, or a part of it is TorchScript, or lazy and without weights.
     """
     refuse_unfinished(module)
     takes = _Parameters.of(module)
@@ -117,13 +125,29 @@ def _named(specs: Sequence[InputSpec], takes: _Parameters) -> list[InputSpec]:
     return named
 
 
+def refuse_program(value: object, name: str) -> None:
+    """Refuse a program of ``torch.export`` where a module is needed.
+
+    Raises:
+        ModelError: `value` is one; the text calls it `name`.
+    """
+    if isinstance(value, ExportedProgram):
+        raise ModelError(
+            f"{name} is a program of torch.export, which can be neither trained nor pruned: give "
+            "the module that it was exported from, or build the program with Python's trtbuild.build."
+        )
+
+
 def refuse_unfinished(module: nn.Module) -> None:
-    """Refuse modules that cannot be analysed or have no weights yet.
+    """Refuse what is not a module, and modules that cannot be analysed or have no weights yet.
 
     Raises:
         ModelError: a part of `module` is TorchScript or lazy, is an observer of torchao, has integers that
             torch.ao packed, or weights on the device ``meta``; the text names it.
     """
+    refuse_program(module, "the network")
+    if not isinstance(module, nn.Module):
+        raise ModelError(f"the network is a {type(module).__name__}, not an nn.Module.")
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         if tensor.is_meta:
             raise ModelError(

@@ -19,7 +19,7 @@ from trtbuild.options.values import IN_MEMORY
 from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
 from trtbuild.pytorch.copies import copy_module, enforce_eval, hidden_modules, unwrapped
 from trtbuild.pytorch.float64 import tensors_in
-from trtbuild.pytorch.inputs import refuse_unfinished
+from trtbuild.pytorch.inputs import refuse_program, refuse_unfinished
 from trtbuild.pytorch.spec import HISTORY_FILE
 from trtbuild.wording import counted
 
@@ -145,11 +145,7 @@ def _construct(target: Any, source: ModuleSource) -> nn.Module:
         value = _call_factory(target, source)
     elif source.arguments:
         raise ModelError(f"'{source.name}' is a module already; it takes no arguments.")
-    if isinstance(value, ExportedProgram):
-        raise ModelError(
-            f"'{source.name}' is a program of torch.export, which can be neither trained nor pruned: give "
-            "the module that it was exported from, or build the program with Python's trtbuild.build."
-        )
+    refuse_program(value, f"'{source.name}'")
     if not isinstance(value, nn.Module):
         raise ModelError(
             f"'{source.name}' gave a {type(value).__name__}, not an nn.Module. "

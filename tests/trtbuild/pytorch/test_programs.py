@@ -9,6 +9,7 @@ import trtbuild
 from tests.command import FAST
 from tests.command import trtbuild as command
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.pytorch import InputSpec, export_onnx, fold_norms
 
 torch = pytest.importorskip("torch")
 
@@ -162,3 +163,24 @@ def test_a_program_in_the_place_of_a_module_that_is_trained_is_refused(tmp_path)
             program_of(Plain().eval()), lambda module: None, lambda module: 1.0,
             torch.randn(40, 3, 12, 12).numpy(), input="1x3x12x12", prune=0.5, output=tmp_path,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda program: export_onnx(program, [InputSpec((4, 3, 12, 12))]),
+        lambda program: fold_norms(program, [InputSpec((4, 3, 12, 12))]),
+        lambda program: trtbuild.compress(
+            program, lambda module: None, lambda module: 1.0, torch.randn(40, 3, 12, 12).numpy(), prune=0.5
+        ),
+    ],
+)  # fmt: skip
+def test_calls_for_modules_refuse_a_program_by_name(call) -> None:
+    with pytest.raises(ModelError, match=r"is a program of torch\.export, .* give the module"):
+        call(program_of(Plain().eval()))
+
+
+@pytest.mark.parametrize("other", [None, Plain, lambda image: image])
+def test_an_export_of_anything_else_is_refused_by_its_type(other) -> None:
+    with pytest.raises(ModelError, match=f"is a {type(other).__name__}, not an nn.Module"):
+        export_onnx(other, [InputSpec((4, 3, 12, 12))])
