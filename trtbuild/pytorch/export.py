@@ -13,7 +13,7 @@ from trtbuild.errors import ModelError, OptionError
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.pytorch.activations import find_activations
-from trtbuild.pytorch.aten import groups_by_sample
+from trtbuild.pytorch.aten import calls, groups_by_sample, module_path, name_of
 from trtbuild.pytorch.attention import AttentionInSteps, has_attention
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
@@ -143,7 +143,6 @@ def _evaluable(module: nn.Module, bound: BoundInputs) -> tuple[nn.Module, BoundI
     """A copy of `module` for evaluation in float32, its inputs, and sentences about what was changed."""
     original = copy_module(module)
     _refuse_nan(original)
-    _refuse_projections(original)
     warnings = enforce_eval(original)
     bound, narrowed = _in_float32(original, bound)
     freeze_fake_quantize(original)
@@ -167,19 +166,27 @@ def _in_float32(module: nn.Module, bound: BoundInputs) -> tuple[BoundInputs, lis
 
 
 def refuse_other_outputs(output: Any) -> None:
-    """Refuse outputs that are not tensors: an ONNX file has only tensors.
+    """Refuse outputs that are not tensors of real numbers: an engine gives nothing else.
 
     Raises:
-        ModelError: one is a number, say; the text names its place.
+        ModelError: one is a number or complex, say, or there is none; the text names its place.
     """
-    for path, leaf in torch.utils._pytree.tree_leaves_with_path(output):
+    leaves = torch.utils._pytree.tree_leaves_with_path(output)
+    for path, leaf in leaves:
+        where = torch.utils._pytree.keystr(path)
+        at = f" at {where} of its outputs" if where else ""
         if leaf is not None and not isinstance(leaf, torch.Tensor):
-            where = torch.utils._pytree.keystr(path)
-            at = f" at {where} of its outputs" if where else ""
             raise ModelError(
                 f"forward gives a {type(leaf).__name__}{at}, but an exported file gives only tensors: "
                 "leave it out, or wrap the module in one that does."
             )
+        if leaf is not None and leaf.is_complex():
+            raise ModelError(
+                f"forward gives complex numbers{at}, which an engine does not have: wrap the module in one "
+                "that gives torch.view_as_real of them."
+            )
+    if all(leaf is None for _, leaf in leaves):
+        raise ModelError("forward gives no tensor, so there is nothing to export.")
 
 
 def _refuse_nan(module: nn.Module) -> None:
@@ -193,11 +200,15 @@ def _refuse_nan(module: nn.Module) -> None:
         )
 
 
-def _refuse_projections(module: nn.Module) -> None:
+def _refuse_projections(program: ExportedProgram) -> None:
     """Refuse an LSTM with proj_size, which ONNX's LSTM lacks: torch would write an invalid one."""
-    for path, child in module.named_modules():
-        where = f"'{path}'" if path else "the module"
-        if isinstance(child, torch.nn.LSTM) and child.proj_size:
+    for node in calls(program):
+        if name_of(node) != "lstm" or not isinstance(node.args[1], list | tuple):
+            continue
+        hidden, cell = (one.meta["val"] for one in node.args[1])
+        if hidden.shape[-1] != cell.shape[-1]:
+            path = module_path(node)
+            where = f"'{path}'" if path else "the module"
             raise ModelError(
                 f"{where} is an LSTM with proj_size, which ONNX's LSTM does not have; nothing was "
                 "exported. Rewrite its steps with linear layers."
@@ -238,6 +249,7 @@ def to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model
     Raises:
         ModelError: ONNX cannot express it, or torch cannot export this opset.
     """
+    _refuse_projections(program)
     try:
         with quiet(), open_lengths():
             exported = torch.onnx.export(

@@ -51,8 +51,8 @@ def write_program(program: ExportedProgram, folder: Path) -> Path:
     that it was exported with, unless it holds float64 or bfloat16.
 
     Raises:
-        ModelError: the program trains, has no example inputs or gives more than tensors, ONNX cannot express
-            it, or the file computes something else.
+        ModelError: the program trains, has no example inputs, takes no tensor, gives none or more than
+            tensors, or has complex ones; ONNX cannot express it, or the file computes something else.
         OutputError: the file cannot be written.
     """
     _refuse_training(program)
@@ -63,6 +63,8 @@ def write_program(program: ExportedProgram, folder: Path) -> Path:
             "the program has no example inputs to compare its ONNX form with: keep those that "
             "torch.export.export stores in `example_inputs`."
         )
+    inputs = tensors_in(program.example_inputs)
+    _refuse_inputs(inputs)
     arguments, keywords = program.example_inputs
     with torch.no_grad():
         # on copies: the program may write into its inputs
@@ -72,9 +74,10 @@ def write_program(program: ExportedProgram, folder: Path) -> Path:
     name_outputs_of(model, answers)
     path = make_directory(folder) / f"{_class_name(program)}.onnx"
     with staged_model(model, path) as file:
-        kinds = {tensor.dtype for tensor in (*program.state_dict.values(), *tensors_in(arguments))}
+        outputs = tensors_in(answers)
+        kinds = {one.dtype for one in (*program.state_dict.values(), *inputs, *outputs)}
         if not kinds & {*_NOT_RUN}:
-            _compare(file, tensors_in((arguments, keywords)), tensors_in(answers))
+            _compare(file, inputs, outputs)
     return path
 
 
@@ -85,6 +88,19 @@ def _refuse_training(program: ExportedProgram) -> None:
                 f"the program was exported in train mode ('{module_path(node) or name_of(node)}' trains): "
                 "call eval() on the module before torch.export.export."
             )
+
+
+def _refuse_inputs(inputs: list[torch.Tensor]) -> None:
+    if not inputs:
+        raise ModelError(
+            "the program takes no tensor: torch.export has made constants of the numbers that it was given; "
+            "give forward a tensor instead."
+        )
+    if any(one.is_complex() for one in inputs):
+        raise ModelError(
+            "the program takes complex numbers, which an engine does not have: export a module that takes "
+            "their real and imaginary parts."
+        )
 
 
 def _trains(node: Node) -> bool:

@@ -255,6 +255,18 @@ def test_float64_is_exported_as_float32(given: str) -> None:
     assert module[0].weight.dtype is torch.float64
 
 
+class Gives(nn.Module):
+    """Returns always the same."""
+
+    def __init__(self, what: Any) -> None:
+        super().__init__()
+        self.a, self.what = nn.Linear(4, 8), what
+
+    def forward(self, x):
+        self.a(x)
+        return self.what
+
+
 class Tells(nn.Module):
     """Returns another value besides tensors."""
 
@@ -289,6 +301,9 @@ class Guarded(nn.Linear):  # type: ignore[misc]  # torch has no types here
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), IMAGE, "'1' is lazy"),
         (lambda: Tells(5), [ROW], r"forward gives a int at \['more'\]"),
         (lambda: Tells(["a"]), [ROW], r"forward gives a str at \['more'\]\[0\]"),
+        (lambda: Tells(torch.ones(2) * 1j), [ROW], r"forward gives complex numbers at \['more'\]"),
+        (lambda: Gives(None), [ROW], "forward gives no tensor"),
+        (lambda: Gives(()), [ROW], "forward gives no tensor"),
         (Pair, [ROW, InputSpec((2, 4), name="b")], "wrap the module"),
         (lambda: nn.LSTM(4, 5, proj_size=2), [InputSpec((2, 3, 4))], "an LSTM with proj_size"),
         (Guarded, [ROW], r"such as a lock, .*TypeError: cannot pickle"),

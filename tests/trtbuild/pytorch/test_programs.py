@@ -10,6 +10,7 @@ from tests.command import FAST
 from tests.command import trtbuild as command
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.pytorch import InputSpec, export_onnx, fold_norms
+from trtbuild.pytorch.programs import write_program
 
 torch = pytest.importorskip("torch")
 
@@ -184,3 +185,45 @@ def test_calls_for_modules_refuse_a_program_by_name(call) -> None:
 def test_an_export_of_anything_else_is_refused_by_its_type(other) -> None:
     with pytest.raises(ModelError, match=f"is a {type(other).__name__}, not an nn.Module"):
         export_onnx(other, [InputSpec((4, 3, 12, 12))])
+
+
+class Times(torch.nn.Module):
+    def forward(self, one, *, by):
+        return one.real * by
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes")
+@pytest.mark.parametrize(
+    ("module", "inputs", "said"),
+    [
+        (torch.nn.LSTM(4, 6, proj_size=3).eval(), (torch.zeros(2, 5, 4),), "an LSTM with proj_size"),
+        (Times(), (torch.zeros(2, 3) * 1j,), "takes complex numbers"),
+    ],
+)  # fmt: skip
+def test_a_program_that_no_engine_computes_is_refused(module, inputs, said, tmp_path) -> None:
+    keywords = {"by": torch.ones(1)} if isinstance(module, Times) else None
+    with pytest.raises(ModelError, match=said):
+        trtbuild.quantize(
+            torch.export.export(module, inputs, keywords), torch.randn(40, 3), output=tmp_path
+        )
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+class Scaled(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(4, 3)
+
+    def forward(self, by):
+        return self.head.weight * by
+
+
+def test_a_program_of_numbers_alone_is_refused(tmp_path) -> None:
+    with pytest.raises(ModelError, match="the program takes no tensor"):
+        trtbuild.quantize(torch.export.export(Scaled(), (3,)), torch.randn(40, 3), output=tmp_path)
+
+
+def test_a_program_with_a_keyword_in_bfloat16_is_not_compared(tmp_path) -> None:
+    factor = {"by": torch.ones(3, dtype=torch.bfloat16)}
+    program = torch.export.export(Times(), (torch.ones(2, 3),), factor)
+    assert write_program(program, tmp_path).is_file()
