@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import os
 import shutil
 import stat
@@ -29,6 +30,7 @@ __all__ = [
     "file_digest",
     "flush",
     "is_named_in_utf8",
+    "lines_of",
     "make_directory",
     "place_file",
     "staged_files",
@@ -290,6 +292,14 @@ def content_of(path: Path) -> bytes:
     if stat.S_ISCHR(mode) or stat.S_ISBLK(mode):
         raise OSError(errno.ENXIO, "it is a device, not a file", str(path))
     return path.read_bytes()
+
+
+def lines_of(text: str) -> Iterator[str]:
+    r"""Yield the lines of a text, each ending in ``\n``, whichever of the three common ends it has.
+
+    `str.splitlines` also cuts at characters that may stand in a file's name, such as U+2028.
+    """
+    yield from io.StringIO(text, newline=None)
 
 
 def file_digest(path: Path, given_up: Callable[[], bool] = lambda: False) -> str:

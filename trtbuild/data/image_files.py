@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data.skipped import HIDDEN
 from trtbuild.errors import DataError
-from trtbuild.files import content_of
-from trtbuild.visible import visible
+from trtbuild.files import content_of, lines_of
+from trtbuild.visible import as_written, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,6 +87,7 @@ def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
     """Return the names in the lines of a text file, and their files, relative to it or to the current folder.
 
     A number behind a name, as in lists that give the classes too (``a.png 3``), is not part of the name.
+    A name may also stand as trtbuild shows it, with escapes of invisible characters.
 
     Raises:
         DataError: the file cannot be read, names nothing, or names a missing file.
@@ -96,11 +97,12 @@ def listed_images(path: Path) -> tuple[tuple[str, Path], ...]:
     except OSError as error:
         raise DataError(f"cannot read the list '{visible(path)}': {error.strerror}.") from error
     found = []
-    for number, whole in enumerate(text.splitlines(), 1):
+    for number, whole in enumerate(lines_of(text), 1):
         line = whole.strip()
         if not line or line.startswith("#"):
             continue
-        names = (line, re.sub(r"[\s,]+\+?\d+$", "", line))
+        given = (line, re.sub(r"[\s,]+\+?\d+$", "", line))
+        names = (*given, *map(as_written, given))
         places = ((name, place) for name in names for place in (path.parent / name, Path(name)))
         entry = next(((name, place) for name, place in places if _is_file(place)), None)
         if entry is None:

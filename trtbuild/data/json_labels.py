@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trtbuild.errors import DataError, decoding
+from trtbuild.files import lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,9 +53,7 @@ def json_records(text: str, suffix: str, where: str) -> list[Record]:
         DataError: it is not JSON, or has another form.
     """
     if suffix in _LINES:
-        # not splitlines(), which also cuts names: at U+2028, for example
-        read = io.StringIO(text, newline=None)
-        lines = ((f"line {n} of {where}", one) for n, one in enumerate(read, 1))
+        lines = ((f"line {n} of {where}", one) for n, one in enumerate(lines_of(text), 1))
         return [_record(at, _parsed(line, at)) for at, line in lines if line.strip()]
     content = _parsed(text, where)
     if isinstance(content, _Object):

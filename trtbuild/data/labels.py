@@ -17,7 +17,7 @@ from trtbuild.data.json_labels import JSON_SUFFIXES, json_records
 from trtbuild.data.samples import SourceOf
 from trtbuild.data.stored import StoredArray, stored_arrays
 from trtbuild.errors import DataError
-from trtbuild.files import content_of
+from trtbuild.files import content_of, lines_of
 from trtbuild.options.data import FOLDERS
 from trtbuild.visible import visible
 from trtbuild.wording import counted
@@ -78,7 +78,7 @@ class LabelledSource(SourceOf):
         entries = _by_base_name(self.by_name)
         taken: dict[str, str] = {}
         for sample in self.source:
-            entry = _entry_for(visible(sample.name), self.by_name, entries)
+            entry = _entry_for(sample.name, self.by_name, entries)
             other = taken.setdefault(entry, sample.name)
             if other != sample.name:
                 raise DataError(
@@ -97,12 +97,13 @@ def _by_base_name(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
 
 def _entry_for(name: str, names: Mapping[str, int], entries: Mapping[str, Sequence[str]]) -> str:
     """The entry with the path `name`; or the only entry whose path ends in `name`, or that `name` ends in."""
-    if name in names:
-        return name
+    key = _key(name)
+    if key in names:
+        return key
     fitting = [
         entry
-        for entry in entries.get(PurePosixPath(name).name, ())
-        if f"/{entry}".endswith(f"/{name}") or f"/{name}".endswith(f"/{entry}")
+        for entry in entries.get(PurePosixPath(key).name, ())
+        if f"/{entry}".endswith(f"/{key}") or f"/{key}".endswith(f"/{entry}")
     ]
     if not fitting:
         raise DataError(f"the labels have no entry for the image '{name}'.")
@@ -160,7 +161,7 @@ def _text(path: Path) -> str:
 def _unique(named: Iterable[tuple[str | None, int]], path: Path) -> dict[str, int]:
     labels: dict[str, int] = {}
     for name, label in named:
-        key = visible(_posix(name or ""))  # as images are named
+        key = _key(name or "")
         if labels.setdefault(key, label) != label:
             raise DataError(
                 f"the labels '{visible(path)}' give '{key}' two classes, {labels[key]} and {label}."
@@ -168,14 +169,15 @@ def _unique(named: Iterable[tuple[str | None, int]], path: Path) -> dict[str, in
     return labels
 
 
-def _posix(name: str) -> str:
-    return name.strip().replace("\\", "/").removeprefix("./")
+def _key(name: str) -> str:
+    """The form in which names in labels and names of samples are compared."""
+    return visible(name.strip()).replace("\\", "/").removeprefix("./")
 
 
 def _text_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
     """Parse ``name label`` or ``label`` in every line, as in ImageNet's ``val.txt``."""
     found: list[tuple[str | None, int]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines_of(text), 1):
         if not line.strip():
             continue
         parts = _LINE.fullmatch(line.strip())
@@ -199,7 +201,7 @@ def _table_labels(text: str, path: Path) -> list[tuple[str | None, int]]:
     """Parse a CSV file; a table without labels, or with an unknown second column, is refused."""
     where = f"the labels '{visible(path)}'"
     try:
-        lines = [line for line in csv.reader(text.splitlines(), delimiter=_delimiter(text)) if line]
+        lines = [line for line in csv.reader(lines_of(text), delimiter=_delimiter(text)) if line]
     except csv.Error as error:
         raise DataError(f"{where} are not a CSV file: {error}.") from error
     header = [title.strip() for title in lines[0]] if lines else []

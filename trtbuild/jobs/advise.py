@@ -37,6 +37,7 @@ from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE, CalibrateOptio
 from trtbuild.progress import Progress, silent, with_progress
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.blocked_layout import open_blocked
+from trtbuild.visible import as_written, visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -233,11 +234,13 @@ def _line(name: str, listed: Path, data: object) -> str:
     if place is None or not place.exists():
         return name
     folders = (place,) if place.is_dir() else (place.parent, Path())
-    file = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    files = (folder / one for folder in folders for one in (name, as_written(name)))
+    file = next((one for one in files if one.is_file()), None)
     if file is None:
         return name
-    seen = os.path.relpath(file.absolute(), listed.parent.absolute())
-    return f"./{seen}" if seen.startswith("#") else seen
+    seen = visible(os.path.relpath(file.absolute(), listed.parent.absolute()))
+    # a comment, or a space that is taken for one around the name
+    return f"./{seen}" if seen.startswith(("#", " ")) else seen
 
 
 def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:

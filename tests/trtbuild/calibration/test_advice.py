@@ -18,6 +18,7 @@ from tools.write_schemas import schemas
 from trtbuild.calibration.advice import all_as_good
 from trtbuild.calibration.instability import instability_costs
 from trtbuild.model import write_model
+from trtbuild.visible import visible
 
 
 @pytest.fixture
@@ -99,18 +100,20 @@ def test_names_are_written_as_text_and_other_files_refused(network, capsys) -> N
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_a_list_of_images_is_data_again(tmp_path, capsys, monkeypatch, listed) -> None:
+@pytest.mark.parametrize("name", ["#{}.png", " {}\n\u2028\x85.png"])
+def test_a_list_of_images_is_data_again(tmp_path, capsys, monkeypatch, listed, name) -> None:
     monkeypatch.chdir(tmp_path)
     write_model(float_network(), tmp_path / "small.onnx")
     folder = tmp_path / "images" / "sub"
     folder.mkdir(parents=True)
     for number in range(6):
         pixels = np.random.default_rng(number).integers(0, 256, (12, 12, 3), np.uint8)
-        Image.fromarray(pixels).save(folder / f"#{number}.png")
+        Image.fromarray(pixels).save(folder / name.format(number))
     data = "images"
     if listed:
         data = "all.lst"
-        (tmp_path / data).write_text("".join(f"images/sub/#{k}.png\n" for k in range(6)))
+        lines = (f"images/sub/{visible(name.format(k))}\n" for k in range(6))
+        (tmp_path / data).write_text("".join(lines))
     (tmp_path / "elsewhere").mkdir()
     few = Path("elsewhere", "few.txt")
     command = ("advise", "small.onnx", "--calibrator", "minmax", "--scale", 1 / 255, "--json")
@@ -118,7 +121,7 @@ def test_a_list_of_images_is_data_again(tmp_path, capsys, monkeypatch, listed) -
     assert first.code == 0, first.err
     found = trtbuild(capsys, *command, "--data", few)
     assert found.json["num_samples"] == len(first.json["subset"])
-    # the images beside the list, with names that begin like a comment
+    # the images beside the list, with names that begin like a comment, or with a space
     assert trtbuild(capsys, *command, "--data", folder, "--subset", folder / "few.txt").code == 0
     again = trtbuild(capsys, *command, "--data", folder / "few.txt")
     assert again.json["num_samples"] == len(first.json["subset"])

@@ -16,6 +16,7 @@ from trtbuild.data import Preprocess, batches, open_source
 from trtbuild.data.image_files import images_below
 from trtbuild.errors import DataError
 from trtbuild.model.signature import TensorSpec
+from trtbuild.visible import visible
 
 RANDOM = np.random.default_rng(7)
 COLOURS = RANDOM.integers(0, 256, (4, 5, 4), dtype=np.uint8)
@@ -258,6 +259,17 @@ def test_lists_with_classes_name_the_images_and_label_them(between, tmp_path):
     assert [sample.name for sample in opened(path)] == ["set/a.png", "set/b 2"]
     path.write_text(f"set/a.png{between}3\nset/b 2{between}1\n", encoding="utf-8")
     assert [sample.name for sample in opened(path)] == ["set/a.png", "set/b 2"]
+
+
+@pytest.mark.parametrize("between", ["\u2028", "\x85", "\u200d"])
+def test_lines_of_a_list_end_at_ends_of_lines(between, tmp_path):
+    name = f"a{between}b.png"
+    folder(tmp_path, a_png=COLOURS).joinpath("a.png").rename(tmp_path / "set" / name)
+    for written in (name, visible(name)):
+        (tmp_path / "images.txt").write_text(f"set/{written} 3\r\n", encoding="utf-8", newline="")
+        assert [sample.name for sample in opened(tmp_path / "images.txt")] == [
+            f"set/{visible(name)}"
+        ]
 
 
 def test_lists_of_images(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 
 import numpy as np
@@ -151,23 +152,41 @@ def test_labels_in_json(tmp_path, name, content):
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("between", ["\u2028", "\x85", " "])
-def test_names_in_lines_of_json_may_hold_what_other_texts_take_for_the_end_of_a_line(
-    tmp_path, between, ends
-):
-    source = images(tmp_path / "set", ["a.png", f"b{between}c.png"])
-    lines = ['{"file": "a.png", "label": 3}', f'{{"file": "b{between}c.png", "label": 7}}']
-    (tmp_path / "l.jsonl").write_bytes("".join(line + ends for line in lines).encode())
-    assert labels_of(tmp_path / "l.jsonl", source) == {"a.png": 3, visible(f"b{between}c.png"): 7}
-
-
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("l.csv", "file,label\n{},3\nb.png,7\n"), ("l.json", '{{"{}": 3, "b.png": 7}}')],
+    ("name", "lines"),
+    [
+        ("l.jsonl", ['{{"file": "a.png", "label": 3}}', '{{"file": "{}", "label": 7}}']),
+        ("l.csv", ["file,label", "a.png,3", "{},7"]),
+        ("l.txt", ["a.png 3", "{} 7"]),
+    ],
 )
-def test_labels_name_images_whose_names_have_invisible_characters(tmp_path, name, content):
-    image = "\U0001f469\u200d\U0001f467.png"  # one picture, joined of two by a character
+def test_names_may_hold_what_python_takes_for_the_end_of_a_line(
+    tmp_path, name, lines, between, ends
+):
+    image = f"b{between}c.png"
+    source = images(tmp_path / "set", ["a.png", image])
+    (tmp_path / name).write_bytes("".join(line.format(image) + ends for line in lines).encode())
+    assert labels_of(tmp_path / name, source) == {"a.png": 3, visible(image): 7}
+
+
+def test_a_table_quotes_a_name_with_an_end_of_a_line(tmp_path):
+    source = images(tmp_path / "set", ["a\nb.png", "c.png"])
+    (tmp_path / "l.csv").write_text('file,label\n"a\nb.png",3\nc.png,7\n')
+    assert labels_of(tmp_path / "l.csv", source) == {r"a\nb.png": 3, "c.png": 7}
+
+
+@pytest.mark.parametrize("shown", [str, visible])
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("l.csv", lambda image: f"file,label\n{image},3\nb.png,7\n"),
+        ("l.json", lambda image: json.dumps({image: 3, "b.png": 7})),
+    ],
+)
+def test_labels_name_images_whose_names_have_invisible_characters(tmp_path, name, written, shown):
+    image = " \U0001f469\u200d\U0001f467.png"  # one picture, joined of two by a character
     source = images(tmp_path / "set", [image, "b.png"])
-    (tmp_path / name).write_text(content.format(image))
+    (tmp_path / name).write_text(written(shown(image)))
     assert labels_of(tmp_path / name, source) == {visible(image): 3, "b.png": 7}
 
 

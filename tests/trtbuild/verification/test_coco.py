@@ -98,6 +98,12 @@ def test_boxes_are_brought_back_to_the_image(tmp_path: Path, preprocess, box) ->
     assert found.boxes == pytest.approx(np.array([[20, 20, 40, 40]]))
 
 
+def test_annotations_name_images_whose_names_have_invisible_characters(tmp_path: Path) -> None:
+    path = coco(tmp_path, [])
+    path.write_text(path.read_text().replace("0.jpg", "a\u200d.jpg"))
+    assert read_annotations(path).placed(r"set/a\u200d.jpg", NOTHING, (64, 64)) is not None
+
+
 def test_a_hundred_boxes_of_an_image_count(tmp_path: Path) -> None:
     annotations = read_annotations(coco(tmp_path, []))
     many = boxes(*((0, 0, 5 + i, 9, 1 - i / 200, 0) for i in range(120)))

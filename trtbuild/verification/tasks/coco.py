@@ -17,6 +17,7 @@ from trtbuild.json_codec import load_json
 from trtbuild.verification.intervals import CONFIDENCE, Estimate, student_quantile
 from trtbuild.verification.tasks.base import Figure
 from trtbuild.verification.tasks.boxes import Detections, pairwise_iou
+from trtbuild.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -113,7 +114,7 @@ def read_annotations(path: Path, preprocess: Preprocess | None = None) -> Annota
         for one in data["annotations"]:
             boxes[int(one["image_id"])].append(one)
         images = {
-            str(one["file_name"]).rpartition("/")[2]: _image(one, boxes[int(one["id"])])
+            visible(str(one["file_name"]).rpartition("/")[2]): _image(one, boxes[int(one["id"])])
             for one in data["images"]
         }
         categories = tuple(sorted(int(one["id"]) for one in data["categories"]))
