@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.verification.tasks.user_judge import Telling
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -25,7 +27,7 @@ def identity(found: object) -> str | None:
     """Return a text that equal objects have in every process, and others do not.
 
     A function or class is known by its module, its name and the digest of its source file; what it imports is
-    not looked at. A set stands for what a judge remembers, and does not count.
+    not looked at. What judges were seen to do (`Telling`) does not count.
 
     Returns:
         None for an object that may hold anything: an instance of a class that is no dataclass, an array of
@@ -33,8 +35,8 @@ def identity(found: object) -> str | None:
     """
     if isinstance(found, _PLAIN):
         return repr(found)
-    if isinstance(found, set):
-        return "set"
+    if isinstance(found, Telling):
+        return "telling"
     if isinstance(found, np.ndarray):
         if found.dtype.hasobject:  # its bytes are addresses
             return None
@@ -50,6 +52,8 @@ def _parts(found: object) -> Iterable[object] | None:
     """What an object consists of; None if that is not known."""
     if isinstance(found, (tuple, list)):
         return found
+    if isinstance(found, (set, frozenset)):  # its order differs in every process
+        return sorted(found, key=repr)
     if isinstance(found, dict):
         return found.items()
     if isinstance(found, partial):

@@ -199,3 +199,11 @@ def test_results_of_a_judge_with_an_array_of_objects_are_not_kept(tmp_path) -> N
         evaluate(network)
         assert evaluate.num_evaluations == 1
     assert not (tmp_path / "kept").exists()
+
+
+def test_results_of_a_judge_with_another_set_are_others(tmp_path) -> None:
+    network = quantized().quantized
+    for names, num_runs in (({"cat"}, 1), ({"cat", "dog"}, 1), ({"dog", "cat"}, 0)):
+        evaluate = judged_by(tmp_path / "none.py", tmp_path / "kept", partial(like, names))
+        assert evaluate(network).task.main.estimate.value == len(names)
+        assert evaluate.num_evaluations == num_runs

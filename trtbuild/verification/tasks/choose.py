@@ -30,7 +30,7 @@ from trtbuild.verification.tasks.detectors import detector_of
 from trtbuild.verification.tasks.embed import Embed
 from trtbuild.verification.tasks.restore import Restore
 from trtbuild.verification.tasks.segment import Segment
-from trtbuild.verification.tasks.user_judge import OwnJudge
+from trtbuild.verification.tasks.user_judge import OwnJudge, Telling
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -133,8 +133,8 @@ def _is_said_to_detect(options: TaskOptions) -> bool:
 
 def _own_judge(judge: str | Metric) -> TaskFactory:
     if isinstance(judge, str):
-        return partial(OwnJudge, judge, load_metric(judge, JUDGE), set())
-    return partial(OwnJudge, type(judge).__qualname__, judge, set())
+        return partial(OwnJudge, judge, load_metric(judge, JUDGE), Telling())
+    return partial(OwnJudge, type(judge).__qualname__, judge, Telling())
 
 
 class IfItFits:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from trtbuild.verification.batch import LabelledBatch
 
-__all__ = ["BLIND", "OwnJudge"]
+__all__ = ["BLIND", "OwnJudge", "Telling"]
 
 BLIND = (
     "the judge gives outputs of zeros, and float's outputs in reverse order, the same figure as float's "
@@ -34,6 +34,10 @@ BLIND = (
 
 # More distinct values than this are no right-or-wrong answers.
 _FEW = 2
+
+
+class Telling(set[str]):
+    """Names of judges that scored wrong outputs lower; it fills as they are called."""
 
 
 class OwnJudge(Judge):
@@ -50,14 +54,14 @@ class OwnJudge(Judge):
     Args:
         name: the judge's name, as the user gave it.
         judge: the judge itself.
-        telling: names of judges that scored wrong outputs lower; they are not tested again.
+        telling: judges that are not tested again.
     """
 
     def __init__(
-        self, name: str, judge: Callable[..., Any], telling: set[str] | None = None
+        self, name: str, judge: Callable[..., Any], telling: Telling | None = None
     ) -> None:
         self._given = judge
-        self._telling = set() if telling is None else telling
+        self._telling = Telling() if telling is None else telling
         self._title = str(getattr(judge, "title", None) or getattr(judge, "__name__", name))
         self._judge = UserFunction("judge", name, judge)
         self._scores = Moments()
