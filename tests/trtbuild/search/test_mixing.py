@@ -63,6 +63,7 @@ NETWORKS = {
         False,
         False,
     ),
+    "boxes that no sample changes": ("y = Identity(w)", False, False),
     "random": ("r = RandomNormalLike(x) y = Add(x, r)", False, False),
 }
 
