@@ -26,7 +26,7 @@ from trtbuild.calibration.network import observed_network
 from trtbuild.calibration.observe import observe
 from trtbuild.data import calibration_source, load_feeds
 from trtbuild.data.split import samples_of
-from trtbuild.errors import DataError, OptionError, in_one_tree
+from trtbuild.errors import DataError, ModelError, OptionError, in_one_tree
 from trtbuild.files import write_bytes, write_text
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
@@ -101,7 +101,7 @@ def advise(
         besides: other files that the command reads and writes.
 
     Raises:
-        ModelError: the network cannot be read.
+        ModelError: the network cannot be read, or nothing of it would run in INT8.
         DataError: there is no data, or a sample cannot be loaded.
         OptionError: the rule is unknown or depends on the order of samples, or the subset's file has no known
             suffix.
@@ -119,6 +119,10 @@ def advise(
     artifact = prepare(load(recipe.model, recipe.data.batch_axes))
     source = calibration_source(recipe.data, input_specs(artifact.source))
     tensors = tuple(sorted(watched_tensors(artifact.model)))
+    if not tensors:
+        raise ModelError(
+            f"no layer of '{recipe.model}' would run in INT8, so its data decide nothing."
+        )
     samples, kept = _look(artifact, source, tensors, progress)
     few = _fewest(samples, kept, options, recipe.within, progress)
     if recipe.subset is not None:

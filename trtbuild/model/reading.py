@@ -43,6 +43,7 @@ from trtbuild.model.stored_weights import note_inside
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes, proto_tensors
 from trtbuild.model.validity import check_sizes, check_valid, check_weights
 from trtbuild.model.weights_apart import read_apart
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -291,11 +292,15 @@ def _damaged(path: Path) -> ModelError:
 
 
 def _check_holds(proto: onnx.ModelProto, path: Path) -> None:
+    if proto.opset_import and proto.graph.output and not proto.graph.node:
+        raise ModelError(
+            f"'{path}' holds no node: its outputs are inputs or constants, so there is nothing to compute."
+        )
     if not proto.graph.node or not proto.opset_import:
         raise ModelError(
             f"'{path}' is not an ONNX file, or it is cut off: it holds "
-            f"{len(proto.graph.node)} nodes and {len(proto.opset_import)} opset imports in "
-            f"{path.stat().st_size} bytes."
+            f"{counted(len(proto.graph.node), 'node')} and "
+            f"{counted(len(proto.opset_import), 'opset import')} in {path.stat().st_size} bytes."
         )
     odd = next((one for one in _texts_in(proto) if isinstance(one, bytes)), None)
     if odd is not None:  # protobuf returns strings that are not UTF-8 as bytes

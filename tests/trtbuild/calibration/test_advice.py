@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
@@ -97,6 +98,15 @@ def test_names_are_written_as_text_and_other_files_refused(network, capsys) -> N
     assert "--within is 0 to 0.5, not 1" in trtbuild(capsys, "advise", network, *percent).sentence
     same = advise(capsys, network, images(0, 8), "--calibrator", "minmax", "--within", "1%")
     assert same["subset"] == found["subset"]
+
+
+def test_a_network_without_layers_for_int8_is_refused(tmp_path, capsys) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y) { y = Relu(x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "relu.onnx")
+    np.save(tmp_path / "x.npy", np.ones((4, 3), np.float32))
+    refused = trtbuild(capsys, "advise", tmp_path / "relu.onnx", "--data", tmp_path / "x.npy")
+    assert "no layer of" in refused.sentence
+    assert "would run in INT8" in refused.sentence
 
 
 @pytest.mark.parametrize("listed", [False, True])

@@ -122,6 +122,11 @@ def test_invalid_graph(bench):
     assert "is not a valid ONNX graph" in bench.refuses()
 
 
+def test_a_network_without_nodes(bench):
+    bench.give_model(from_text("g (float[N] x) => (float[N] x) { }"))
+    assert "holds no node: its outputs are inputs or constants" in bench.refuses()
+
+
 def test_a_network_without_outputs(bench):
     model = onnx.load(bench.model)
     del model.graph.output[:]
