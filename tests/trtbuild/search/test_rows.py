@@ -31,12 +31,14 @@ CONSTANTS = {
     **{f"v{n}": np.array([n]) for n in (-3, -1, 0, 1, 2, 3, 4)},
     "v01": np.array([0, 1]),
     "v12": np.array([1, 2]),
+    "v20": np.array([2, 0]),
     "v111": np.array([1, 1, 1]),
     "v012": np.array([0, 1, 2]),
     "v46": np.array([4, 6]),
     "v346": np.array([3, 4, 6]),
     "far": np.array([2**63 - 1]),
     "back": np.array([-(2**63)]),
+    "twelve": np.array([12]),
     "hundred": np.array(100),
     "half": np.array(0.5, np.float32),
     "five": np.array(5.0, np.float32),
@@ -61,7 +63,14 @@ CONSTANTS = {
     "state": _line(1, 12, 4),
     "row_pads": np.array([0, 1, 0, 0, 0, 2]),
     "batch_pads": np.array([1, 0, 0, 1, 0, 0]),
+    "front_pads": np.array([1, 0, 0, 0, 0, 0]),
+    "back_pads": np.array([0, 0, 0, 1, 0, 0]),
+    "window": np.array([0.5, 0.0, 0.0, 1.0, 1.0, 1.0], np.float32),
+    "ones": np.array([1.0, 1.0, 1.0], np.float32),
+    "double": np.array([2.0], np.float32),
     "factors": np.array([1.0, 1.0, 2.0], np.float32),
+    "begin": _line(1, 3, 4),
+    "steps": np.array([4, 2, 1], np.int32),
     "batch_factors": np.array([2.0, 1.0, 1.0], np.float32),
     "once": np.array([1, 1, 2]),
     "twice": np.array([2, 1, 1]),
@@ -70,7 +79,7 @@ CONSTANTS = {
         for target in (
             (-1,), (-1, 6), (-1, 4, 6), (-1, 12), (-1, 16), (-1, 4, 5), (0, -1), (0, 0, 2, 3), (1, -1),
             (3, 4, 6), (1, 8, 6), (4, -1, 6), (0, -1, 12), (4, -1, 5),
-            (2, 2, -1, 3, 2), (4, -1, 3), (-1, 2, 12),
+            (2, 2, -1, 3, 2), (4, -1, 3), (-1, 2, 12), (3, -1, 2), (0, 0, 3, 2),
         )
     },
 }  # fmt: skip
@@ -123,6 +132,7 @@ APART = [
     "y = Trilu(x)",
     "y = QuantizeLinear(x, half)",
     "q = QuantizeLinear<axis = 1>(x, four) y = DequantizeLinear<axis = 1>(q, four)",
+    "u = Unsqueeze(x, v1) g = Reshape(x, to_0_0_3_2) y = GridSample(u, g)",
     # along another axis
     "y = Concat<axis = 1>(x, x)",
     "y, z = Split<axis = 1, num_outputs = 2>(x)",
@@ -145,6 +155,7 @@ APART = [
     "i = ArgMax<axis = 2>(x) y = GatherND(row, i)",
     "i = ArgMax<axis = 1>(x) t = Transpose<perm = [0, 2, 1]>(i) y = GatherND<batch_dims = 1>(x, t)",
     "i = ArgMax<axis = 1, keepdims = 0>(x) y = OneHot(i, i2, ends)",
+    "i = ArgMax<axis = 1, keepdims = 0>(x) o = OneHot<axis = 0>(i, i2, ends) y = Gather(o, i1)",
     # reshaped
     "y = Flatten(x)",
     "y = Reshape(x, to_0_m1)",
@@ -188,6 +199,10 @@ APART = [
     (
         "t = Transpose<perm = [1, 0, 2]>(x) f = Flatten<axis = 2>(t) m = MatMul(f, w)"
         " d = Shape<end = 1>(x) s = Concat<axis = 0>(v4, d, vm1) b = Reshape(m, s) y = Gather(b, i0)"
+    ),
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) f = Flatten(t) r = Reshape(f, to_4_m1_6)"
+        " y = Transpose<perm = [1, 0, 2]>(r)"
     ),
     # steps of a recurrent layer
     "t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state) y = Squeeze(h, v0)",
@@ -235,6 +250,7 @@ MIXED = [
     "y = LogSoftmax<axis = 0>(x)",
     "y = LpNormalization<axis = 0>(x)",
     "y = LayerNormalization<axis = 0>(x, token)",
+    "y = LayerNormalization(x, three)",
     "s = ReduceSum(x, v0) y = Sub(x, s)",
     "s = ReduceMean(x, vm3) y = Sub(x, s)",
     "s = ReduceMax(x) y = Sub(x, s)",
@@ -248,6 +264,13 @@ MIXED = [
     "t = Transpose<perm = [1, 2, 0]>(x) p = Softmax(t) y = Transpose<perm = [2, 0, 1]>(p)",
     "t = Transpose<perm = [1, 0, 2]>(x) s = CumSum(t, i1) y = Transpose<perm = [1, 0, 2]>(s)",
     "d = Shape(x) r = ConstantOfShape<value = float[1] {1.0}>(d) c = CumSum(r, i0) y = Add(x, c)",
+    "y = QuantizeLinear<axis = 0>(x, factors)",
+    "t = Transpose<perm = [1, 2, 0]>(x) p = MaxPool<kernel_shape = [2], pads = [0, 1]>(t) y = Gather(p, i0)",
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) u = Unsqueeze(t, v3) l = LRN<size = 3>(u) s = Squeeze(l, v3)"
+        " y = Transpose<perm = [1, 0, 2]>(s)"
+    ),
+    "t = Transpose<perm = [1, 0, 2]>(x) u = Trilu(t) y = Transpose<perm = [1, 0, 2]>(u)",
     # random
     "r = RandomNormalLike(x) y = Add(x, r)",
     "r = RandomUniformLike(x) y = Mul(x, r)",
@@ -266,15 +289,53 @@ MIXED = [
     ),
     "d = Shape<end = 1>(x) s = Concat<axis = 0>(d, d, v46) e = Expand(x, s) y = ReduceSum(e, v1)",
     "d = Shape<end = 1>(x) s = Concat<axis = 0>(v4, d) e = Expand(half, s) f = Flatten(x) y = MatMul(e, f)",
+    (
+        "d = Shape(x) r = Gather(d, v20) u = Unsqueeze(r, v0) g = Gather(u, i0) f = Cast<to = 1>(g)"
+        " s = ReduceSum(f) y = Div(x, s)"
+    ),
+    "p = Reshape(x, to_m1_12) d = Shape<end = 1>(p) f = Cast<to = 1>(d) y = Div(x, f)",
+    "d = Shape<end = 1>(x) y, i = TopK(x, d)",
+    (
+        "d = Shape(x) c = Equal(d, i2) k = Where(c, v111, v012) f = Cast<to = 1>(k) s = ReduceSum(f)"
+        " y = Div(x, s)"
+    ),
+    (
+        "d = Shape<end = 1>(x) q = Neg(v1) s = Concat<axis = 0>(d, q) c = Equal(s, im1)"
+        " a = Concat<axis = 0>(v1, d) k = Where(c, a, s) g = Gather(k, i1) f = Cast<to = 1>(g) y = Div(x, f)"
+    ),
+    "d = Shape<end = 1>(x) c = Not(yes) k = Where(c, v4, d) f = Cast<to = 1>(k) y = Div(x, f)",
+    "i = ArgMax<axis = 2>(x) d = Shape<end = 1>(x) y = Add(i, d)",
+    (
+        "i = ArgMax<axis = 2, keepdims = 0>(x) d = Shape<end = 1>(x) q = Concat<axis = 0>(d, d, d, d)"
+        " y = MatMul(i, q)"
+    ),
+    (
+        "i = ArgMax<axis = 2, keepdims = 0>(x) t = Transpose(i) d = Shape<end = 1>(x)"
+        " q = Concat<axis = 0>(d, d, d, d) y = MatMul(q, t)"
+    ),
+    (
+        "d = Shape<end = 1>(x) b = Cast<to = 9>(d) k = Cast<to = 7>(b) s = Concat<axis = 0>(k, v46)"
+        " y = Expand(half, s)"
+    ),
+    (
+        "u = ReduceSum(x, v1) d = Shape<end = 1>(x) s = Concat<axis = 0>(v1, d, v1) e = Expand(u, s)"
+        " y = ReduceSum(e, v1)"
+    ),
+    "d = Shape<end = 1>(x) s = Concat<axis = 0>(v1, d, v1) e = Tile(x, s) y = ReduceSum(e, v1)",
+    "d = Shape<end = 1>(x) y = Resize<axes = [2]>(x, , , d)",
     # joins images, or takes some
     "y = Slice(x, v0, v1, v0)",
     "y = Slice(x, v1, far, v0)",
     "y = Slice(x, vm1, back, v0, vm1)",
+    "y = Slice(x, v0, far, v0, v2)",
     "y, z = Split<num_outputs = 2>(x)",
     "y = Pad(x, batch_pads)",
+    "y = Pad(x, front_pads)",
+    "y = Pad(x, back_pads)",
     "y = Pad(x, v12, , v0)",
     "y = Concat<axis = 0>(x, x)",
     "y = Concat<axis = 0>(x, more)",
+    "y = Concat<axis = 1>(x, more)",
     "y = Gather(x, v0)",
     "y = Gather(x, i0)",
     "y = Tile(x, twice)",
@@ -282,6 +343,15 @@ MIXED = [
     "y = Add(x, stack)",
     "y = Expand(x, to_3_4_6)",
     "y = Resize(x, , batch_factors)",
+    "y = Resize<axes = [0]>(x, , double)",
+    (
+        "d = Shape<end = 1>(x) s = Concat<axis = 0>(d, v4, v3)"
+        ' y = Resize<keep_aspect_ratio_policy = "not_larger">(x, , , s)'
+    ),
+    (
+        "p = Reshape(x, to_m1_12) d = Shape<end = 1>(x) s = Concat<axis = 0>(d, twelve)"
+        " r = Resize(p, , , s) y = Reshape(r, to_m1_4_6)"
+    ),
     "y = Compress<axis = 0>(x, yes)",
     "i = NonZero(x) f = Cast<to = 1>(i) y = Transpose(f)",
     "f = Flatten(x) y = Unique<axis = 0>(f)",
@@ -291,6 +361,18 @@ MIXED = [
     "y = Reshape(x, to_1_8_6)",
     "y = Reshape(x, to_m1_16)",
     "y = Reshape(x, to_m1_12)",
+    "r = Reshape(x, to_m1_16) y = Reshape(r, to_m1_4_6)",
+    "t = Transpose<perm = [1, 0, 2]>(x) r = Reshape(t, to_3_m1_2) y = Reshape(r, to_m1_4_6)",
+    (
+        "d = Shape<end = 1>(x) s = Concat<axis = 0>(v4, d, vm1) r = Reshape(x, s)"
+        " y = Transpose<perm = [1, 0, 2]>(r)"
+    ),
+    "p = Reshape(x, to_m1_12) d = Shape<end = 1>(p) s = Concat<axis = 0>(d, vm1) y = Reshape(x, s)",
+    "p = Reshape(x, to_m1_12) d = Shape(p) y = ConstantOfShape(d)",
+    "d = Shape<end = 1>(x) s = Concat<axis = 0>(d, d) y = ConstantOfShape(s)",
+    "q = Neg(vm3) d = Shape(x) l = Slice(d, v2, v3) s = Concat<axis = 0>(vm1, v4, l, q) y = Reshape(x, s)",
+    "d = Shape(x) e = Expand(three, d) y = Mul(x, e)",
+    "d = Shape<end = 1>(x) s = Concat<axis = 0>(d, v1, v1) y = Tile(three, s)",
     "t = Transpose<perm = [1, 0, 2]>(x) y = Reshape(t, to_m1_4_6)",
     "y = Transpose(x)",
     "t = Transpose<perm = [1, 0, 2]>(x) y = Reshape(t, to_m1_6)",
@@ -303,10 +385,26 @@ MIXED = [
     'y = Einsum<equation = "nij,mij->nm">(x, x)',
     'y = Einsum<equation = "nij->ij">(x)',
     'y = Einsum<equation = "nij,nkj->ik">(x, x)',
+    'y = Einsum<equation = "nij,n->nij">(x, ones)',
     "v, y = MaxPool<kernel_shape = [2]>(x)",
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state, , , begin)"
+        " y = Squeeze(h, v0)"
+    ),
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state, , steps)"
+        " y = Squeeze(h, v0)"
+    ),
+    (
+        "t = Transpose<perm = [1, 0, 2]>(x) u = Unsqueeze(t, v3) g = Reshape(t, to_0_0_3_2)"
+        " o = GridSample(u, g) y = Gather(o, i0)"
+    ),
     "i = ArgMax<axis = 0>(x) y = GatherElements<axis = 0>(x, i)",
     "i = ArgMax<axis = 2>(x) z = Div(i, hundred) y = GatherND(x, z)",
     "i = ArgMax<axis = 2, keepdims = 0>(x) z = Div(i, hundred) y = Gather(x, z)",
+    "z = NonZero(yes) q = Squeeze(z, v0) y = Gather(x, q)",
+    "d = Shape<end = 1>(x) y = Gather<axis = 1>(x, d)",
+    "i = ArgMax<axis = 2>(x) z = Div(i, hundred) y = GatherND<batch_dims = 1>(more, z)",
     (
         "b = Transpose<perm = [0, 2, 1]>(x) s = ReduceMax(x, v1) i = NonMaxSuppression(b, s, v4)"
         " y = Cast<to = 1>(i)"
@@ -317,6 +415,11 @@ MIXED = [
         "t = ReduceSum<keepdims = 0>(x) c = Greater(t, half) y = If(c) <"
         "then_branch = a () => (float[N, 4, 6] p) { p = Relu(x) },"
         " else_branch = b () => (float[N, 4, 6] q) { q = Neg(x) }>"
+    ),
+    (
+        "s = If(on) <then_branch = a () => (float[1, 4, 6] p) { p = ReduceSum(x, v0) },"
+        " else_branch = b () => (float[1, 4, 6] q) { q = ReduceMax(x, v0) }>"
+        " r = Reshape(s, v46) y = Sub(x, r)"
     ),
     (
         "z, y = Scan(row, x)<num_scan_inputs = 1, body = b (float[6] a, float[4, 6] k)"
@@ -333,10 +436,10 @@ UNDECIDED = [
 ]
 
 
-def network(nodes: str, start: str = "float[N, 4, 6] x") -> ir.Model:
+def network(nodes: str, start: str = "float[N, 4, 6] x", opset: int = 18) -> ir.Model:
     """A network of some nodes from its inputs to y."""
     proto = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : 18]> g ({start}) => (float[M] y) {{ {nodes} }}'
+        f'<ir_version: 8, opset_import: ["" : {opset}, "own" : 1]> g ({start}) => (float[M] y) {{ {nodes} }}'
     )
     words = set(re.findall(r"\w+", nodes))
     proto.graph.initializer.extend(
@@ -385,3 +488,42 @@ def test_images_are_known_to_be_independent_where_they_are(nodes, truth, is_know
     assert ("y" in found) == is_known
     for tensor in found - {"x", "y"}:
         assert is_apart(model, tensor, feeds), tensor
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "float[3, 4, 6] x",
+        "float[4, batch, 6] x",
+        "float[N, N, 6] x",  # a name of one example's sizes
+        "float[N, 4, 6] x, float[4, N] z",
+        "float[N, 4, 6] x, float[1, 6] z",
+        "float[N, 4, 6] x, float z",
+    ],
+)
+def test_nothing_is_known_unless_the_batch_is_the_first_axis_of_all_inputs_alone(start) -> None:
+    assert not tensors_with_rows(network("y = Relu(x)", start))
+
+
+def test_softmax_until_opset_12_joins_axes() -> None:
+    model = network(
+        "t = Transpose<perm = [1, 0, 2]>(x) p = Softmax<axis = 0>(t) y = Transpose<perm = [1, 0, 2]>(p)",
+        opset=12,
+    )
+    assert not is_apart(model, "y", {"x": IMAGES})
+    assert not tensors_with_rows(model)
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "y = own.Relu(x)",
+        # steps along the images, which ONNX Runtime does not run on a CPU
+        "t = Transpose<perm = [1, 0, 2]>(x) g, y = GRU<hidden_size = 4, layout = 1>(t, gates, state)",
+        # crops the batch, which ONNX Runtime does not do
+        'y = Resize<coordinate_transformation_mode = "tf_crop_and_resize">(x, window, factors)',
+        "d = Shape(x) n = Gather(d, far) y = Reshape(x, n)",  # no such place
+    ],
+)
+def test_nothing_is_known_where_onnxruntime_cannot_show_it(nodes) -> None:
+    assert "y" not in tensors_with_rows(network(nodes))
