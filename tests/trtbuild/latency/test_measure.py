@@ -196,6 +196,20 @@ def test_all_looks_together_err_no_more_than_one_interval(steady_clock) -> None:
     assert measure({"a": ANY}, FEEDS, LONG)["a"].confidence == CONFIDENCE
 
 
+def test_looks_are_after_an_eighth_a_quarter_and_two_fifths_of_the_time(monkeypatch) -> None:
+    ticks = itertools.count(step=1_000_000)  # a round takes a millisecond
+    monkeypatch.setattr(time, "perf_counter_ns", lambda: next(ticks))
+    seen = []
+
+    def is_enough(taken) -> bool:
+        seen.append(len(taken["a"].turns))
+        return False
+
+    options = MeasureOptions(warmup_ms=0, duration_ms=400, runs_per_turn=1)
+    last = measure({"a": WithEvents(1.0)}, FEEDS, options, is_enough=is_enough)["a"]
+    assert (seen, len(last.turns)) == ([50, 100, 160], 400)
+
+
 def test_an_answer_at_a_look_takes_more_turns(steady_clock) -> None:
     # all of n turns on one side: 2 of 2**n, so 9 turns decide at 99.5 %, and 12 at the 99.95 % of a check
     answers = []

@@ -189,6 +189,8 @@ def test_a_control_that_differs_more_counts_for_more() -> None:
         ((1.00, 0.95, 1.05), True),  # and here within 2 %
         ((0.95, 0.70, 1.40), False),
         ((1.00, 0.50, 2.00), False),
+        ((1.00, 1.02**-3.9, 1.02**3.9), True),  # a quarter of the width is just within 2 %
+        ((1.00, 1.02**-4.1, 1.02**4.1), False),
         ((1.00, 0.00, math.inf), True),  # too few turns for an interval
         ((1.50, 1.40, 1.60), True),  # has its answer
     ],
