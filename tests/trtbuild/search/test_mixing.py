@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from tests.fakes import FunctionSession
 from trtbuild.artifact import Artifact
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.cli.main import run
@@ -105,6 +106,23 @@ def test_one_sample_mixes_with_no_other() -> None:
     model = network(SUMS)
     (alone,) = batches(Rows(1), 4)
     assert mixed_output(model, open_session(model), alone) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "wanted"), [(0.0, None), (1e-5, None), (0.005, None), (0.02, "y"), (np.nan, "y")]
+)
+def test_rounding_in_batches_of_another_size_is_no_mixing(change: float, wanted) -> None:
+    session = FunctionSession(lambda x: x * np.float32(1 + change if len(x) > 1 else 1))
+    session.outputs = open_session(network(SUMS)).outputs
+    assert mixed_output(network(SUMS), session, next(batches(Rows(), 4))) == wanted
+
+
+def test_a_network_that_is_known_to_keep_samples_apart_is_not_run() -> None:
+    model = network(NETWORKS["independent"][0])
+    session = FunctionSession(lambda x: x)
+    session.outputs = open_session(model).outputs
+    assert mixed_output(model, session, next(batches(Rows(), 4))) is None
+    assert session.num_runs == 0
 
 
 def test_a_search_judges_each_sample_alone_where_samples_mix() -> None:
