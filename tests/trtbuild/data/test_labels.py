@@ -190,11 +190,21 @@ def test_labels_name_images_whose_names_have_invisible_characters(tmp_path, name
     assert labels_of(tmp_path / name, source) == {visible(image): 3, "b.png": 7}
 
 
+def test_labels_name_samples_of_a_file_whose_name_has_invisible_characters(tmp_path):
+    path = tmp_path / "a\u200db.npy"
+    np.save(path, np.zeros((2, 3, 4, 5), np.float32))
+    source = open_source(str(path), [SPEC], None)
+    first, second = (sample.name for sample in source)
+    (tmp_path / "l.csv").write_text(f"file,label\n{first},3\n{second},7\n")
+    assert labels_of(tmp_path / "l.csv", source) == {first: 3, second: 7}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "match"),
     [
         ("l.json", '{"a.png": 3, "b.png": 7', "cannot be read as JSON"),
         ("l.json", '{"labels": [3, 7]}', r"no number at 'labels': write \{\"a.png\": 3"),
+        ("l.json", '{"labels": {"a.png": 3, "b.png": 7}}', "no number at 'labels': write"),
         ("l.json", "7", "hold no labels: write"),
         ("l.json", "[[3, 7]]", "entry 1 of the labels .* is a list: write"),
         ("l.json", '{"a.png": 3, "a.png": 4, "b.png": 7}', "two classes, 3 and 4"),
