@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from tests.trtbuild.passes.networks import network, ops, optimized
 from trtbuild.backends.tensorrt.apart import find_refusals_apart
@@ -65,10 +66,35 @@ def test_a_list_becomes_a_split(case, opset) -> None:
     assert len(result.log.fired[CONVERT]) == 1
 
 
+def test_pieces_of_a_given_size_keep_their_axis() -> None:
+    """So says ONNX; ONNX Runtime drops the axis of pieces of one element."""
+    model = network(
+        "t (float[n,2,4] x) => (float[n,1,4] y) {"
+        " s = SplitToSequence<axis=1, keepdims=0>(x, k) y = SequenceAt(s, i) }",
+        {"k": number(1), "i": number(1)},
+    )
+    result = optimize(model, OptimizeOptions(check=False))
+    assert ops(result) == {"Split": 1}
+    feeds = {"x": np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)}
+    wanted, found = (
+        ReferenceEvaluator(ir.to_proto(one)).run(None, feeds)[0] for one in (model, result.model)
+    )
+    assert wanted.shape == (3, 1, 4)
+    np.testing.assert_array_equal(found, wanted)
+
+
 STAY = {
     "a length that is not known": (
         "float[m,n] x", "float[m,k] y", "s = SplitToSequence<axis=1>(x, k) y = SequenceAt(s, i)",
         {"k": number(1), "i": number(0)}, "the length of axis 1 is not known"),
+    "a rank that is not known": (
+        "float[n,4] x, int64[m] r", "float[a] y",
+        "u = Reshape(x, r) s = SplitToSequence(u, k) y = SequenceAt(s, i)",
+        {"k": number(1), "i": number(0)}, "the rank of its input is not known"),
+    "a list that is an output": (
+        "float[n,4] x", "float[n,2] y, seq(float[n,2]) s",
+        "s = SplitToSequence<axis=1>(x, k) y = SequenceAt(s, i)",
+        {"k": number(2), "i": number(0)}, "its list is an output"),
     "computed sizes": (
         "float[n,4] x, int64[2] k", "float[n,m] y",
         "s = SplitToSequence<axis=1>(x, k) y = SequenceAt(s, i)", {"i": number(0)},
