@@ -55,6 +55,27 @@ def test_metrics_equal_the_formulas_however_batches_are_cut(
     assert sum(found.sqnr_histogram) == 12
 
 
+@settings(max_examples=60)
+@given(
+    data=st.data(), k=st.integers(1, 4), dtype=st.sampled_from(["float16", "float32", "float64"])
+)
+def test_top_k_agreement_counts_what_intersect1d_finds(data, k: int, dtype: str) -> None:
+    # few values, so that many scores are equal
+    values = st.sampled_from([-1.0, 0.0, 0.5, 2.0, math.inf, -math.inf, math.nan])
+    rows = st.lists(st.lists(values, min_size=6, max_size=6), min_size=3, max_size=3)
+    x, y = (np.array(data.draw(rows), dtype) for _ in range(2))
+
+    def best(scores: np.ndarray) -> list[int]:
+        """The k best classes: among equal scores the lower class, and NaN last."""
+        return sorted(range(6), key=lambda one: (np.isnan(scores[one]), -scores[one], one))[:k]
+
+    with np.errstate(invalid="ignore"):
+        found = measured(x, y, [2, 1], top_k=k).topk_agreement_percent
+    shares = [np.intersect1d(best(one), best(other)).size / k for one, other in zip(x, y)]
+    # a mean of three float64 percentages: its rounding is below 3 * 100 * 2^-53
+    assert found.value == pytest.approx(100 * np.mean(shares), abs=1e-12)
+
+
 def test_sqnr_of_a_known_error() -> None:
     # error of a tenth of the signal everywhere: 20 dB, relative L2 0.1, cosine 1
     x = np.random.default_rng(0).normal(size=(4, 3, 5, 5))
