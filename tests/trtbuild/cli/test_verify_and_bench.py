@@ -152,6 +152,14 @@ def test_sensitivity_lists_every_group(capsys, folder) -> None:
     assert "Gemm_logits" in {group["group"] for group in found}
 
 
+def test_a_table_of_sensitivities_says_what_its_order_is_by(capsys, folder) -> None:
+    """The order is that of class probabilities, which no column shows."""
+    words = ("--sensitivity", "--diagnose-images", 8)
+    code, out, _ = verify(capsys, folder, "int8.onnx", *words)
+    assert code == 0
+    assert "most harmful alone first: by the task, else class probabilities, else SQNR" in out
+
+
 @pytest.mark.parametrize(
     ("more", "has_classes"),
     [
