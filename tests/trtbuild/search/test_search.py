@@ -127,6 +127,7 @@ def test_a_search_names_a_larger_share_in_float_only_if_that_meets_the_budget(re
     again = search(ready, gate, max_float_percent=68.0)
     assert again.met
     assert 45.0 < again.float_macs_percent <= 68.0
+    assert search(ready, Gate(min_sqnr=90.0), max_float_percent=80.0).enough_float_percent == 100.0
     too_far = search(ready, Gate(min_sqnr=50.0), max_float_percent=45.0)
     no_other_group_fits = search(ready, gate, max_float_percent=30.0)
     for found in (again, too_far, no_other_group_fits):
