@@ -251,8 +251,6 @@ import subprocess
 import sys
 from pathlib import Path
 from trtbuild.jobs.check import form_check
-from trtbuild.model import read_model, write_model
-from trtbuild.quantization import portable_form
 with form_check(Path(sys.argv[1])) as check:
     check(Path(sys.argv[1]))
 print([name for name in sys.modules if name.startswith("tensorrt_rtx")])
