@@ -88,13 +88,31 @@ def test_a_program_in_float64_is_read_as_float32(tmp_path) -> None:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of torch, from its own code
 @pytest.mark.parametrize("form", ["as exported", "decomposed"])
-def test_a_program_that_trains_is_refused(form, tmp_path) -> None:
-    program = program_of(Plain().train())
+@pytest.mark.parametrize("part", ["norm", "drop"])
+def test_a_program_that_trains_is_refused(form, part, tmp_path) -> None:
+    module = Plain().eval()
+    getattr(module.block, part).train()
+    program = program_of(module)
     if form == "decomposed":
         program = program.run_decompositions()
-    with pytest.raises(ModelError, match=r"'block\.\w+' trains\): call eval\(\) on the module"):
+    with pytest.raises(ModelError, match=rf"'block\.{part}' trains\): call eval\(\) on the module"):
         trtbuild.build(program, torch.randn(40, 3, 12, 12), output=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_norm_that_keeps_no_statistics_does_not_train(tmp_path) -> None:
+    module = Plain().eval()
+    module.block.norm = torch.nn.BatchNorm2d(8, track_running_stats=False).eval()
+    program = program_of(module, dynamic=False)
+    trtbuild.quantize(program, torch.randn(40, 3, 12, 12), output=tmp_path, **QUICK)
+    assert (tmp_path / "Plain.onnx").exists()
+
+
+def test_a_program_without_values_is_refused(tmp_path) -> None:
+    with torch.device("meta"):
+        program = torch.export.export(Plain().eval(), (torch.randn(4, 3, 12, 12),))
+    with pytest.raises(ModelError, match="has a shape and no values"):
+        trtbuild.build(program, torch.randn(40, 3, 12, 12), output=tmp_path)
 
 
 def test_options_for_modules_are_refused(tmp_path) -> None:
