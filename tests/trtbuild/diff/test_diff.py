@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from tests.command import trtbuild
+from tests.command import FAST, trtbuild
 from tests.trtbuild.verification.small_network import (
     calibrated,
     float_network,
@@ -21,9 +22,15 @@ from tests.trtbuild.verification.small_network import (
     spoil_weight_scale,
 )
 from tools.write_schemas import schemas
+from trtbuild.json_codec import encode
+from trtbuild.latency.measure import MONOTONIC, Samples
+from trtbuild.latency.regress import decide
+from trtbuild.latency.stats import summarize
 from trtbuild.model import write_model
 from trtbuild.plan import PlacementRequest
 from trtbuild.quantization import insert_qdq, portable_form
+from trtbuild.titles import ENGINE, FLOAT
+from trtbuild.verification.intervals import Estimate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +66,7 @@ def test_a_network_is_the_same_as_itself(network, capsys) -> None:
     found = diff(capsys, network, network)
     assert changes(found) == {}
     assert len(found["nodes"]) == len(float_network().graph)
+    assert found["first"]["network"] == "a.int8.onnx"
 
 
 def test_a_range_is_told_where_it_is_read_and_by_how_much(network, tmp_path, capsys) -> None:
@@ -93,6 +101,7 @@ def test_ranges_that_look_alike_are_told_apart(network, tmp_path, capsys) -> Non
     assert change["first"] == change["second"]
     told = trtbuild(capsys, "diff", network, second).out
     assert f"range of a1: {change['first']} in both, but differs by rounding" in told
+    assert re.search(r"see --tolerance \(by \+[12]\.\de-07\)", told)  # a bit of float32 is 1.2e-07
     portable = portable_form(quantized())
     write_model(portable, second)
     first, other = next(
@@ -112,6 +121,17 @@ def test_a_scale_and_a_bias_of_another_value_are_told(network, tmp_path, capsys)
     bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(1), name="b1")
     found = diff(capsys, network, written(model, tmp_path / "b.onnx"))
     assert changes(found) == {"Conv_a0": ["weights"], "Conv_left": ["weights"]}
+
+
+def test_other_weights_of_the_same_size_are_said_to_be_so(network, tmp_path, capsys) -> None:
+    model = quantized().quantized
+    weight = next(node for node in model.graph if node.name == "Conv_left").inputs[1].producer()
+    integers = weight.inputs[0]
+    steps = integers.const_value.numpy().copy()
+    steps.flat[np.flatnonzero(np.abs(steps) < 100)[0]] += 1
+    integers.const_value = ir.tensor(steps, name=integers.name)
+    told = trtbuild(capsys, "diff", network, written(model, tmp_path / "b.onnx")).out
+    assert re.search(r"other integers or scales; largest weight [\d.]+ in both", told)
 
 
 def test_what_is_kept_in_float_has_moved(network, tmp_path, capsys) -> None:
@@ -239,6 +259,12 @@ def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
     assert diff(capsys, tmp_path / "a", other)["conditions"] == [
         "they were judged on different data"
     ]
+    told = trtbuild(capsys, "diff", tmp_path / "a", other).out
+    assert "note: they were judged on different data, so not all figures can be compared" in told
+    assert "nodes of small.int8.onnx" in told
+    for side in ("first_between", "second_between"):
+        low, high = figure[side]
+        assert f"({low:.4g} to {high:.4g})" in told
     assert {kind for kinds in changes(found).values() for kind in kinds} == {"range"}
     assert "Conv_a2" in page.read_text()
     for folder in "ab":  # a manifest without the other files
@@ -254,6 +280,32 @@ def test_two_builds_are_compared_with_their_figures(tmp_path, capsys) -> None:
     shown = trtbuild(capsys, "diff", tmp_path / "a", network, "--all").out
     assert "Conv_a2" in shown
     assert "bytes, B - A" not in shown  # A's size is unknown
+
+
+def test_speed_and_what_it_was_measured_on_are_compared(tmp_path, capsys) -> None:
+    write_model(float_network(), tmp_path / "small.onnx")
+    np.save(tmp_path / "images.npy", images(3, 32))
+    words = ("--int8", "--data", tmp_path / "images.npy", "--no-latency", *FAST)
+    assert trtbuild(capsys, "engine", tmp_path / "small.onnx", *words, "-o", tmp_path).code == 0
+    manifest = json.loads((tmp_path / "small.manifest.json").read_text())
+    # half of float's time, or a quarter to four fifths
+    verdict = decide(FLOAT, ENGINE, Estimate(0.5, 0.25, 0.8), 0.0, 2.0)
+    latency = summarize(Samples(ENGINE, 1, MONOTONIC, 1, (1.0, 2.0, 3.0) * 4))
+    manifest |= {"latency": {ENGINE: latency}, "latency_verdicts": {ENGINE: verdict}}
+    first, second = tmp_path / "a.manifest.json", tmp_path / "b.manifest.json"
+    first.write_text(json.dumps(encode(manifest)))
+    manifest["machine"]["processor"] = manifest["model"]["graph"] = "another"
+    manifest["data"]["verification_digest"] = ""  # unknown, which is no difference
+    second.write_text(json.dumps(encode(manifest)))
+    found = diff(capsys, first, second)
+    assert found["conditions"] == [
+        "the float networks differ",
+        "they were timed on different machines",
+    ]
+    figures = {figure["name"]: figure for figure in found["figures"]}
+    speed = figures["engine: speed, x float"]
+    assert (speed["first"], speed["first_between"]) == (2.0, [1.25, 4.0])
+    assert figures["engine: latency, ms"]["second"] == 2.0
 
 
 def layers(path: Path, precision: str, tactic: str) -> Path:
