@@ -17,9 +17,12 @@ from tests.command import trtbuild
 from tests.ray_here import ray_of_two
 from tests.trtbuild.verification.small_network import float_network, images
 from tools.write_schemas import schemas
+from trtbuild.diff.compare import FigureValue
 from trtbuild.errors import MissingError
-from trtbuild.jobs.fleet import read_fleet
+from trtbuild.jobs.fleet import Fleet, FleetOutcome, FleetTarget, read_fleet
 from trtbuild.model import write_model
+from trtbuild.report.fleet import fleet_report
+from trtbuild.report.model import Table
 from trtbuild.runtime.onnxruntime import open_session
 
 PROJECT = Path(__file__).resolve().parents[3]
@@ -102,6 +105,26 @@ def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
     networks = [(folder / "out" / n / "small.int8.onnx").read_bytes() for n in ("loose", "strict")]
     assert networks[0] == networks[1]
     assert "not here" in (folder / "fleet.html").read_text()
+
+
+def test_the_table_shows_the_accuracy_that_limits_are_on_and_of_which_network() -> None:
+    figures = {
+        "box agreement, %": FigureValue(97.0, (95.0, 99.0)),
+        "top-1, %": FigureValue(70.0, (60.0, 80.0)),
+        "top-1 lost, points": FigureValue(0.5, (-0.5, 1.5)),
+        "SQNR of 'y', dB": FigureValue(31.0, (30.0, 32.0)),
+    }
+    target = FleetTarget(
+        "edge", FleetOutcome.SHIP, "", engine="n.plan", judged="TensorRT form", figures=figures
+    )
+    (table, _) = fleet_report(Fleet("n.onnx", "", (target,))).sections[0].blocks
+    assert isinstance(table, Table)
+    row = dict(zip((column.title for column in table.columns), table.rows[0], strict=True))
+    assert row["accuracy"] == (
+        "box agreement 97 % (95 to 99)",
+        "top-1 lost 0.5 points (-0.5 to 1.5)",
+    )
+    assert row["of"] == "TensorRT form"
 
 
 def dies() -> None:
