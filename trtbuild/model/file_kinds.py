@@ -116,16 +116,16 @@ def check_is_plan(path: Path) -> None:
                 "Runtime opens it."
             )
         raise InputError(f"'{path}' is an ONNX network, which needs a name that ends in .onnx.")
-    kind = _kind_of(head)
+    kind = _kind_of(head, path.suffix)
     if kind not in ("", _PLAN):
         raise InputError(f"'{path}' is neither a TensorRT plan nor an ONNX network, but {kind}.")
 
 
-def _kind_of(head: bytes) -> str:
+def _kind_of(head: bytes, suffix: str) -> str:
     """What the file with these first bytes is; empty where they do not tell."""
     if not head:
         return "empty"
-    found = other_than_onnx(head)
+    found = other_than_onnx(head, suffix)
     if found is not None:
         return found[0]
     return "a text" if _is_text(head) else ""

@@ -140,6 +140,8 @@ def test_a_file_of_a_program_is_not_read_and_why_is_said(tmp_path, capsys) -> No
     said = command(capsys, *words).sentence
     assert "a program of torch.export; reading it may run code" in said
     assert "trtbuild.build(torch.export.load(...), ...)" in said
+    said = command(capsys, "bench", path).sentence
+    assert "neither a TensorRT plan nor an ONNX network, but a program of torch.export" in said
     loaded = torch.export.load(path)
     built = trtbuild.quantize(loaded, torch.randn(40, 3, 12, 12), output=tmp_path, **QUICK)
     assert built.metrics["engine"]["sqnr_db output"] > 20
