@@ -40,6 +40,8 @@ def conditions_of(manifest: Manifest) -> dict[str, str]:
     }
     if manifest.latency:
         found["they were timed on different machines"] = str(sorted(manifest.machine.items()))
+        built_on = manifest.engine.details.get("machine", {})
+        found["they were timed on different GPUs"] = built_on.get("gpu", "")
     return {name: value for name, value in found.items() if value}
 
 

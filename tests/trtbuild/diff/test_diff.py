@@ -293,7 +293,9 @@ def test_speed_and_what_it_was_measured_on_are_compared(tmp_path, capsys) -> Non
     latency = summarize(Samples(ENGINE, 1, MONOTONIC, 1, (1.0, 2.0, 3.0) * 4))
     manifest |= {"latency": {ENGINE: latency}, "latency_verdicts": {ENGINE: verdict}}
     first, second = tmp_path / "a.manifest.json", tmp_path / "b.manifest.json"
+    manifest["engine"]["details"]["machine"] = {"gpu": "one"}
     first.write_text(json.dumps(encode(manifest)))
+    manifest["engine"]["details"]["machine"]["gpu"] = "another"
     manifest["machine"]["processor"] = manifest["model"]["graph"] = "another"
     manifest["data"]["verification_digest"] = ""  # unknown, which is no difference
     second.write_text(json.dumps(encode(manifest)))
@@ -301,6 +303,7 @@ def test_speed_and_what_it_was_measured_on_are_compared(tmp_path, capsys) -> Non
     assert found["conditions"] == [
         "the float networks differ",
         "they were timed on different machines",
+        "they were timed on different GPUs",
     ]
     figures = {figure["name"]: figure for figure in found["figures"]}
     speed = figures["engine: speed, x float"]
