@@ -10,6 +10,7 @@ import onnx
 import torch
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.pytorch.activations import find_activations
@@ -77,6 +78,7 @@ class ExportResult:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
+@warnings_that_only_warn()
 def export_onnx(
     module: nn.Module,
     inputs: Sequence[InputSpec],

@@ -9,6 +9,7 @@ import torch
 
 from trtbuild.errors import ModelError
 from trtbuild.files import make_directory
+from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.model.writing import staged_model
 from trtbuild.pytorch.aten import module_path, name_of
 from trtbuild.pytorch.export import name_outputs_of, refuse_other_outputs, to_onnx
@@ -44,6 +45,7 @@ _ROUNDING = {torch.float16: 5e-2}
 _ROUNDING_FLOAT32 = 1e-2
 
 
+@warnings_that_only_warn()
 def write_program(program: ExportedProgram, folder: Path) -> Path:
     """Write `program` into `folder` as an ONNX file that is named after its module's class.
 

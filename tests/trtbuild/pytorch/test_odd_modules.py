@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -23,6 +24,7 @@ from trtbuild.pytorch.prune import (  # noqa: E402
     list_groups,
     load_pruned,
     prune_channels,
+    prune_indices,
     save_pruned,
     zero_channels,
 )
@@ -312,6 +314,32 @@ class Guarded(nn.Linear):  # type: ignore[misc]  # torch has no types here
 def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         export_onnx(make(), inputs)
+
+
+class Warns(nn.Linear):  # type: ignore[misc]  # torch has no types here
+    """A layer that warns, as some of torch's do on some processors."""
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        warnings.warn("this is slow", UserWarning, stacklevel=2)
+        return super().forward(rows)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        export_onnx,
+        fold_norms,
+        lambda module, inputs: prune_channels(module, inputs, HALF),
+        lambda module, inputs: prune_indices(module, inputs, {"0": [1]}),
+    ],
+)
+def test_a_warning_of_the_module_is_no_failure(use: Any) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("error")
+        use(nn.Sequential(nn.Linear(4, 4), Warns(4, 2)), [ROW])
+        with pytest.raises(UserWarning, match="still an error"):
+            warnings.warn("still an error", UserWarning, stacklevel=1)
+    assert "this is slow" in [str(one.message) for one in shown]
 
 
 @pytest.mark.parametrize("first", ["meta", "cpu"])

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from trtbuild.errors import ModelError, first_line
+from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.pytorch.copies import copy_module, make_weights_plain, unwrapped
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.fold.layers import TOLERANCE, CannotFoldError
@@ -108,6 +109,7 @@ class FoldResult:
     report: FoldReport
 
 
+@warnings_that_only_warn()
 def fold_norms(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) -> FoldResult:
     """Fold every norm that can be folded, on a copy of `module`.
 

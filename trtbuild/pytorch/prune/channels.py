@@ -19,6 +19,7 @@ import torch_pruning as tp
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.plugins import foreign_code, import_named
 from trtbuild.pytorch.copies import unwrapped
 from trtbuild.pytorch.cost import count_cost
@@ -110,6 +111,7 @@ _NOTHING_LEFT = "left nothing to remove"
 _DECLINED = "Torch-Pruning has no way to cut what it is coupled with"
 
 
+@warnings_that_only_warn()
 def prune_channels(
     module: nn.Module,
     inputs: Sequence[InputSpec] | BoundInputs,

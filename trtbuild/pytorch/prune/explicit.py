@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
+from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters, unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = ["prune_indices", "zero_channels"]
 
 
+@warnings_that_only_warn()
 def prune_indices(
     module: nn.Module,
     inputs: Sequence[InputSpec] | BoundInputs,
