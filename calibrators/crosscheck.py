@@ -30,6 +30,8 @@ __all__ = ["Agreement", "Comparison", "Crosscheck", "crosscheck", "read_onnxrunt
 _NUM_BINS = 2048
 _NEAR, _FAR = 0.10, 0.25
 _LEVELS = 128
+# A threshold in (2**(e - 1), 2**e] keeps more than 128 of 2048 bins of a range that ends at 2**(e + 3).
+_KEPT_OCTAVES = 3
 
 
 class Agreement(str, Enum):
@@ -62,7 +64,8 @@ class Comparison:
     second: float
     agreement: Agreement
     bins: float
-    """`second` minus `first`, in bins of 1/2048 of the power of two that covers the tensor."""
+    """`second` minus `first`, in bins of 1/2048 of the power of two that covers the tensor; of a tensor with
+    outliers, of a range in which the larger threshold keeps at least 128 bins, as every rule does."""
     costs: tuple[TensorRange, TensorRange] | None = None
     """Clipped share and SQNR of both, if the tensor's histogram was given."""
     divergences: tuple[float, float, float] | None = None
@@ -132,7 +135,7 @@ def _compare(name: str, first: float, second: float, histogram: Histogram | None
     if not (0 < first < math.inf and 0 < second < math.inf):
         return Comparison(name, first, second, Agreement.UNUSABLE, math.nan)
     observed = histogram.observed_amax if histogram else 0.0
-    exponent = covering_exponent(observed or max(first, second))
+    exponent = _exponent(observed, max(first, second))
     bins = (second - first) / 2.0**exponent * _NUM_BINS
     agreement = _agreement(first, second, bins)
     if not observed or histogram is None:
@@ -148,6 +151,15 @@ def _compare(name: str, first: float, second: float, histogram: Histogram | None
     )
 
 
+def _exponent(observed: float, threshold: float) -> int:
+    """The exponent of the range of 2048 bins: it covers what was observed, except for outliers.
+
+    The rules keep 128 bins or more, so a range of more than 16 thresholds is not the one they search in.
+    """
+    covers = covering_exponent(threshold)
+    return min(covering_exponent(observed), covers + _KEPT_OCTAVES) if observed else covers
+
+
 def _agreement(first: float, second: float, bins: float) -> Agreement:
     if abs(bins) <= 1:
         return Agreement.SAME
@@ -161,8 +173,9 @@ def _divergences(
     histogram: Histogram, exponent: int, first: float, second: float
 ) -> tuple[float, float, float]:
     counts = histogram.fold(exponent)
+    outliers = histogram.num_values - int(counts.sum())
     counts[0] = counts[1]
-    values = entropy.divergences(counts, _LEVELS)
+    values = entropy.divergences(counts, _LEVELS, outliers)
     thresholds = np.array([first, second])
     # a threshold of i + 0.5 bin widths keeps i bins; one that clips nothing keeps all
     kept = np.floor(thresholds / 2.0**exponent * _NUM_BINS)

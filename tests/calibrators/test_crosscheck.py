@@ -58,6 +58,19 @@ def test_costs_and_divergences_of_both() -> None:
     assert found.divergences[0] == found.divergences[2] < found.divergences[1]
 
 
+def test_a_few_outliers_do_not_make_all_thresholds_alike() -> None:
+    values = np.random.default_rng(7).laplace(size=100_000)
+    values[0] = 1e6  # with bins of 1e6 / 2048, all thresholds of the others are in the first one
+    histogram = Histogram()
+    histogram.observe(values)
+    chosen = choose(histogram)
+    found = crosscheck({"t": chosen.amax}, {"t": chosen.amax / 4}, {"t": histogram}).comparisons[0]
+    assert found.agreement == Agreement.FAR
+    assert abs(found.bins) > 128 * 3 / 4
+    assert found.divergences is not None
+    assert found.divergences[0] < found.divergences[1]
+
+
 def test_the_largest_differences_come_first_and_unmatched_tensors_are_listed(
     histogram: Histogram,
 ) -> None:
