@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 
 from trtbuild.enums import StrEnum
 from trtbuild.model.attributes import attribute, input_at
-from trtbuild.model.traversal import all_nodes
+from trtbuild.model.constants import constant_tensor
+from trtbuild.model.qdq import quantized_nodes
+from trtbuild.model.shapes import static_dims
+from trtbuild.model.traversal import all_nodes, maker
+from trtbuild.quantization.attention import attention_blocks
 from trtbuild.runtime.cuda import cuda_driver
 from trtbuild.toml_files import read_toml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import onnx_ir as ir
 
@@ -24,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["Effect", "KnownIssue", "Situation", "issues_of", "known_issues", "situation_of"]
 
 _FILE = Path(__file__).with_suffix(".toml")
+
+_ATTENTION = "products around a Softmax"
+_FEW_CHANNELS = 4
 
 
 class Effect(StrEnum):
@@ -47,7 +54,8 @@ class KnownIssue:
         source: where it is documented.
         versions: from this version (included) to below that (excluded); empty texts for open ends.
         capabilities: the same for the GPU's compute capability.
-        operators: the network must have one of these; empty for any network.
+        operators: the network must have one of these, and with explicit quantization one that reads Q/DQ;
+            empty for any network.
         quantization: ``explicit`` or ``implicit``; empty for both and for float.
         options: one of these fields of `TensorRTOptions` must be changed; empty for any.
     """
@@ -76,10 +84,12 @@ class Situation:
         product: name of the backend.
         version: version of the library.
         capabilities: compute capabilities of the target GPUs; empty if not known.
-        operators: operators of the network; for convolutions also ``grouped Conv`` and ``Conv over 3 axes``,
-            likewise for ``ConvTranspose``.
+        operators: operators of the network; for convolutions also ``Conv over 3 axes`` and ``Conv in groups
+            of fewer than 4 channels``, likewise for ``ConvTranspose``; also ``products around a Softmax`` for
+            attention as MatMul and Softmax.
         quantization: ``explicit``, ``implicit``, or empty for float.
         options: changed fields of `TensorRTOptions`.
+        quantized: those of `operators` that read a tensor through Q/DQ.
     """
 
     product: str
@@ -88,6 +98,7 @@ class Situation:
     operators: frozenset[str] = frozenset()
     quantization: str = ""
     options: frozenset[str] = field(default_factory=frozenset)
+    quantized: frozenset[str] = frozenset()
 
 
 @functools.cache
@@ -126,11 +137,13 @@ def issues_of(
 
 def _applies(issue: KnownIssue, situation: Situation) -> bool:
     has_gpu = any(_within(one, issue.capabilities) for one in situation.capabilities)
+    is_explicit = issue.quantization == "explicit"
+    operators = situation.quantized if is_explicit else situation.operators
     return (
         issue.product == situation.product
         and _within(situation.version, issue.versions)
         and (has_gpu or not any(issue.capabilities))
-        and (not issue.operators or bool(issue.operators & situation.operators))
+        and (not issue.operators or bool(issue.operators & operators))
         and issue.quantization in ("", situation.quantization)
         and (not issue.options or bool(issue.options & situation.options))
     )
@@ -152,11 +165,26 @@ def _kinds(node: ir.Node) -> Iterator[str]:
     yield node.op_type
     if node.op_type not in ("Conv", "ConvTranspose"):
         return
-    if attribute(node, "group", 1) > 1:
-        yield f"grouped {node.op_type}"
-    weight = input_at(node, 1)
-    if weight is not None and weight.shape is not None and weight.shape.rank() == 5:
+    dims = _weight_dims(node)
+    groups = attribute(node, "group", 1)
+    # [out, in / groups, ...] for Conv and [in, out / groups, ...] for ConvTranspose
+    if groups > 1 and len(dims) > 1 and min(dims[0] // groups, dims[1]) < _FEW_CHANNELS:
+        yield f"{node.op_type} in groups of fewer than {_FEW_CHANNELS} channels"
+    if len(dims) == 5:
         yield f"{node.op_type} over 3 axes"
+
+
+def _weight_dims(node: ir.Node) -> Sequence[int]:
+    """The dims of a node's weight, also of one behind Q/DQ; empty if they are not known."""
+    value = input_at(node, 1)
+    while (before := maker(value, "DequantizeLinear", "QuantizeLinear")) is not None:
+        value = before.inputs[0]
+    tensor = constant_tensor(value)
+    return static_dims(value) or () if tensor is None else tuple(tensor.shape.numpy())
+
+
+def _operators(nodes: Iterable[ir.Node]) -> frozenset[str]:
+    return frozenset(name for node in nodes for name in _kinds(node))
 
 
 def situation_of(
@@ -177,11 +205,13 @@ def situation_of(
     """
     driver = cuda_driver()
     here = () if driver.problem else (driver.gpus[options.device].compute_capability,)
+    attention = frozenset({_ATTENTION}) if any(attention_blocks(model)) else frozenset()
     return Situation(
         tensorrt.product.backend,
         tensorrt.version,
         capabilities or here,
-        frozenset(name for node in all_nodes(model.graph) for name in _kinds(node)),
+        _operators(all_nodes(model.graph)) | attention,
         quantization,
         frozenset(options.changed),
+        quantized=_operators(quantized_nodes(model)),
     )

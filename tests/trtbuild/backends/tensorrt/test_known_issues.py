@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -104,24 +105,63 @@ def test_published_facts_meet_the_case_they_are_of() -> None:
     assert [one.id for one in issues_of(grid)] == ["grid-sample-slow"]
 
 
-@pytest.mark.parametrize(
-    ("dims", "group", "told"),
-    [
-        ("4, 2, 3, 3", 1, []),
-        ("4, 1, 3, 3", 2, ["grouped-conv-transpose"]),
-        ("4, 2, 3, 3, 3", 1, ["conv-transpose-3d-in-float"]),
-    ],
-)
-def test_what_is_known_of_some_convolutions_is_not_said_of_all(dims, group, told) -> None:
+def issues_at(body: str, version: str, quantization: str) -> list[str]:
     text = f"""
     <ir_version: 8, opset_import: ["" : 17]>
-    net (float[N, 4, H, W] x, float[{dims}] w) => (float[N, 2, K, L] y)
-    {{ y = ConvTranspose <group = {group}> (x, w) }}
+    net (float[N, 8, H, W] x, float s, float[K] ss, int8 z, int8[K] zz) => (float[N, M, J, L] y)
+    {{ {body} }}
     """
     model = ir.from_proto(onnx.parser.parse_model(text))
-    library = cast("TensorRT", SimpleNamespace(product=TENSORRT, version="10.8.0.43"))
-    here = situation_of(library, TensorRTOptions(), model, "explicit", ("8.9",))
-    assert [one.id for one in issues_of(here)] == told
+    library = cast("TensorRT", SimpleNamespace(product=TENSORRT, version=version))
+    here = situation_of(library, TensorRTOptions(), model, quantization, ("8.9",))
+    return [one.id for one in issues_of(here)]
+
+
+def convolution(operator: str, dims: str, group: int, *, quantized: bool) -> str:
+    """A convolution with a constant weight; also quantized, as trtbuild writes it."""
+    count = math.prod(map(int, dims.split(",")))
+    zeros = ", ".join(["0"] * count)
+    if not quantized:
+        w = f"w = Constant <value = float[{dims}] {{ {zeros} }}> ()"
+        return f"{w} y = {operator} <group = {group}> (x, w)"
+    return f"""
+    i = Constant <value = int8[{dims}] {{ {zeros} }}> ()
+    w = DequantizeLinear <axis = 0> (i, ss, zz)
+    q = QuantizeLinear (x, s, z)
+    d = DequantizeLinear (q, s, z)
+    y = {operator} <group = {group}> (d, w)
+    """
+
+
+@pytest.mark.parametrize(
+    ("dims", "group", "quantized", "told"),
+    [
+        ("8,2,3,3", 1, True, []),
+        ("8,2,3,3", 2, True, ["grouped-conv-transpose"]),
+        ("8,4,3,3", 2, True, []),  # of the report are groups of fewer than four channels
+        ("8,2,3,3", 2, False, []),  # trtbuild leaves it in float
+        ("8,2,3,3,3", 1, True, ["conv-transpose-3d-in-float"]),
+        ("8,2,3,3,3", 1, False, []),
+    ],
+)
+def test_what_is_known_of_some_convolutions_is_not_said_of_all(
+    dims: str, group: int, quantized: bool, told: list[str]
+) -> None:
+    body = convolution("ConvTranspose", dims, group, quantized=quantized)
+    assert issues_at(body, "10.8.0.43", "explicit") == told
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("y = Softmax (x)", []),  # the end of a classifier
+        ("k = MatMul (x, x) p = Softmax (k) y = MatMul (p, x)", ["implicit-attention-not-fused"]),
+        ("y = Attention (x, x, x)", ["implicit-attention-not-fused"]),
+        ("k = MatMul (x, x) y = Softmax (k)", []),
+    ],
+)
+def test_a_softmax_alone_is_no_attention(body: str, told: list[str]) -> None:
+    assert issues_at(body, "10.16.1.11", "implicit") == told
 
 
 def test_check_tells_them(rtx: TensorRT, tmp_path: Path, capsys, monkeypatch) -> None:
