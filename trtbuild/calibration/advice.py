@@ -150,8 +150,9 @@ class SampleRecorder:
 def near_duplicates(samples: SampleStatistics, share: float = NEAR) -> tuple[tuple[int, ...], ...]:
     """Return groups of samples, as indices, that agree in every figure to `share`.
 
-    All samples of a group agree with its first one, so that chains of small differences do not join
-    different samples. Cost: a sort, and for each sample a comparison with those near it in one figure.
+    All samples of a group agree with its first one, which stands for them, so that chains of small
+    differences do not join different samples. Cost: a sort, and for each sample a comparison with those near
+    it in one figure.
     """
     figures, reach = samples.figures, float(np.log1p(share))
     widest = int(np.argmax(np.ptp(figures, 0))) if figures.size else 0
@@ -168,7 +169,7 @@ def near_duplicates(samples: SampleStatistics, share: float = NEAR) -> tuple[tup
         same = near[apart <= reach]
         free[same] = False
         if same.size:
-            groups.append(tuple(sorted(int(order[k]) for k in (start, *same))))
+            groups.append((int(order[start]), *sorted(int(order[k]) for k in same)))
     return tuple(sorted(groups))
 
 

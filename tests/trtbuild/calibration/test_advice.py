@@ -16,7 +16,7 @@ from calibrators import Calibration, Collector
 from tests.command import trtbuild
 from tests.trtbuild.verification.small_network import float_network, images
 from tools.write_schemas import schemas
-from trtbuild.calibration.advice import all_as_good
+from trtbuild.calibration.advice import SampleStatistics, all_as_good, near_duplicates
 from trtbuild.calibration.instability import instability_costs
 from trtbuild.model import write_model
 from trtbuild.visible import visible
@@ -51,6 +51,14 @@ def test_what_was_planted_is_named(network, capsys) -> None:
     assert outlier["name"] == "images.npy[11]"
     assert outlier["num_tensors"] == found["num_tensors"]
     assert outlier["ratio"] > 1.5
+
+
+def test_the_first_of_near_duplicates_stands_for_the_others() -> None:
+    # the second agrees with both others to 1 %, and they differ by 1.7 % in their root mean squares
+    amax = np.array([[1.001], [1.0], [1.002], [5.0]])
+    rms = np.array([[1.009], [1.0], [0.992], [1.0]])
+    samples = SampleStatistics(tuple("abcd"), (b"a", b"b", b"c", b"d"), ("t",), amax, rms, ())
+    assert near_duplicates(samples) == ((1, 0, 2),)
 
 
 def test_samples_of_one_content_count_once(network, capsys) -> None:
