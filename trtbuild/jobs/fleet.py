@@ -23,7 +23,7 @@ from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
 from trtbuild.options.tables import make, merge, read_table, to_table
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import CalibrateRecipe, CalibrationFiles, EngineRecipe
-from trtbuild.runtime.ray_cluster import check_address, joined
+from trtbuild.runtime.ray_cluster import joined, staying_joined
 from trtbuild.titles import ENGINE, TITLES
 from trtbuild.toml_files import read_toml
 from trtbuild.visible import visible
@@ -150,10 +150,19 @@ def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:
         if "output" in values:
             raise OptionError(f"{where}: 'output' is the fleet's, given with -o; leave it out.")
         try:
-            found[name] = make(EngineRecipe, merge(values, {"output": output / name}))
+            recipe = make(EngineRecipe, merge(values, {"output": output / name}))
         except OptionError as error:
             raise OptionError(f"'{where}': {error}") from error
+        if name in (_RESULT, _ranges_file(recipe)):
+            raise OptionError(
+                f"{where}: '{name}' is a file that the fleet writes; give the target another name."
+            )
+        found[name] = recipe
     return found
+
+
+def _ranges_file(recipe: EngineRecipe) -> str:
+    return f"{recipe.model.stem}.calibration.json"
 
 
 def _names_folder(name: str) -> bool:
@@ -193,13 +202,12 @@ def build_fleet(
     _check_shared(path, recipes)
     inputs = named_inputs(the_fleet=path, the_network=first.model)
     check_paths((*inputs, *data_inputs(first.data)), [output / _RESULT], besides, folder=output)
-    if ray is not None:
-        check_address(ray)  # before the calibration, which may take hours
-    make_directory(output)
-    calibration = _calibrated(first, output, progress) if first.int8 else None
-    if calibration is not None:
-        recipes = {name: replace(one, calibration=calibration) for name, one in recipes.items()}
-    targets = tuple(_built(recipes, ray, progress))
+    with staying_joined(ray):  # joined before the calibration, which may take hours
+        make_directory(output)
+        calibration = _calibrated(first, output, progress) if first.int8 else None
+        if calibration is not None:
+            recipes = {n: replace(one, calibration=calibration) for n, one in recipes.items()}
+        targets = tuple(_built(recipes, ray, progress))
     fleet = Fleet(first.model.name, "" if calibration is None else calibration.name, targets)
     write_text(output / _RESULT, dumps(fleet.to_json()) + "\n")
     return fleet
@@ -228,7 +236,7 @@ def _check_shared(path: Path, recipes: Mapping[str, EngineRecipe]) -> None:
 
 def _calibrated(recipe: EngineRecipe, output: Path, progress: Progress) -> Path:
     """Calibrate every tensor whose range any target may need; return the file."""
-    file = output / f"{recipe.model.stem}.calibration.json"
+    file = output / _ranges_file(recipe)
     rule = recipe.calibrate.method or DEFAULT_RULE
     calibrate_file(
         CalibrateRecipe(

@@ -155,6 +155,14 @@ def test_targets_are_built_on_ray_at_the_same_time(folder, capsys, monkeypatch) 
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
+def test_no_cluster_to_be_found_is_said_before_the_calibration(folder, capsys) -> None:
+    pytest.importorskip("ray.util", reason="needs Ray")
+    done = fleet(capsys, folder, BUILD + TARGETS, "--ray", "auto")
+    assert done.code == MissingError("").exit_code
+    assert "the Ray cluster 'auto' cannot be reached" in done.err
+    assert not (folder / "out").exists()
+
+
 def test_an_address_where_no_cluster_answers_is_said_before_the_calibration(folder, capsys) -> None:
     pytest.importorskip("ray.util", reason="needs Ray")
     with socket.socket() as free:  # a port in use on which nothing listens
@@ -178,6 +186,10 @@ def test_an_address_where_no_cluster_answers_is_said_before_the_calibration(fold
         *(
             (BUILD + f"[target.{name}]\n", "cannot name a folder")
             for name in ("''", "'.'", "'..'", "'a/b'", r'"a\u0000b"', r'"a\nb"')
+        ),
+        *(
+            (BUILD + f"[target.'{name}']\n", "a file that the fleet writes")
+            for name in ("fleet.json", "small.calibration.json")
         ),
         ("no toml", "is not TOML"),
     ],
