@@ -55,8 +55,9 @@ def percentile(histogram: Histogram, percentile: float = 99.99) -> tuple[float, 
         num_zeros = 0
         note = f"{percentile:g} % of the values are zero; this is the percentile of the others"
     up_to = num_zeros + np.cumsum(counts)
-    position = int(np.searchsorted(up_to, up_to[-1] * percentile / 100))
-    edge = float(lower_edges(numbers[min(position, len(numbers) - 1)] + 1))
+    # without the last bin: 100 % of 1e15 values may be rounded up to more than there are
+    position = int(np.searchsorted(up_to[:-1], up_to[-1] * percentile / 100))
+    edge = float(lower_edges(numbers[position] + 1))
     return min(edge, histogram.observed_amax), note
 
 

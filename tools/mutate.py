@@ -57,9 +57,12 @@ _EXPLICIT = "trtbuild/pytorch/test_prune_explicit.py"
 
 PLACES = (
     # thresholds of the calibrators
-    Place(_RULES, "NEGLIGIBLE_SHARE = 1e-5", "NEGLIGIBLE_SHARE = 1.2e-5", _CALIBRATORS),
-    Place(_RULES, "LARGEST_CLIPPED_SHARE = 1e-2", "LARGEST_CLIPPED_SHARE = 2e-2", _CALIBRATORS),
-    Place(_RULES, "_SMALLEST_EXPONENT = -100", "_SMALLEST_EXPONENT = -60", _CALIBRATORS),
+    Place(_RULES, "NEGLIGIBLE_SHARE = 1e-5", "NEGLIGIBLE_SHARE = 1.2e-5",
+          "calibrators/test_choose.py"),
+    Place(_RULES, "LARGEST_CLIPPED_SHARE = 1e-2", "LARGEST_CLIPPED_SHARE = 1.01e-2",
+          "calibrators/test_choose.py"),
+    Place(_RULES, "_SMALLEST_EXPONENT = -100", "_SMALLEST_EXPONENT = -99", _CALIBRATORS),
+    Place(_RULES, "_SMALLEST_EXPONENT = -100", "_SMALLEST_EXPONENT = -101", _CALIBRATORS),
     Place(_RULES, "counts[0] = counts[1]", "counts[0] = counts[0]", _CALIBRATORS),
     Place(_RULES, "if mantissa == 0.5 else exponent", "if mantissa < 0 else exponent", _CALIBRATORS),
     Place(_RULES, "percentile: float = 99.99", "percentile: float = 99.9",

@@ -28,38 +28,17 @@ def test_the_smallest_power_of_two_that_covers(amax: float, exponent: int) -> No
     assert covering_exponent(amax) == exponent
 
 
-@pytest.mark.parametrize(("share", "is_clipped"), [(0.008, True), (0.015, False)])
-def test_entropy_clips_at_most_one_percent(share: float, is_clipped: bool) -> None:
-    # The rule alone would keep the peak and clip all values spread above it.
-    num_above = int(100_000 * share)
-    above = np.linspace(2.0, 4.0, num_above)
-    peak = normal(100_000 - num_above) * 1e-3 + 1
-    threshold = choose(histogram_of(np.concatenate([peak, above])), "entropy")
-    assert threshold.clipped_share == pytest.approx(share if is_clipped else 0.0, abs=1e-3)
-
-
-@pytest.mark.parametrize(("num_far", "is_negligible"), [(9, True), (11, False)])
-def test_entropy_looks_past_a_hundred_thousandth_of_the_values(
-    num_far: int, is_negligible: bool
-) -> None:
-    histogram = histogram_of(normal(250_000))
-    for _ in range(2):  # a million values: ten are negligible
-        histogram = histogram.merge(histogram)
-    histogram = histogram.merge(histogram_of(np.full(num_far, 1024.0)))
-    # the least threshold that the rule can choose is 1/16 of the range that it looks at
-    assert (choose(histogram, "entropy").amax < 1024 / 16) == is_negligible
-
-
-@pytest.mark.parametrize("power", [-40, -80, -95])
+@pytest.mark.parametrize("power", [-40, -80, -104])
 def test_entropy_does_not_depend_on_the_unit(power: int) -> None:
     values = np.random.default_rng(2).laplace(size=20_000).astype(np.float32)
     amax = choose(histogram_of(values), "entropy").amax
-    assert amax < np.abs(values).max()
+    assert amax < np.abs(values).max() < 2**4  # so the last power gives the smallest range, 2**-100
     assert choose(histogram_of(np.ldexp(values, power)), "entropy").amax == math.ldexp(amax, power)
 
 
 def test_entropy_clips_nothing_where_the_bins_would_be_subnormal() -> None:
-    values = np.ldexp(normal().astype(np.float32), -110)
+    values = np.ldexp(normal().astype(np.float32), -104)
+    assert 2**-102 < np.abs(values).max() < 2**-101
     threshold = choose(histogram_of(values), "entropy")
     assert threshold.amax == float(np.abs(values).max())
     assert "nothing is clipped" in threshold.note
