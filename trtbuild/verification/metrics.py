@@ -303,7 +303,7 @@ class OutputMetrics:
             kind=self._kind,
             num_images=self._num_images,
             num_values=self._num_values,
-            sqnr_db=_mapped(log_ratio, DECIBELS_PER_NEPER) if values else None,
+            sqnr_db=log_ratio.times(DECIBELS_PER_NEPER) if values else None,
             relative_l2=_amplitude(log_ratio) if values else None,
             cosine=self._mean_cosine() if values else None,
             max_error=self._max_error,
@@ -371,10 +371,6 @@ def _log_probabilities(scores: np.ndarray) -> np.ndarray:
 def _top(scores: np.ndarray, k: int) -> np.ndarray:
     # stable: among equal scores the lower class comes first, in both networks
     return np.argsort(-scores.astype(np.float64), axis=1, kind="stable")[:, :k]
-
-
-def _mapped(estimate: Estimate, factor: float) -> Estimate:
-    return Estimate(estimate.value * factor, estimate.low * factor, estimate.high * factor)
 
 
 def _amplitude(log_ratio: Estimate) -> Estimate:

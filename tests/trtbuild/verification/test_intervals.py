@@ -18,12 +18,21 @@ from trtbuild.verification.intervals import (
 
 
 @pytest.mark.parametrize(
-    ("degrees", "tolerance"), [(1, 1e-9), (2, 1e-9), (3, 5e-3), (5, 5e-4), (10, 2e-5), (200, 1e-9)]
+    ("degrees", "tolerance"), [(1, 1e-9), (2, 1e-9), (3, 5e-3), (5, 5e-4), (10, 1e-5), (200, 1e-9)]
 )
 def test_student_quantile_against_scipy(degrees: int, tolerance: float) -> None:
     # the tolerances are the accuracy that the docstring promises
     expected = stats.t.ppf(0.975, degrees)
     assert student_quantile(0.975, degrees) == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("probability", [0.6, 0.9, 0.975, 0.9975])
+def test_the_error_of_a_quantile_falls_with_the_fifth_power_of_the_degrees(probability) -> None:
+    few, many = (
+        abs(student_quantile(probability, degrees) / stats.t.ppf(probability, degrees) - 1)
+        for degrees in (20, 40)
+    )
+    assert many < few / 24  # 1/32 of it; with a wrong fourth term, 1/16
 
 
 def test_wilson_interval_of_newcombes_example() -> None:
@@ -56,6 +65,41 @@ def test_one_value_says_that_nothing_is_known_about_the_mean() -> None:
     moments = Moments()
     moments.add(1.0)
     assert (moments.estimate().low, moments.estimate().high) == (-math.inf, math.inf)
+
+
+def test_log_ratio_against_the_formula() -> None:
+    rng = np.random.default_rng(3)
+    top = rng.gamma(2.0, 0.02, 12)
+    bottom = top * rng.uniform(0.5, 1.5, 12)
+    pairs = PairMoments()
+    for one, other in zip(top, bottom):
+        pairs.add(float(one), float(other))
+    cov, a, b = np.cov(top, bottom), top.mean(), bottom.mean()
+    variance = cov[0, 0] / a**2 + cov[1, 1] / b**2 - 2 * cov[0, 1] / (a * b)
+    half = stats.t.ppf(0.975, 11) * math.sqrt(variance / 12)
+    found = pairs.log_ratio()
+    assert found.value == pytest.approx(math.log(a / b), rel=1e-12)
+    # the quantile is good to 1e-5 there
+    assert found.high - found.value == pytest.approx(half, rel=1e-5)
+    assert found.value - found.low == pytest.approx(half, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "value", "low", "high"),
+    [
+        ([(0.5, 0.5)], 0.0, -math.inf, math.inf),
+        ([(0.0, 0.5), (0.0, 0.25)], -math.inf, -math.inf, -math.inf),
+        ([(0.5, 0.0), (0.0, 0.0)], math.inf, math.inf, math.inf),
+        ([(0.0, 0.0)], math.inf, math.inf, math.inf),
+        ([(0.5, 0.25), (0.25, 0.125)], math.log(2), math.log(2), math.log(2)),
+    ],
+)
+def test_log_ratio_of_one_pair_of_zeros_and_of_a_constant_ratio(pairs, value, low, high) -> None:
+    moments = PairMoments()
+    for pair in pairs:
+        moments.add(*pair)
+    found = moments.log_ratio()
+    assert (found.value, found.low, found.high) == pytest.approx((value, low, high), abs=1e-15)
 
 
 def test_difference_of_proportions_covers_the_truth_95_percent_of_the_time() -> None:
