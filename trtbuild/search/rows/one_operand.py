@@ -80,14 +80,25 @@ def _kept_in_front(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
 
 def _others(found: Collection[int] | None, rows: Rows, num_axes: int) -> list[int] | None:
     """Count axes from the front; None if they are not known, or that of the images is among them."""
-    normal = None if found is None else [normal_axis(axis, num_axes) for axis in found]
-    is_apart = normal is not None and rows.axis not in normal
-    return normal if is_apart and all(0 <= axis < num_axes for axis in normal or ()) else None
+    if found is None:
+        return None
+    normal = [normal_axis(axis, num_axes) for axis in found]
+    is_apart = rows.axis not in normal and all(0 <= axis < num_axes for axis in normal)
+    return normal if is_apart else None
 
 
 def _without(found: Collection[int], rows: Rows) -> Rows:
     """The place of the images after axes are removed."""
     return rows.at(rows.axis - sum(axis < rows.axis for axis in found))
+
+
+def _reduced_along(
+    found: Collection[int] | None, node: ir.Node, rows: Rows, num_axes: int
+) -> Rows | None:
+    others = _others(found, rows, num_axes)
+    if others is None:
+        return None
+    return rows if attribute(node, "keepdims", 1) else _without(others, rows)
 
 
 def _along(default: int) -> Rule:
@@ -134,17 +145,11 @@ def _reduced(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
     given = axes(node)
     if given == ():
         return rows if attribute(node, "noop_with_empty_axes", 0) else None
-    found = _others(given, rows, num_axes)
-    if found is None or attribute(node, "keepdims", 1):
-        return rows if found is not None else None
-    return _without(found, rows)
+    return _reduced_along(given, node, rows, num_axes)
 
 
 def _largest(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
-    found = _others([int(attribute(node, "axis", 0))], rows, num_axes)
-    if found is None or attribute(node, "keepdims", 1):
-        return rows if found is not None else None
-    return _without(found, rows)
+    return _reduced_along([int(attribute(node, "axis", 0))], node, rows, num_axes)
 
 
 def _centered(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
