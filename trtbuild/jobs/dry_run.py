@@ -110,7 +110,7 @@ def _check_network(recipe: EngineRecipe, backends: Iterable[str]) -> Prequantize
     artifact = load(recipe.model, recipe.data.batch_axes)
     check_inputs(recipe, input_specs(artifact.source))
     artifact = replace(artifact, request=engine_request(recipe, backends))
-    prequantized = prequantized_build(artifact, recipe, load)
+    prequantized = prequantized_build(artifact, recipe)
     if prequantized is not None:
         return prequantized
     artifact = prepare(artifact, replace(recipe.optimize, check=False))

@@ -155,15 +155,9 @@ def _done(
 ) -> EngineResult:
     """Do the job of `build_engine` for a checked recipe."""
     artifact = _loaded(recipe)
-    prequantized = prequantized_build(
-        artifact, recipe, lambda path: load(path, recipe.data.batch_axes)
-    )
+    prequantized = prequantized_build(artifact, recipe)
     if prequantized is not None:
         artifact = prequantized.artifact
-        if recipe.weights_only:
-            raise OptionError(
-                f"'{recipe.model}' is quantized already; --weights-only is for float networks."
-            )
     plan = open_data(
         recipe.data,
         input_specs(artifact.source),

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 from trtbuild.artifact import Record
 from trtbuild.calibration import calibrate
 from trtbuild.errors import DataError, OptionError
+from trtbuild.jobs.loading import load
 from trtbuild.migration.prequantized import WIDEN, Prequantized, filled, take_in
 from trtbuild.migration.qoperators import is_quantized
 from trtbuild.options.tensorrt import Quantization
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from trtbuild.artifact import Artifact
     from trtbuild.data import DataPlan
     from trtbuild.progress import Progress
@@ -51,15 +49,12 @@ class PrequantizedBuild:
         return bool(self.network.tensors)
 
 
-def prequantized_build(
-    artifact: Artifact, recipe: EngineRecipe, load: Callable[[Path], Artifact]
-) -> PrequantizedBuild | None:
+def prequantized_build(artifact: Artifact, recipe: EngineRecipe) -> PrequantizedBuild | None:
     """Take in the network of `artifact` if it is quantized; return None for a float network.
 
     Args:
         artifact: the artifact as it was read.
-        recipe: recipe of the build.
-        load: reads the float network that it is judged against.
+        recipe: recipe of the build; it may name the float network that this one is judged against.
 
     Raises:
         ModelError: it holds something that has no exact symmetric INT8 form.
@@ -77,7 +72,9 @@ def prequantized_build(
         artifact.source, artifact.request.target, widen=WIDEN in recipe.optimize.enable
     )
     _say(network, recipe)
-    of_float = None if recipe.float_model is None else load(recipe.float_model)
+    of_float = None
+    if recipe.float_model is not None:
+        of_float = load(recipe.float_model, recipe.data.batch_axes)
     judge = "itself without Q/DQ" if of_float is None else f"'{of_float.name}'"
     record = Record(
         "take in",
@@ -113,6 +110,10 @@ def _check_options(recipe: EngineRecipe) -> None:
                 f"'{recipe.model}' is quantized already and keeps its scales and places, so {flag} has no "
                 "effect; leave it out, or give the float network."
             )
+    if recipe.weights_only:
+        raise OptionError(
+            f"'{recipe.model}' is quantized already; --weights-only is for float networks."
+        )
     if not recipe.int8:
         raise OptionError(
             f"'{recipe.model}' is quantized already; build it with --int8, or give the float network."

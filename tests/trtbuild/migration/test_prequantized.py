@@ -279,6 +279,8 @@ def test_options_that_say_otherwise_are_refused(tmp_path, capsys):
     for more, said in (
         (("--quantized", "--float", "c1"), "--float has no"),
         (("--fp16",), "an engine in FP16 needs TensorRT"),
+        (("--int8", "--weights-only"), "--weights-only is for float networks"),
+        (("--int8", "--weights-only", "--dry-run"), "--weights-only is for float networks"),
     ):
         done = build(capsys, model, tmp_path, *more)
         assert done.code == 2
