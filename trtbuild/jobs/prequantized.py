@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.artifact import Record
@@ -173,9 +173,7 @@ def with_gaps_filled(
     details: dict[str, object] = {}
     if network.tensors:
         assert plan.calibration is not None
-        options = replace(
-            recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
-        )
+        options = recipe.calibrate_options
         found = calibrate(artifact, plan.calibration, network.tensors, options, progress)
         assert found.calibration is not None
         ranges = {name: one.amax for name, one in found.calibration.ranges.items()}

@@ -107,8 +107,7 @@ def recalibration(
     source: Source, recipe: EngineRecipe, progress: Progress = silent
 ) -> Recalibration:
     """Return how a search calibrates a changed network."""
-    options = replace(recipe.calibrate, preprocess=recipe.data.preprocess_text)
-    return Recalibration(source, options, progress)
+    return Recalibration(source, recipe.calibrate_options, progress)
 
 
 def _float_percent(recipe: EngineRecipe) -> float:
@@ -167,9 +166,7 @@ def _calibrated(
         # to find out whether they fit into FP16
         hidden = reaches_minus_infinity(artifact.model)
         tensors = tuple(sorted({*tensors, *(float_activations(artifact.model) - hidden)}))
-    options = replace(
-        recipe.calibrate, preprocess=recipe.data.preprocess_text, batch_size=recipe.batch_size
-    )
+    options = recipe.calibrate_options
     if not any(label is not None for label in plan.calibration.index.labels):
         return calibrate(artifact, plan.calibration, tensors, options, progress)
     answers = FloatAnswers([value.name or "" for value in artifact.model.graph.outputs])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,6 +152,13 @@ class EngineRecipe:
     def calibrates(self) -> bool:
         """Whether ranges come from data; else there are none, or a file has them."""
         return self.int8 and self.calibration is None
+
+    @property
+    def calibrate_options(self) -> CalibrateOptions:
+        """The options of a calibration, with what the other options say about it."""
+        return replace(
+            self.calibrate, batch_size=self.batch_size, preprocess=self.data.preprocess_text
+        )
 
     @property
     def chooses_ranges(self) -> bool:

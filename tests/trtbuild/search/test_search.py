@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import types
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,9 +16,11 @@ from tests.trtbuild.verification.small_network import calibrated
 from trtbuild.calibration import CalibrateOptions, calibrate
 from trtbuild.data import batches
 from trtbuild.errors import OptionError
+from trtbuild.jobs.ranges import recalibration
 from trtbuild.options.compare import TaskOptions
 from trtbuild.plan import Group, GroupKind
 from trtbuild.quantization import insert_qdq, watched_tensors
+from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.candidate import Candidate
@@ -167,6 +170,14 @@ def test_a_search_without_time_ends_with_the_network_as_it_was(ready) -> None:
     tuned = search(ready, Gate(min_sqnr=90.0), max_seconds=0.0)
     assert not tuned.met
     assert [step.step for step in tuned.steps] == ["as calibrated"]
+
+
+def test_a_search_calibrates_in_batches_of_the_size_that_the_user_gave() -> None:
+    rule = CalibrateOptions(method="entropy-tensorrt")
+    recipe = EngineRecipe(Path("network.onnx"), calibrate=rule, batch_size=3)
+    found = recalibration(Images(0), recipe)(artifact(imbalance=1.5))
+    assert found.calibration is not None
+    assert found.calibration.provenance["batch_size"] == "3"
 
 
 def test_a_search_needs_a_budget(ready) -> None:
