@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from trtbuild.model.signature import TensorSpec
     from trtbuild.options.compare import ComparisonOptions, TaskOptions
     from trtbuild.options.preprocess import Preprocess
+    from trtbuild.recipes import EngineRecipe
     from trtbuild.runtime.session import Session
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
     from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = [
-    "Wanted",
     "check_float_outputs",
     "check_task",
     "compare_with_float",
@@ -111,29 +111,36 @@ _BY_OUTPUTS = frozenset(
 def check_float_outputs(
     model: ir.Model,
     source: Source,
-    batch_size: int,
-    wanted: Wanted,
+    recipe: EngineRecipe,
+    options: ComparisonOptions,
     progress: Progress = silent,
 ) -> None:
     """Run the float network on some samples of `source`, to find errors before hours of work.
 
     Nothing is run if no sample has a label, no task is named, and no limit depends on the kind of outputs.
 
+    Args:
+        model: the float network.
+        source: the samples that verify.
+        recipe: has the limits, the batch size, and whether the user named a task.
+        options: what will be measured, with the task's judge.
+        progress: called after every batch.
+
     Raises:
         OptionError: its outputs do not fit the task, or do not give a figure that has a limit.
         DataError: it is right no more often than by chance.
     """
     has_classes = any(label is not None for label in source.index.labels)
-    is_asked = wanted.task_is_named or not _BY_OUTPUTS.isdisjoint(wanted.gate.limits)
+    is_asked = recipe.task.is_named or not _BY_OUTPUTS.isdisjoint(recipe.gate.limits)
     if not has_classes and not is_asked:
         return
     float_network = open_session(model)
     if is_asked:
-        few = verification_batches(input_specs(model), source, batch_size)
-        found = compare(float_network, float_network, itertools.islice(few, 1), wanted.options)
-        check_measured(found, wanted.gate)
+        few = verification_batches(input_specs(model), source, recipe.batch_size)
+        found = compare(float_network, float_network, itertools.islice(few, 1), options)
+        check_measured(found, recipe.gate)
     if has_classes:
-        _check_labels(model, float_network, source, batch_size, progress)
+        _check_labels(model, float_network, source, recipe.batch_size, progress)
 
 
 def _check_labels(
@@ -167,21 +174,6 @@ def has_labels(source: Source) -> bool:
     """Return whether every sample of `source` has a class."""
     labels = source.index.labels
     return bool(labels) and all(label is not None for label in labels)
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """The user's wishes for the outputs.
-
-    Attributes:
-        options: comparison options, including the task's judge.
-        gate: the limits.
-        task_is_named: whether the user named the task or a judge, instead of having it guessed.
-    """
-
-    options: ComparisonOptions
-    gate: Gate
-    task_is_named: bool
 
 
 def check_task(gate: Gate, task: TaskFactory | None) -> None:

@@ -18,7 +18,6 @@ from trtbuild.files import flush, make_directory, staged_files, write_bytes
 from trtbuild.jobs.build_checks import check_build, check_inputs, chosen_backends, options_for
 from trtbuild.jobs.check import PARSERS, check_source, form_check
 from trtbuild.jobs.compare import (
-    Wanted,
     check_float_outputs,
     check_task,
     compare_with_float,
@@ -43,11 +42,7 @@ from trtbuild.jobs.ranges import int8_candidate, recalibration, with_portable_ch
 from trtbuild.jobs.speed import Speed, open_fp16, take_times
 from trtbuild.jobs.targets import engine_request
 from trtbuild.jobs.zeros import with_cost_of_zeros
-from trtbuild.model import (
-    input_specs,
-    static_batch,
-    write_model,
-)
+from trtbuild.model import input_specs, static_batch, write_model
 from trtbuild.model.collecting import collector_on_new_objects
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.options.effort import Effort
@@ -79,7 +74,6 @@ if TYPE_CHECKING:
     from trtbuild.search.candidate import Candidate
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Verdict
-    from trtbuild.verification.tasks.base import TaskFactory
 
 __all__ = ["build_engine"]
 
@@ -95,20 +89,24 @@ class _Build:
 
     Attributes:
         recipe: the user's options.
+        chosen: the backends, each with the reason; see `chosen_backends`.
         plan: the data.
+        comparison: what is measured, with the judge of the network's task if one is known.
         progress: called in every stage.
         check_form: gives TensorRT's form to NVIDIA's parser, unless NVIDIA's builder gets it anyway.
     """
 
     recipe: EngineRecipe
+    chosen: tuple[tuple[Backend, str], ...]
     plan: DataPlan
+    comparison: ComparisonOptions
     progress: Progress
     check_form: Callable[[Path], None]
 
-    def task_of(self, artifact: Artifact) -> TaskFactory | None:
-        """The factory of the judge of the network's task; None if no task is known."""
-        recipe = self.recipe
-        return task_of(artifact.source, self.plan.verification, recipe.task, recipe.data.preprocess)
+    @property
+    def by_nvidia(self) -> bool:
+        """Whether a builder of NVIDIA's is among the backends."""
+        return any(backend.name in PARSERS for backend, _ in self.chosen)
 
 
 @in_one_tree()
@@ -164,13 +162,15 @@ def _done(
         calibrates=recipe.calibrates if prequantized is None else prequantized.calibrates,
         held_out=_JUDGED_SHARE if recipe.may_search else HELD_OUT_SHARE,
     )
-    build = _Build(recipe, plan, progress, check_form)
+    preprocess = recipe.data.preprocess
+    task = task_of(artifact.source, plan.verification, recipe.task, preprocess)
+    comparison = judged_by(ComparisonOptions(), artifact.source, task, preprocess)
+    build = _Build(recipe, chosen_backends(recipe), plan, comparison, progress, check_form)
     _check_judged(artifact, build)
     account = account_for(recipe.data, calibrate=plan.calibration, verify=plan.verification)
     account = replace(account, may_stop_early=recipe.calibrate.until_stable is not None)
     artifact = artifact.having(Record("data", str(account), account.details))
-    wanted = Wanted(_comparison(artifact, build), recipe.gate, recipe.task.is_named)
-    check_float_outputs(artifact.source, plan.verification, recipe.batch_size, wanted, progress)
+    check_float_outputs(artifact.source, plan.verification, recipe, comparison, progress)
     output = make_directory(recipe.output)
     tuned = None
     if prequantized is not None:
@@ -202,8 +202,8 @@ def _prepared(artifact: Artifact, build: _Build) -> tuple[Artifact, Tuned | None
     artifact = prepare(artifact, recipe.optimize, progress)
     if not recipe.int8:
         return artifact, None
-    chosen = [backend.name for backend, _ in chosen_backends(recipe)]
-    check_source(artifact, chosen, recipe.tensorrt.plugins, progress)
+    names = [backend.name for backend, _ in build.chosen]
+    check_source(artifact, names, recipe.tensorrt.plugins, progress)
     with staying_joined(recipe.calibrate.ray if recipe.calibrates else None):
         return _in_int8(artifact, build)
 
@@ -228,8 +228,7 @@ def _built(
 ) -> EngineResult:
     """Write, build, compare, time and record in the folder `output`."""
     recipe, progress = build.recipe, build.progress
-    chosen = chosen_backends(recipe)
-    found = _measured(artifact, chosen, build, output)
+    found = _measured(artifact, build, output)
     engines, few = found.engines, found.few
     artifact, comparisons = with_stages(artifact, found.comparisons, found.speed.samples)
     artifact = with_cost_of_zeros(artifact, few, progress)
@@ -237,8 +236,8 @@ def _built(
     result = EngineResult(
         artifact=artifact,
         engine=engines[ENGINE],
-        why_backend=chosen[0][1],
-        also=None if ALSO not in engines else AlsoBuilt(engines[ALSO], chosen[1][1]),
+        why_backend=build.chosen[0][1],
+        also=None if ALSO not in engines else AlsoBuilt(engines[ALSO], build.chosen[1][1]),
         files={name: record.what for name, record in found.files.items()},
         comparisons=comparisons,
         verdicts=_verdicts(recipe, found.comparisons, comparisons),
@@ -282,12 +281,9 @@ class _Measured:
     speed: Speed
 
 
-def _measured(
-    artifact: Artifact, chosen: tuple[tuple[Backend, str], ...], build: _Build, output: Path
-) -> _Measured:
+def _measured(artifact: Artifact, build: _Build, output: Path) -> _Measured:
     """Write the network, build the engines, and compare and time those that run here."""
     recipe = build.recipe
-    by_nvidia = any(backend.name in PARSERS for backend, _ in chosen)
     with opening_beside(2) as beside, contextlib.ExitStack() as stack:
         # both get copies: while a network is written or opened, it refers to other files and lacks weights
         in_int8 = None
@@ -297,51 +293,44 @@ def _measured(
         # packing the weights of a large network takes ONNX Runtime seconds on one core
         in_float = beside.submit(open_session, artifact.float_reference.clone())
         request = _request(artifact, build, output)
-        engines, sessions = _opened(chosen, request, recipe, stack)
+        engines, sessions = _opened(build, request, stack)
         # Digests start now: opening float takes longest, and a third busy thread would slow it down.
         # NVIDIA's parser is a separate process, which reads while this one compares.
-        check_form = build.check_form if recipe.int8 and not by_nvidia else None
-        written = [beside.submit(_recorded, form, output / _form_name(artifact), check_form)]
+        path = output / _form_name(artifact)
+        written = [beside.submit(_recorded, form, path, build.check_form)]
         written += [beside.submit(_on_disk, one.files, output) for one in engines.values()]
         sessions[FLOAT] = in_float.result()
         stack.callback(sessions[FLOAT].close)
         form.result()  # raises write errors before the long comparison
-        comparisons, few = _compared(artifact, sessions, build, fp16=recipe.fp16 and by_nvidia)
+        comparisons, few = _compared(artifact, sessions, build)
         # wait here: other threads would disturb the timing
         files = {name: one for found in written for name, one in found.result().items()}
         speed = Speed()
         if recipe.latency and len(sessions) > 1:
-            speed = _timed(chosen[0][0], sessions, request, recipe, few, stack)
+            speed = _timed(build, sessions, request, few, stack)
     return _Measured(files, engines, comparisons, few, speed)
 
 
 def _compared(
-    artifact: Artifact, sessions: Mapping[str, Session], build: _Build, *, fp16: bool
+    artifact: Artifact, sessions: Mapping[str, Session], build: _Build
 ) -> tuple[dict[str, Comparison], tuple[Batch, ...]]:
     """Compare all sessions except float, and forms of the network, with float."""
-    recipe, source = build.recipe, artifact.source
-    inputs, samples = input_specs(source), build.plan.verification
-    data = verification_batches(inputs, samples, recipe.batch_size, build.progress)
-    options = _comparison(artifact, build)
+    recipe, inputs = build.recipe, input_specs(artifact.source)
+    data = verification_batches(inputs, build.plan.verification, recipe.batch_size, build.progress)
     engines = {name: one for name, one in sessions.items() if name != FLOAT}
-    with forms_beside(artifact, engines, fp16=fp16) as candidates:
-        return compare_with_float(artifact, sessions[FLOAT], candidates, data, options)
-
-
-def _comparison(artifact: Artifact, build: _Build) -> ComparisonOptions:
-    preprocess = build.recipe.data.preprocess
-    return judged_by(ComparisonOptions(), artifact.source, build.task_of(artifact), preprocess)
+    with forms_beside(artifact, engines, fp16=recipe.fp16 and build.by_nvidia) as candidates:
+        return compare_with_float(artifact, sessions[FLOAT], candidates, data, build.comparison)
 
 
 def _timed(
-    backend: Backend,
+    build: _Build,
     sessions: Mapping[str, Session],
     request: BuildRequest,
-    recipe: EngineRecipe,
     few: tuple[Batch, ...],
     stack: contextlib.ExitStack,
 ) -> Speed:
-    """Time float and the engines; for INT8 also an FP16 engine to compare with, if `backend` builds one."""
+    """Time float and the engines; for INT8 also an FP16 engine to compare with, if the backend builds one."""
+    recipe, backend = build.recipe, build.chosen[0][0]
     assert recipe.latency is not None
     in_fp16, why = None, ""
     if recipe.int8 and recipe.fp16_baseline and ENGINE in sessions:
@@ -349,33 +338,25 @@ def _timed(
         in_fp16, why = open_fp16(backend, own, few[0].feeds, stack)
     timed = sessions if in_fp16 is None else {**sessions, FP16: in_fp16}
     speed = take_times(
-        request.artifact,
-        timed,
-        few,
-        recipe.latency,
-        recipe.speed_limits,
-        request.progress,
+        request.artifact, timed, few, recipe.latency, recipe.speed_limits, build.progress
     )
     return replace(speed, without_fp16=why)
 
 
 def _opened(
-    chosen: tuple[tuple[Backend, str], ...],
-    request: BuildRequest,
-    recipe: EngineRecipe,
-    stack: contextlib.ExitStack,
+    build: _Build, request: BuildRequest, stack: contextlib.ExitStack
 ) -> tuple[dict[str, Engine], dict[str, Session]]:
     """Build the engines; return them, and sessions of those that run here, which `stack` closes."""
     engines: dict[str, Engine] = {}
     sessions: dict[str, Session] = {}
-    for name, (backend, _) in zip((ENGINE, ALSO), chosen):
-        request.progress("build", len(engines), len(chosen))
-        engine = backend.build(replace(request, options=options_for(backend, recipe)))
+    for name, (backend, _) in zip((ENGINE, ALSO), build.chosen):
+        build.progress("build", len(engines), len(build.chosen))
+        engine = backend.build(replace(request, options=options_for(backend, build.recipe)))
         engines[name] = engine
         if not engine.not_opened:
             sessions[name] = backend.open(engine.path)
             stack.callback(sessions[name].close)
-    request.progress("build", len(chosen), len(chosen))
+    build.progress("build", len(build.chosen), len(build.chosen))
     return engines, sessions
 
 
@@ -385,14 +366,12 @@ def _form_name(artifact: Artifact) -> str:
 
 def _check_judged(artifact: Artifact, build: _Build) -> None:
     """Check that everything with a limit will be measured."""
-    recipe, labels = build.recipe, build.plan.verification.index.labels
+    recipe, task = build.recipe, build.comparison.make_task
+    labels = build.plan.verification.index.labels
     has_labels = bool(labels) and labels[0] is not None
-    task = build.task_of(artifact)
     check_task(recipe.gate, task)
     check_stage_limits(artifact, recipe, has_labels=has_labels, has_task=task is not None)
-    if recipe.gate.max_top1_drop is None:
-        return
-    if not has_labels:
+    if recipe.gate.max_top1_drop is not None and not has_labels:
         raise OptionError(NEEDS_LABELS)
 
 
@@ -404,20 +383,19 @@ def _tuned(start: Candidate, build: _Build) -> Tuned | None:
         start,
         recalibration(plan.calibration, recipe, build.progress),
         recipe.gate,
-        task=build.task_of(start.artifact),
+        task=build.comparison.make_task,
         options=recipe.tune,
-        timing=timing_of(chosen_backends(recipe)[0][0].name, recipe.tensorrt),
+        timing=timing_of(build.chosen[0][0].name, recipe.tensorrt),
         progress=build.progress,
     )
 
 
 def _recorded(
-    written: Future[dict[str, str]], form: Path, check_form: Callable[[Path], None] | None
+    written: Future[dict[str, str]], form: Path, check_form: Callable[[Path], None]
 ) -> dict[str, FileRecord]:
     """Wait for written files and return their records; check TensorRT's form first."""
     files = written.result()
-    if check_form is not None:
-        check_form(form)
+    check_form(form)
     return _on_disk(files, form.parent)
 
 
