@@ -29,10 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from trtbuild.data import DataRecipe, Preprocess
-    from trtbuild.jobs.bench import BenchRecipe, BenchResult
+    from trtbuild.jobs.bench import BenchResult
     from trtbuild.jobs.verify import Verification
     from trtbuild.options.data import Data
     from trtbuild.options.measure import SpeedLimits
+    from trtbuild.recipes import BenchRecipe
 
 __all__ = ["AccuracyAssertion", "LatencyAssertion", "assert_accuracy", "assert_not_slower"]
 
@@ -130,8 +131,9 @@ class AccuracyAssertion:
             pytest.fail.Exception: the files, the data or the options do not fit, or a package is missing.
         """
         __tracebackhide__ = True
-        from trtbuild.jobs.verify import VerifyRecipe, verify
+        from trtbuild.jobs.verify import verify
         from trtbuild.options.compare import TaskOptions
+        from trtbuild.recipes import VerifyRecipe
         from trtbuild.verification.gate import Gate, check_limits
 
         strict = bool(limits.pop("strict", False))
@@ -202,8 +204,9 @@ class LatencyAssertion:
             pytest.fail.Exception: a file or baseline does not fit, nothing is asked, or a package is missing.
         """
         __tracebackhide__ = True
-        from trtbuild.jobs.bench import BenchRecipe, bench
+        from trtbuild.jobs.bench import bench
         from trtbuild.options.measure import MeasureOptions
+        from trtbuild.recipes import BenchRecipe
 
         give_up = _fail if limits.pop("strict", False) else pytest.skip
         speed_limits = _speed_limits(limits)

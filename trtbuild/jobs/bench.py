@@ -39,7 +39,6 @@ from trtbuild.model.reading import parse_proto
 from trtbuild.model.repair import has_float64_ends
 from trtbuild.model.writing import temporary_file
 from trtbuild.progress import Progress, silent
-from trtbuild.recipes import BenchRecipe
 from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
 from trtbuild.runtime.tensorrt import TensorRTSession
 from trtbuild.verification.matching import check_same_interface
@@ -54,9 +53,10 @@ if TYPE_CHECKING:
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.layer_times import LayerTimes, ProfiledSession
     from trtbuild.model.signature import TensorSpec
+    from trtbuild.recipes import BenchRecipe
     from trtbuild.runtime.session import Feeds, Session
 
-__all__ = ["BenchRecipe", "BenchResult", "bench"]
+__all__ = ["BenchResult", "bench"]
 
 SCHEMA = "trtbuild.latency"
 VERSION = 1

@@ -25,11 +25,9 @@ from trtbuild.json_codec import decode, encode, load_object
 from trtbuild.manifest import NextStep  # noqa: TC001 - read by `decode`
 from trtbuild.model import input_specs, read_model, signature_as_said
 from trtbuild.model.parts import output_parts
-from trtbuild.options.compare import REFERENCE_BACKEND, Diagnosis
+from trtbuild.options.compare import REFERENCE_BACKEND
 from trtbuild.progress import Progress, silent
-from trtbuild.recipes import VerifyRecipe
 from trtbuild.runtime.onnxruntime import open_session
-from trtbuild.runtime.session import SessionAround
 from trtbuild.search.bisect import Culprits, find_culprits
 from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.evaluate import Evaluator, open_as_written
@@ -45,7 +43,6 @@ from trtbuild.verification.ruling import Ruling, floors, rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import numpy as np
     import onnx_ir as ir
 
     from trtbuild.artifact import Artifact
@@ -53,17 +50,10 @@ if TYPE_CHECKING:
     from trtbuild.jobs.paths import Besides
     from trtbuild.model.signature import TensorSpec
     from trtbuild.pytorch.spec import ModuleSource
-    from trtbuild.runtime.session import Feeds, Session
+    from trtbuild.recipes import VerifyRecipe
+    from trtbuild.runtime.session import Session
 
-__all__ = [
-    "REFERENCE_BACKEND",
-    "Diagnosis",
-    "Verification",
-    "VerifyRecipe",
-    "judge_again",
-    "load_verification",
-    "verify",
-]
+__all__ = ["Verification", "judge_again", "load_verification", "verify"]
 
 SCHEMA = "trtbuild.verification"
 VERSION = 1
@@ -194,11 +184,14 @@ def _compared(
     progress: Progress,
 ) -> Comparison:
     """Run both, the float reference and the engine, on all of `source`."""
-    reference, engine = _Remembering(both[0]), both[1]
+    if recipe.gate.max_metric_drop is not None and not recipe.options.metrics:
+        raise OptionError("a limit on a metric needs one; give it with --metric.")
+    reference, engine = both
     graph = _graph(artifact, recipe.engine)
     task = task_of(graph, source, recipe.task, recipe.data.preprocess)
     check_task(recipe.gate, task)
     batches = verification_batches(reference.inputs, source, recipe.batch_size, progress)
+    check = LabelCheck(recipe.options.label_output)
     found = compare_each(
         reference,
         {recipe.engine.name: engine},
@@ -206,7 +199,9 @@ def _compared(
         judged_by(recipe.options, graph, task, recipe.data.preprocess),
         parts=NO_PARTS if graph is None else output_parts(graph),
         shared_only=artifact is not None and artifact.cut is not None,
+        check=check,
     )
+    check.raise_at_chance()
     return found[recipe.engine.name]
 
 
@@ -248,41 +243,19 @@ def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
     return choose_samples(source, num_images=data.num_images, seed=data.seed)
 
 
-class _Remembering(SessionAround):
-    """A session that keeps its last outputs."""
-
-    def __init__(self, session: Session) -> None:
-        super().__init__(session)
-        self.last: Mapping[str, np.ndarray] = {}
-
-    def run(self, feeds: Feeds) -> dict[str, np.ndarray]:
-        """Run the session, and keep its outputs as `last`."""
-        found = super().run(feeds)
-        self.last = found
-        return found
-
-
 def _checked(
     batches: Iterator[Batch],
-    reference: _Remembering,
+    reference: Session,
     recipe: VerifyRecipe,
     artifact: Artifact | None,
 ) -> Iterator[Batch]:
-    """Yield the batches; raise at the first one if a limit could not be judged at the end.
-
-    After the last one, raise if the reference agrees with the labels only by chance.
-    """
-    if recipe.gate.max_metric_drop is not None and not recipe.options.metrics:
-        raise OptionError("a limit on a metric needs one; give it with --metric.")
-    check = LabelCheck(recipe.options.label_output)
+    """Yield the batches; raise at the first one if a limit could not be judged at the end."""
     for number, batch in enumerate(batches):
         if number == 0 and batch.labels is None and recipe.gate.max_top1_drop is not None:
             raise OptionError(NEEDS_LABELS)
         if number == 0 and artifact is not None:
             warn_of_mixing(artifact.source, reference, batch)
         yield batch
-        check.add(reference.last, batch.labels)
-    check.raise_at_chance()
 
 
 def _diagnosed(

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Gate
     from trtbuild.verification.tasks.base import TaskFactory
 
-__all__ = ["TuneOptions", "meet_budget"]
+__all__ = ["meet_budget"]
 
 _log = logging.getLogger(__name__)
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from trtbuild.model.parts import Part
     from trtbuild.runtime.session import Session
     from trtbuild.verification.album import Album
+    from trtbuild.verification.label_check import LabelCheck
     from trtbuild.verification.tasks.base import Task
 
 __all__ = ["Comparison", "ComparisonOptions", "LabelledBatch", "compare", "compare_each"]
@@ -143,8 +144,12 @@ def compare_each(
     *,
     parts: Mapping[str, Sequence[Part]] = NO_PARTS,
     shared_only: bool = False,
+    check: LabelCheck | None = None,
 ) -> dict[str, Comparison]:
-    """Do the same as `compare` for several candidates; the float network runs once for all of them."""
+    """Do the same as `compare` for several candidates; the float network runs once for all of them.
+
+    `check` gets the float network's outputs and the labels of every batch.
+    """
     options = options or ComparisonOptions()
     # parts count axes as the graph does; here the batch axis is moved to the front
     moved = {spec.name for spec in reference.outputs if spec.batch_axis}
@@ -159,6 +164,8 @@ def compare_each(
     for batch in batches:
         labelled = _check_batch(batch, reference, labelled)
         expected = samples_first(run_batch(reference, batch), reference.outputs)
+        if check is not None:
+            check.add(expected, batch.labels)
         for name, candidate in candidates.items():
             given = samples_first(run_batch(candidate, batch), reference.outputs)
             running[name].add(expected, given, batch)

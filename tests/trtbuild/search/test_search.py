@@ -18,6 +18,7 @@ from trtbuild.data import batches
 from trtbuild.errors import OptionError
 from trtbuild.jobs.ranges import recalibration
 from trtbuild.options.compare import TaskOptions
+from trtbuild.options.tune import TuneOptions
 from trtbuild.plan import Group, GroupKind
 from trtbuild.quantization import insert_qdq, watched_tensors
 from trtbuild.recipes import EngineRecipe
@@ -27,7 +28,7 @@ from trtbuild.search.candidate import Candidate
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.score import expected_top1_drop, meets, score
 from trtbuild.search.sensitivity import cost_shares, rank_groups
-from trtbuild.search.stage import TuneOptions, meet_budget
+from trtbuild.search.stage import meet_budget
 from trtbuild.verification.compare import compare
 from trtbuild.verification.gate import Gate, judge
 from trtbuild.verification.intervals import Estimate
