@@ -17,7 +17,7 @@ from trtbuild.latency.limits import SpeedFinding  # noqa: TC001
 from trtbuild.latency.regress import LatencyVerdict  # noqa: TC001
 from trtbuild.latency.stats import LatencySummary  # noqa: TC001
 from trtbuild.plan import Decision  # noqa: TC001
-from trtbuild.runtime.manifest_beside import EngineRecord  # noqa: TC001
+from trtbuild.runtime.manifest_beside import EngineRecord, manifest_of
 from trtbuild.verification.compare import SCHEMA as COMPARISON
 from trtbuild.verification.compare import VERSION as COMPARISON_VERSION
 from trtbuild.verification.compare import Comparison
@@ -43,6 +43,7 @@ __all__ = [
     "RangesRecord",
     "TensorRecord",
     "manifest_at",
+    "manifest_beside",
     "read_manifest",
 ]
 
@@ -307,3 +308,14 @@ def read_manifest(path: Path) -> Manifest:
     """
     content = load_object(path, SCHEMA, VERSION)
     return decode(Manifest, content, f"the manifest '{path}'", allow_unknown=True)
+
+
+def manifest_beside(engine: Path) -> Manifest | None:
+    """Return the manifest beside an engine or Q/DQ network; None if there is none, or it is of another file.
+
+    Raises:
+        InputError: it is damaged, or the engine cannot be read.
+    """
+    path = manifest_of(engine)
+    manifest = read_manifest(path) if path.is_file() else None
+    return manifest if manifest is not None and manifest.knows(engine) else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.errors import InputError, MissingError, decoding
 from trtbuild.files import check_is_file, content_of
 from trtbuild.json_codec import encode
-from trtbuild.manifest import read_manifest
+from trtbuild.manifest import manifest_beside
 from trtbuild.runtime.manifest_beside import manifest_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.versions import product_of
@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from trtbuild.manifest import Manifest
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.plan import Decision
-    from trtbuild.runtime.manifest_beside import EngineRecord
     from trtbuild.runtime.tensorrt.inspector import Layer
 
 __all__ = ["Inspection", "NodePrecision", "inspect_engine", "match_nodes"]
@@ -110,12 +108,13 @@ def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> 
     if engine.suffix == ".json":
         return Inspection(read_layers(_text(engine), f"'{engine}'"), [])
     check_is_file("the engine", engine)
-    manifest, record = _recorded(engine)
+    manifest = manifest_beside(engine)
     decisions = () if manifest is None else manifest.layers
     if engine.suffix == ".onnx":
         if manifest is None:
             raise InputError(f"'{engine}' is a network, of which {_only_manifest(engine)}")
         return _unseen(decisions, _AT_RUN)
+    record = None if manifest is None else manifest.engine_in(engine.name)
     seen = [] if record is None else record.details.get("layers")
     if seen and not ask:
         with decoding(InputError, f"the manifest beside '{engine}' is damaged"):
@@ -146,19 +145,6 @@ def _only_manifest(engine: Path) -> str:
     path = manifest_of(engine)
     state = "belongs to another file" if path.exists() else "is not there"
     return f"only the manifest of its build can tell, and '{path}' {state}."
-
-
-def _recorded(engine: Path) -> tuple[Manifest | None, EngineRecord | None]:
-    """Return the manifest beside an engine or Q/DQ network, and the engine's record in it.
-
-    Both are None if the manifest belongs to another file.
-    """
-    path = manifest_of(engine)
-    if not path.is_file():
-        return None, None
-    manifest = read_manifest(path)
-    record = manifest.engine_in(engine.name)
-    return (manifest, record) if manifest.knows(engine) else (None, None)
 
 
 def _text(path: Path) -> str:

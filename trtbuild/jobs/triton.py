@@ -15,7 +15,7 @@ from trtbuild.data import DataRecipe
 from trtbuild.errors import GateError, InputError, OptionError, OutputError, decoding
 from trtbuild.files import atomic_path, file_digest, make_directory, write_text
 from trtbuild.jobs.triton_config import ONNX_RUNTIME, TENSORRT, ModelConfig, described
-from trtbuild.manifest import read_manifest
+from trtbuild.manifest import manifest_at, manifest_beside, read_manifest
 from trtbuild.model import (
     input_specs,
     output_specs,
@@ -71,15 +71,15 @@ class TritonEntry:
 
 @dataclass(frozen=True)
 class _Source:
-    """An engine, its record in the manifest of its build, and that manifest; None if there is none.
-
-    Attributes:
-        record: also None for ONNX Runtime's form that was written in addition to an engine.
-    """
+    """An engine, and the manifest of its build; None if there is none."""
 
     file: Path
-    record: EngineRecord | None
     manifest: Manifest | None
+
+    @property
+    def record(self) -> EngineRecord | None:
+        """Its record there; None also for ONNX Runtime's form that was written in addition to an engine."""
+        return None if self.manifest is None else self.manifest.engine_in(self.file.name)
 
     @property
     def is_plan(self) -> bool:
@@ -150,14 +150,7 @@ def export_triton(recipe: TritonRecipe) -> TritonEntry:
 def _find(place: Path) -> _Source:
     """Return the engine `place`, or the engine of the build in the folder `place`."""
     if place.is_dir():
-        manifests = sorted(place.glob("*.manifest.json"))
-        if len(manifests) != 1:
-            found = ", ".join(path.name for path in manifests) or "none"
-            raise InputError(
-                f"'{place}' must hold the manifest of one build, and has {found}; name the engine's file."
-            )
-        manifest = read_manifest(manifests[0])
-        place = place / manifest.engine.file
+        place = place / read_manifest(manifest_at(place)).engine.file
     if not place.is_file():
         raise InputError(
             f"the engine '{place}' does not exist; give a file, or the folder of a build."
@@ -166,16 +159,7 @@ def _find(place: Path) -> _Source:
         raise InputError(
             f"'{place}' is a record, not an engine; give the engine's file, or the folder of the build."
         )
-    return _Source(place, *_recorded(place))
-
-
-def _recorded(engine: Path) -> tuple[EngineRecord | None, Manifest | None]:
-    """Return an engine's record and its manifest; None if there is no manifest or it is of another file."""
-    path = manifest_of(engine)
-    if not path.is_file():
-        return None, None
-    manifest = read_manifest(path)
-    return (manifest.engine_in(engine.name), manifest) if manifest.knows(engine) else (None, None)
+    return _Source(place, manifest_beside(place))
 
 
 def _check_servable(source: _Source, *, force: bool) -> None:

@@ -235,7 +235,7 @@ def test_what_triton_cannot_serve_is_refused(capsys: pytest.CaptureFixture[str])
     Path("net.manifest.json").touch()
     assert "is a record, not an engine" in refusal("net.manifest.json")
     Path("empty").mkdir()
-    assert "has none" in refusal("empty")
+    assert "holds 0 manifests" in refusal("empty")
     assert not Path("r").exists()
 
 
