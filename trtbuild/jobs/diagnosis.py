@@ -54,8 +54,7 @@ def layers_at_fault(
     found = comparisons.get(TENSORRT_FORM)
     if found is None or artifact.quantized is None or artifact.reference is not None:
         return None
-    figures = [output.judged_sqnr_db for output in found.outputs]
-    if all(figure is None or figure.value >= FAR_SQNR_DB for figure in figures):
+    if found.worst_sqnr_db is None or found.worst_sqnr_db >= FAR_SQNR_DB:
         return None
     reference = open_session(artifact.model)
     parts = output_parts(artifact.source)
@@ -112,9 +111,8 @@ def better_rule(
 
     def worst_sqnr(model: ir.Model) -> float:
         session = open_session(model, Execution.FLOAT)
-        found = compare(reference, session, feeds, parts=parts)
-        judged = (output.judged_sqnr_db for output in found.outputs)
-        return min((one.value for one in judged if one is not None), default=inf)
+        found = compare(reference, session, feeds, parts=parts).worst_sqnr_db
+        return inf if found is None else found
 
     own = worst_sqnr(artifact.quantized)
     best: OtherRule | None = None

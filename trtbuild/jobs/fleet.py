@@ -290,8 +290,6 @@ def build_target(name: str, recipe: EngineRecipe, progress: Progress = silent) -
 def _row(name: str, result: EngineResult, seconds: float) -> FleetTarget:
     name_judged = ENGINE if ENGINE in result.comparisons else next(iter(result.comparisons), "")
     judged = result.comparisons.get(name_judged)
-    sqnrs = [] if judged is None else [output.judged_sqnr_db for output in judged.outputs]
-    sqnr = min((one.value for one in sqnrs if one is not None), default=None)
     size = 0
     with contextlib.suppress(OSError):
         size = result.engine.path.stat().st_size
@@ -307,7 +305,7 @@ def _row(name: str, result: EngineResult, seconds: float) -> FleetTarget:
         num_bytes=size,
         judged=TITLES.get(name_judged, name_judged),
         figures={} if judged is None else accuracy_of(judged),
-        sqnr_db=sqnr,
+        sqnr_db=None if judged is None else judged.worst_sqnr_db,
         latency_ms=None if timed is None else summarize(timed).median_ms,
         int8_layers=sum(one.int8 for one in decisions),
         num_layers=len(decisions),

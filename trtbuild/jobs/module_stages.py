@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -192,15 +191,12 @@ def _record(
 
 def _figures(comparison: Comparison) -> dict[str, Any]:
     accuracy, task = comparison.accuracy, comparison.task
-    worst = [
-        one.judged_sqnr_db.value for one in comparison.outputs if one.judged_sqnr_db is not None
-    ]
     main = None if task is None else task.main
     return {
         "top1_percent": None if accuracy is None else accuracy.candidate_percent.value,
         "lost_points": None if accuracy is None else accuracy.drop_points.value,
         "figure": None if main is None else f"{main.name} {main.estimate.value:.1f} {main.unit}",
-        "sqnr_db": min(worst, default=math.nan) if worst else None,
+        "sqnr_db": comparison.worst_sqnr_db,
     }
 
 

@@ -68,7 +68,7 @@ def find_faults(
     candidate = FileCandidate(quantized, reference)
     groups = frozenset(group.name for group in candidate.groups())
     whole = evaluate(quantized)
-    if all(output.judged_sqnr_db is None for output in whole.outputs):
+    if whole.worst_sqnr_db is None:
         return report
     base = worst_sqnr_db(whole)
 

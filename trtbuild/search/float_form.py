@@ -49,9 +49,8 @@ def float_form(quantized: ir.Model, reference: ir.Model, evaluate: Evaluator) ->
     found = _scaled_network(quantized, reference)
     if found is None:
         return reference
-    outputs = [output.judged_sqnr_db for output in evaluate(found).outputs]
-    same = all(one is None or one.value >= _SAME_DB for one in outputs)
-    return found if same else reference
+    sqnr = evaluate(found).worst_sqnr_db
+    return found if sqnr is None or sqnr >= _SAME_DB else reference
 
 
 def _scaled_network(quantized: ir.Model, reference: ir.Model) -> ir.Model | None:

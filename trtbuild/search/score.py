@@ -42,13 +42,12 @@ def worst_sqnr_db(comparison: Comparison) -> float:
     Raises:
         OptionError: no output holds floating-point values.
     """
-    judged = [output.judged_sqnr_db for output in comparison.outputs]
-    found = [estimate.value for estimate in judged if estimate is not None]
-    if not found:
+    found = comparison.worst_sqnr_db
+    if found is None:
         raise OptionError("no output holds floating-point values; there is nothing to rank by.")
     if any(output.num_non_finite for output in comparison.outputs):
         return float("-inf")
-    return min(found)
+    return found
 
 
 def figure(comparison: Comparison) -> float | None:

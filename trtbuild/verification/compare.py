@@ -96,6 +96,12 @@ class Comparison:
         """
         return cls.from_json(load_object(path, SCHEMA, VERSION), f"'{path}'")
 
+    @property
+    def worst_sqnr_db(self) -> float | None:
+        """SQNR of the worst part of any output; None if no output holds floating-point values."""
+        judged = (output.judged_sqnr_db for output in self.outputs)
+        return min((one.value for one in judged if one is not None), default=None)
+
     def output(self, name: str) -> OutputComparison:
         """Return the figures of one output.
 

@@ -225,11 +225,9 @@ def test_the_search_keeps_half_the_interval_as_a_margin(ready) -> None:
 def test_where_sqnr_alone_is_limited_candidates_are_ranked_by_it(gate, better) -> None:
     def comparison(divergence: float, decibels: float):
         output = types.SimpleNamespace(
-            divergence_nats=types.SimpleNamespace(value=divergence),
-            judged_sqnr_db=types.SimpleNamespace(value=decibels),
-            num_non_finite=0,
+            divergence_nats=types.SimpleNamespace(value=divergence), num_non_finite=0
         )
-        return types.SimpleNamespace(outputs=[output], task=None)
+        return types.SimpleNamespace(outputs=[output], task=None, worst_sqnr_db=decibels)
 
     found = {"by classes": comparison(0.1, 27.0), "by SQNR": comparison(0.2, 29.0)}
     assert max(found, key=lambda name: score(found[name], gate)) == better
