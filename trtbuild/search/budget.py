@@ -15,7 +15,6 @@ from trtbuild.artifact import Record
 from trtbuild.json_codec import encode
 from trtbuild.progress import Progress, silent
 from trtbuild.search.bisect import affordable, fewest_in_order
-from trtbuild.search.candidate import explained
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.milliseconds import float_costs
 from trtbuild.search.score import figure, meets, score, worst_sqnr_db
@@ -228,7 +227,7 @@ class _Search:
             self._try_more(allowed, affordable(ranked, shares, more / 100.0), more)
             self._report("float layers", how_near, kept=False)
             return
-        self.candidate, self.met = self.candidate.with_float(names), True
+        self.candidate, self.met = self.candidate.with_float(names, _REASON), True
         self._found = self._evaluate(self.candidate.network())
         self._report("float layers", ", ".join(sorted(names)), kept=True)
 
@@ -268,7 +267,7 @@ class _Search:
     def result(self) -> Tuned:
         """The result, with a record in the artifact's history."""
         floats = tuple(sorted(self.candidate.float_groups - self._start.float_groups))
-        artifact = explained(self.candidate.realized(), dict.fromkeys(floats, _REASON))
+        artifact = self.candidate.realized()
         tuned = Tuned(
             artifact=artifact,
             steps=tuple(self._steps),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
     from trtbuild.plan import Group
 
-__all__ = ["Candidate", "FileCandidate", "HasGroups", "explained"]
+__all__ = ["Candidate", "FileCandidate", "HasGroups"]
 
 
 class HasGroups(Protocol):
@@ -73,7 +73,7 @@ class Candidate:
         model = corrected(self.artifact.model, shifts) if shifts else self.artifact.model
         model = with_weights(model, rounded) if rounded else model
         changed = replace(self.artifact, model=model)
-        return explained(insert_qdq(changed), self.reasons)
+        return _explained(insert_qdq(changed), self.reasons)
 
     def network(self) -> ir.Model:
         """Return the Q/DQ network, in TensorRT's form."""
@@ -95,13 +95,8 @@ class Candidate:
         return replace(self, artifact=replace(self.artifact, request=request), reasons=reasons)
 
 
-def explained(artifact: Artifact, reasons: Mapping[str, str]) -> Artifact:
-    """Return the quantized artifact with the search's reasons for groups in float.
-
-    Args:
-        artifact: an artifact with a placement.
-        reasons: group -> why it is in float.
-    """
+def _explained(artifact: Artifact, reasons: Mapping[str, str]) -> Artifact:
+    """The quantized artifact with the search's reasons (group -> why) for groups in float."""
     if not reasons:
         return artifact
     assert artifact.placement is not None
