@@ -217,7 +217,7 @@ class _Search:
         self._ranking.ahead(
             (self.candidate.with_float({name}).network() for name in costs.each), progress
         )
-        ranked = rank_groups(self.candidate, self._ranking, progress, costs.of, self._gate)
+        ranked = rank_groups(self.candidate, self._ranking, costs.of, progress, self._gate)
         share, shares = material.max_float_percent, cost_shares(self.candidate.groups())
         allowed = affordable(ranked, shares, share / 100.0)
         names = fewest_in_order(allowed, self._passes_with_float, costs.each) if allowed else None

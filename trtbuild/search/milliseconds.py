@@ -18,7 +18,8 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.latency.layer_times import measure_in_turns
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.traversal import label
-from trtbuild.search.sensitivity import work_cost
+from trtbuild.plan import GroupKind
+from trtbuild.search.sensitivity import cost_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -83,15 +84,15 @@ class FloatCosts:
 
 
 def share_costs(groups: Sequence[Group], why: str) -> FloatCosts:
-    """Return costs by multiply-accumulates, as in `trtbuild.search.sensitivity.rank_groups`.
+    """Return costs by multiply-accumulates; a change of precision costs the share of an average layer.
 
     Args:
         groups: all groups that can be float.
         why: why layers are not timed.
     """
-    cost = work_cost(groups)
-    each = {group.name: cost(group.name) for group in groups}
-    return FloatCosts(each, 0.0, f"multiply-accumulates, since {why}")
+    layers = sum(group.kind is GroupKind.LAYER for group in groups)
+    basis = f"multiply-accumulates, since {why}"
+    return FloatCosts(cost_shares(groups), 1.0 / max(layers, 1), basis)
 
 
 def float_costs(candidate: Candidate, timing: LayerTiming, feeds: Sequence[Feeds]) -> FloatCosts:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
 
-__all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities", "work_cost"]
+__all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities"]
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ def sensitivities(
 def rank_groups(
     candidate: HasGroups,
     evaluate: Evaluator,
+    cost: Callable[[str], float],
     progress: Progress = silent,
-    cost: Callable[[str], float] | None = None,
     gate: Gate | None = None,
 ) -> list[str]:
     """Return the groups, sorted by the gain of each alone in float divided by its cost, best first.
@@ -78,25 +78,16 @@ def rank_groups(
     Args:
         candidate: the network.
         evaluate: evaluates on a few images; runs once per group, and once more.
+        cost: returns a group's cost in float, above 0.
         progress: told of every group.
-        cost: returns a group's cost in float, above 0. None: its share of the multiply-accumulates, plus the
-            share of an average layer for one more change of precision.
         gate: the limits to meet; see `score`.
     """
-    cost = cost or work_cost(candidate.groups())
     base = score(evaluate(candidate.network()), gate)
     worth = {
         group.name: (score(without, gate) - base) / cost(group.name)
         for group, without in _each_in_float(candidate, evaluate, progress)
     }
     return sorted(worth, key=lambda name: (-worth[name], name))
-
-
-def work_cost(groups: Sequence[Group]) -> Callable[[str], float]:
-    """Return a function of each group's cost in float by multiply-accumulates; see `rank_groups`."""
-    costs = cost_shares(groups)
-    each = 1.0 / max(sum(group.kind is GroupKind.LAYER for group in groups), 1)
-    return lambda name: costs[name] + each
 
 
 def cost_shares(groups: Sequence[Group]) -> dict[str, float]:

@@ -21,9 +21,9 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.evaluate import Evaluator
-from trtbuild.search.milliseconds import LayerTiming, float_costs
+from trtbuild.search.milliseconds import LayerTiming, float_costs, share_costs
 from trtbuild.search.recalibration import Recalibration
-from trtbuild.search.sensitivity import rank_groups
+from trtbuild.search.sensitivity import cost_shares, rank_groups
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate
 
@@ -122,11 +122,11 @@ def evaluator(count: int = 8) -> Evaluator:
 def test_groups_are_ranked_by_gain_per_millisecond() -> None:
     candidate, evaluate = Candidate(calibrated()), evaluator()
     names = [group.name for group in candidate.groups()]
-    dear = rank_groups(candidate, evaluate)[0]
+    dear = rank_groups(candidate, evaluate, share_costs(candidate.groups(), "").of)[0]
     floats = dict.fromkeys(names, 0.001) | {dear: 1000.0}
     timing = telling({}, floats)
     costs = float_costs(candidate, timing, FEEDS)
-    assert rank_groups(candidate, evaluate, cost=costs.of)[0] != dear
+    assert rank_groups(candidate, evaluate, costs.of)[0] != dear
 
 
 def test_a_search_says_what_groups_cost() -> None:
@@ -141,7 +141,7 @@ def test_a_search_says_what_groups_cost() -> None:
 
 
 def test_what_cannot_be_timed_is_ranked_by_its_work_and_said(caplog) -> None:
-    candidate, evaluate = Candidate(calibrated()), evaluator()
+    candidate = Candidate(calibrated())
 
     def refused(model: ir.Model, example: Feeds) -> Told:
         raise ExecutionError("the compiler refuses it.")
@@ -154,7 +154,7 @@ def test_what_cannot_be_timed_is_ranked_by_its_work_and_said(caplog) -> None:
         costs = float_costs(candidate, timing, FEEDS)
         assert why in costs.basis
         assert "multiply-accumulates" in costs.basis
-        assert rank_groups(candidate, evaluate, cost=costs.of) == rank_groups(candidate, evaluate)
+        assert costs.each == cost_shares(candidate.groups())
     assert "the compiler refuses it" in caplog.text
 
 

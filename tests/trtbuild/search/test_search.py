@@ -25,6 +25,7 @@ from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.candidate import Candidate
+from trtbuild.search.milliseconds import share_costs
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.score import expected_top1_drop, meets, score
 from trtbuild.search.sensitivity import cost_shares, rank_groups
@@ -263,7 +264,8 @@ def test_groups_are_ranked_by_gain_per_cost() -> None:
         return types.SimpleNamespace(outputs=[output], task=None)
 
     # a layer costs its share and one third, that of an average layer: 2 / 0.433, 3 / 1.133, 1.2 / 0.333
-    assert rank_groups(Given(), evaluate) == ["cheap", "free", "dear", "useless"]
+    cost = share_costs(Given().groups(), "the test says so").of
+    assert rank_groups(Given(), evaluate, cost) == ["cheap", "free", "dear", "useless"]
     assert cost_shares(Given().groups()) == {"cheap": 0.1, "dear": 0.8, "free": 0.0, "useless": 0.1}
 
 
