@@ -79,10 +79,6 @@ class Measure:
                         unknown.add((image, name, part))
         return cls(tuple(outputs), signals, frozenset(unknown))
 
-    def error(self, others: Sequence[Mapping[str, np.ndarray]]) -> float:
-        """Return the error of other outputs on the same images; infinite if one is not comparable."""
-        return float(self.errors(others).sum())
-
     def errors(self, others: Sequence[Mapping[str, np.ndarray]]) -> np.ndarray:
         """Return the contribution of each image to the error of each part, float64 ``[images, parts]``.
 
@@ -103,7 +99,7 @@ class Measure:
         return np.where(np.isfinite(found), found, np.inf)
 
     def seed(self, image: int, name: str, random: np.random.Generator) -> np.ndarray:
-        """Return the random v for an output of an image, scaled so that errors count as in `error`."""
+        """Return the random v for an output of an image, scaled so that errors count as in `errors`."""
         output = self.outputs[image][name]
         v = np.zeros(np.atleast_1d(output).shape, np.float32)
         for (own, part), signal in self.signals.items():

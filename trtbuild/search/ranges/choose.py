@@ -33,6 +33,7 @@ from trtbuild.search.ranges.scale_inputs import OpenScales
 from trtbuild.search.ranges.shared_scales import (
     RULES,
     SharedScale,
+    nearest,
     rule_amaxes,
     shared_scales,
     thresholds_of,
@@ -242,7 +243,7 @@ class _Choice:
     def _places(self, choice: _Tried) -> dict[SharedScale, int]:
         """Scale -> index of the threshold nearest to a choice's."""
         return {
-            scale: thresholds.nearest(max(choice.amaxes[root] for root in scale.roots))
+            scale: nearest(thresholds, max(choice.amaxes[root] for root in scale.roots))
             for scale, thresholds in self._scales.items()
         }
 
@@ -258,7 +259,7 @@ class _Choice:
         for share in _SHARES:
             few = ranked[: round(share * len(ranked))]
             if few:
-                chosen = {scale: float(self._scales[scale].amaxes[best[scale]]) for scale in few}
+                chosen = {scale: float(self._scales[scale][best[scale]]) for scale in few}
                 name = (
                     f"by effect, {len(few)} of {counted(len(self._scales), 'scale')}; {base.name}"
                 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trtbuild.plan import Placement
     from trtbuild.runtime.session import Feeds
     from trtbuild.search.measured import Measure
-    from trtbuild.search.ranges.shared_scales import SharedScale, Thresholds
+    from trtbuild.search.ranges.shared_scales import SharedScale
 
 __all__ = ["Draw", "FirstOrder", "Gradients"]
 
@@ -134,7 +134,7 @@ class FirstOrder:
     Args:
         model: the float network.
         placement: where its Q/DQ go.
-        scales: the scales of the placement, each with its possible thresholds.
+        scales: scale of the placement -> its possible thresholds; see `thresholds_of`.
         outputs: names of the tensors that are measured.
         num_values: how many values the quantized tensors have together for one image.
 
@@ -150,7 +150,7 @@ class FirstOrder:
         self,
         model: ir.Model,
         placement: Placement,
-        scales: Mapping[SharedScale, Thresholds],
+        scales: Mapping[SharedScale, np.ndarray],
         outputs: Sequence[str],
         num_values: float,
     ) -> None:
@@ -202,7 +202,7 @@ class FirstOrder:
         self, scale: SharedScale, found: Mapping[str, tuple[np.ndarray, np.ndarray]]
     ) -> np.ndarray:
         """The error of each threshold of a scale; effects of its tensors are added before squaring."""
-        amaxes = self._scales[scale].amaxes
+        amaxes = self._scales[scale]
         together, apart = np.zeros(len(amaxes)), np.zeros(len(amaxes))
         for name in self._reached(scale):
             product, square = error_products(*found[name], amaxes)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from calibrators import Histogram
     from trtbuild.plan import Placement
 
-__all__ = ["RULES", "SharedScale", "Thresholds", "rule_amaxes", "shared_scales", "thresholds_of"]
+__all__ = ["RULES", "SharedScale", "nearest", "rule_amaxes", "shared_scales", "thresholds_of"]
 
 RULES: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "entropy": ("entropy", {}),
@@ -31,8 +31,6 @@ RULES: Mapping[str, tuple[str, Mapping[str, float]]] = {
     "auto": ("auto", {}),
 }
 """Name -> method of `calibrators.METHODS` and its options."""
-
-BETWEEN = "between the rules"
 
 # Thresholds closer than this factor round almost the same: 7 % is a tenth of a bit.
 _SAME = 1.05
@@ -85,23 +83,6 @@ def _moved(model: ir.Model, placement: Placement) -> set[str]:
     return found
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The thresholds that a scale can have.
-
-    Attributes:
-        amaxes: the thresholds, ascending, float32.
-        names: for each, the rule that it comes from.
-    """
-
-    amaxes: np.ndarray
-    names: tuple[str, ...]
-
-    def nearest(self, amax: float) -> int:
-        """Return the index of the threshold nearest to `amax`."""
-        return int(np.argmin(np.abs(np.log(self.amaxes / np.float32(amax)))))
-
-
 def rule_amaxes(histograms: Mapping[str, Histogram]) -> dict[str, dict[str, float]]:
     """Return rule -> tensor -> its threshold."""
     return {
@@ -112,28 +93,34 @@ def rule_amaxes(histograms: Mapping[str, Histogram]) -> dict[str, dict[str, floa
 
 def thresholds_of(
     scale: SharedScale, rules: Mapping[str, Mapping[str, float]]
-) -> Thresholds | None:
-    """Return the rules' thresholds for a scale, and a grid between and below; None if all values are zero.
+) -> np.ndarray | None:
+    """Return the thresholds that a scale can have: those of the rules, and a grid between and below.
 
     Args:
         scale: the scale.
         rules: see `rule_amaxes`.
+
+    Returns:
+        Float32, ascending; None if all values are zero.
     """
     wide = {rule: max(amaxes[root] for root in scale.roots) for rule, amaxes in rules.items()}
     if not 0 < wide["minmax"] < np.inf:
         return None
-    kept: dict[float, str] = {}
+    kept: list[float] = []
 
-    def take(amax: float, name: str) -> None:
+    def take(amax: float) -> None:
         if amax > 0 and all(max(amax / other, other / amax) >= _SAME for other in kept):
-            kept[amax] = name
+            kept.append(amax)
 
-    take(wide["minmax"], "minmax")
-    for rule, amax in wide.items():
-        take(amax, rule)
+    for amax in (wide["minmax"], *wide.values()):
+        take(amax)
     low, high = min(kept), max(kept)
     grid = np.geomspace(low, high, max(_MOST - len(kept), 0) + 2)[1:-1]
     for amax in (*grid, *(low / factor for factor in _BELOW)):
-        take(float(np.float32(amax)), BETWEEN)
-    amaxes = sorted(kept)
-    return Thresholds(np.array(amaxes, np.float32), tuple(kept[amax] for amax in amaxes))
+        take(float(np.float32(amax)))
+    return np.array(sorted(kept), np.float32)
+
+
+def nearest(thresholds: np.ndarray, amax: float) -> int:
+    """Return the index of the threshold nearest to `amax`, by their ratio."""
+    return int(np.argmin(np.abs(np.log(thresholds / np.float32(amax)))))
