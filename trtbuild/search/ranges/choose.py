@@ -44,11 +44,13 @@ from trtbuild.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from calibrators import Calibration
+    import onnx_ir as ir
+
+    from calibrators import Calibration, TensorRange
     from trtbuild.artifact import Artifact
     from trtbuild.plan import Placement
     from trtbuild.runtime.session import Feeds
-    from trtbuild.search.ranges.check_images import CalibrationImages
+    from trtbuild.search.ranges.check_images import CalibrationImages, Images
 
 __all__ = ["BY_EFFECT", "choose_ranges", "error_when_chosen"]
 
@@ -96,18 +98,16 @@ def choose_ranges(
     if not drawn.checking or not measured or calibration.histograms is None:
         why = "there is no second sample" if measured else "no output is of floating point"
         return artifact.having(Record(_STAGE, f"{calibration.method} as it is: {why}", {}))
-    placement, _ = place_by_ranges(artifact.model, calibration, artifact.request)
-    choice = _Choice(artifact, calibration, placement, images, deadline, progress)
     images.run_ahead(artifact, drawn)
-    choice.check_on(drawn.checking)
+    choice = _Choice(artifact, images, drawn.checking, deadline, progress)
     choice.try_rules()
     is_anew = calibration.method == BY_EFFECT
     if is_anew and choice.best.error > FAR and not deadline.is_over:
         drawn = images.draw(artifact, for_moves=True)
         choice.check_again_on(drawn.checking)
     if drawn.choosing and not deadline.is_over:
-        choice.try_first_order(drawn.choosing, drawn.num_directions)
-    return choice.result(artifact)
+        choice.try_first_order(drawn)
+    return choice.result()
 
 
 def error_when_chosen(artifact: Artifact) -> float | None:
@@ -132,51 +132,56 @@ class _Tried:
         return float(self.errors.sum())
 
 
+def _rules(calibration: Calibration) -> dict[str, dict[str, float]]:
+    """Rule -> tensor -> its threshold; if ranges are chosen again, the present ones are one more rule."""
+    seen = {name: one for name, one in (calibration.histograms or {}).items() if one.num_values}
+    rules = rule_amaxes(seen)
+    if calibration.method != BY_EFFECT:
+        return rules
+    return {_AS_BEFORE: {name: calibration.ranges[name].amax for name in seen}, **rules}
+
+
+def _scales(
+    model: ir.Model, placement: Placement, rules: Mapping[str, Mapping[str, float]]
+) -> dict[SharedScale, np.ndarray]:
+    """The scales to choose, each with its possible thresholds."""
+    found = {
+        scale: thresholds_of(scale, rules)
+        for scale in shared_scales(model, placement)
+        if scale.roots <= rules["minmax"].keys() and not scale.roots & placement.unclipped
+    }
+    return {scale: thresholds for scale, thresholds in found.items() if thresholds is not None}
+
+
 class _Choice:
-    """Compares choices of all ranges on the check images."""
+    """Compares choices of all ranges on the check images, which were drawn from `images`."""
 
     def __init__(
         self,
         artifact: Artifact,
-        calibration: Calibration,
-        placement: Placement,
         images: CalibrationImages,
+        checking: Sequence[Feeds],
         deadline: Deadline,
         progress: Progress,
     ) -> None:
-        assert calibration.histograms is not None
-        self._model, self._placement, self._calibration = artifact.model, placement, calibration
-        self._images, self._measured = images, images.measured(artifact.model)
-        self._num_values = values_of_a_sample(artifact)
-        self._deadline, self._progress = deadline, progress
-        self._histograms = calibration.histograms
-        seen = {name: one for name, one in self._histograms.items() if one.num_values}
-        self._rules = rule_amaxes(seen)
-        if calibration.method == BY_EFFECT:
-            before = {name: calibration.ranges[name].amax for name in seen}
-            self._rules = {_AS_BEFORE: before, **self._rules}
-        thresholds = {
-            scale: thresholds_of(scale, self._rules)
-            for scale in shared_scales(artifact.model, placement)
-            if scale.roots <= seen.keys() and not scale.roots & placement.unclipped
-        }
-        self._scales = {scale: found for scale, found in thresholds.items() if found is not None}
-        self._open = OpenScales(artifact.model, placement, calibration, self._measured)
+        assert artifact.calibration is not None
+        self._artifact, self._calibration, self._images = artifact, artifact.calibration, images
+        self._deadline, self._progress, self._num_done = deadline, progress, 0
+        model, self._measured = artifact.model, images.measured(artifact.model)
+        self._placement, _ = place_by_ranges(model, artifact.calibration, artifact.request)
+        self._rules = _rules(artifact.calibration)
+        self._scales = _scales(model, self._placement, self._rules)
+        self._open = OpenScales(model, self._placement, artifact.calibration, self._measured)
+        self._checking, self._measure = checking, self._measure_of(checking)
         self._tried: list[_Tried] = []
         self._left: list[_Tried] = []
-        self._num_done = 0
-
-    def check_on(self, images: Sequence[Feeds]) -> None:
-        """Run the float network on the check images."""
-        self._checking = images
-        self._measure = self._measure_of(images)
 
     def _measure_of(self, images: Sequence[Feeds]) -> Measure:
-        outputs = self._images.outputs(self._model, self._measured, images)
-        return Measure.of(outputs, parts_of(self._model, self._measured))
+        outputs = self._images.outputs(self._artifact.model, self._measured, images)
+        return Measure.of(outputs, parts_of(self._artifact.model, self._measured))
 
     def try_rules(self) -> None:
-        """Check every rule for all tensors; at least one, even after the deadline."""
+        """Check every rule for all tensors."""
         self._try(self._rules, self._deadline)
 
     def check_again_on(self, images: Sequence[Feeds]) -> None:
@@ -185,7 +190,7 @@ class _Choice:
             return
         few = sorted(self._tried, key=lambda one: one.error)
         self._tried, self._left = [], few[_NUM_RULES_CHECKED_AGAIN:]
-        self.check_on(images)
+        self._checking, self._measure = images, self._measure_of(images)
         self._try({rule.name: rule.amaxes for rule in few[:_NUM_RULES_CHECKED_AGAIN]}, NEVER)
 
     def _try(self, choices: Mapping[str, Mapping[str, float]], deadline: Deadline) -> None:
@@ -201,7 +206,7 @@ class _Choice:
                 self._tried.append(_Tried(name, amaxes, errors))
             self._step(len(some))
 
-    def _step(self, count: int = 1) -> None:
+    def _step(self, count: int) -> None:
         self._num_done += count
         self._progress("choose ranges", self._num_done, None)
 
@@ -213,98 +218,89 @@ class _Choice:
         better = [one for one in self._tried if is_less(one.errors, rule.errors)]
         return min((rule, *better), key=lambda one: one.error)
 
-    def try_first_order(self, images: Sequence[Feeds], num_directions: int) -> None:
-        """Score thresholds on `images`, and check the best ones."""
-        base = self.best
+    def try_first_order(self, drawn: Images) -> None:
+        """Score thresholds on the images that choose, and check the best ones."""
+        model, num_values = self._artifact.model, values_of_a_sample(self._artifact)
         try:
-            scores = FirstOrder(
-                self._model, self._placement, self._scales, self._measured, self._num_values
-            )
+            scores = FirstOrder(model, self._placement, self._scales, self._measured, num_values)
         except ModelError as error:
             _log.info("ranges are chosen without gradients: %s", error)
             return
-        measure = self._measure_of(images)
+        measure = self._measure_of(drawn.choosing)
         draws = [
             Draw(feeds, image, direction)
-            for image, feeds in enumerate(images)
-            for direction in range(num_directions)
+            for image, feeds in enumerate(drawn.choosing)
+            for direction in range(drawn.num_directions)
         ]
-        while draws:
-            some = draws[: scores.draws_at_a_time]
-            del draws[: len(some)]
+        for start in range(0, len(draws), scores.draws_at_a_time):
+            # stop between images only, so that every image used has all its draws
+            if start and draws[start].seed == 0 and self._deadline.is_over:
+                break
+            some = draws[start : start + scores.draws_at_a_time]
             scores.add(some, measure)
             self._step(len(some))
-            # stop between images only, so that every image used has all its draws
-            if self._deadline.is_over and not (draws and draws[0].seed):
-                break
         scores.close()
-        self._try_shares(base, scores.errors(self._places(base)))
-
-    def _places(self, choice: _Tried) -> dict[SharedScale, int]:
-        """Scale -> index of the threshold nearest to a choice's."""
-        return {
-            scale: nearest(thresholds, max(choice.amaxes[root] for root in scale.roots))
+        base = self.best
+        places = {
+            scale: nearest(thresholds, max(base.amaxes[root] for root in scale.roots))
             for scale, thresholds in self._scales.items()
         }
+        self._try(self._by_effect(base, places, scores.errors(places)), self._deadline)
 
-    def _try_shares(self, base: _Tried, errors: Mapping[SharedScale, np.ndarray]) -> None:
-        before = self._places(base)
-        gains: dict[SharedScale, float] = {}
-        best: dict[SharedScale, int] = {}
-        for scale, own in errors.items():
-            best[scale] = int(np.argmin(own))
-            gains[scale] = float(own[before[scale]] - own[best[scale]])
+    def _by_effect(
+        self,
+        base: _Tried,
+        places: Mapping[SharedScale, int],
+        errors: Mapping[SharedScale, np.ndarray],
+    ) -> dict[str, dict[str, float]]:
+        """Choices by name: `base`, with the best thresholds for the scales with the most expected gain.
+
+        `errors` are those of each threshold of a scale; `places` are the indices of those nearest to `base`.
+        """
+        gains = {scale: float(own[places[scale]] - own.min()) for scale, own in errors.items()}
         ranked = sorted((s for s in gains if gains[s] > 0), key=lambda s: -gains[s])
-        choices = {}
+        widest, choices = self._rules["minmax"], {}
         for share in _SHARES:
-            few = ranked[: round(share * len(ranked))]
+            few, amaxes = ranked[: round(share * len(ranked))], dict(base.amaxes)
+            for scale in few:
+                amax = float(self._scales[scale][np.argmin(errors[scale])])
+                for root in scale.roots:
+                    amaxes[root] = float(np.float32(min(amax, widest[root])))
             if few:
-                chosen = {scale: float(self._scales[scale][best[scale]]) for scale in few}
-                name = (
-                    f"by effect, {len(few)} of {counted(len(self._scales), 'scale')}; {base.name}"
-                )
-                choices[name] = self._with(base.amaxes, chosen)
-        self._try(choices, self._deadline)
+                name = f"by effect, {len(few)} of {counted(len(self._scales), 'scale')}"
+                choices[f"{name}; {base.name}"] = amaxes
+        return choices
 
-    def _with(
-        self, amaxes: Mapping[str, float], chosen: Mapping[SharedScale, float]
-    ) -> dict[str, float]:
-        """`amaxes` with the given thresholds for the given scales."""
-        found, widest = dict(amaxes), self._rules["minmax"]
-        for scale, amax in chosen.items():
-            for root in scale.roots:
-                found[root] = float(np.float32(min(amax, widest[root])))
-        return found
-
-    def result(self, artifact: Artifact) -> Artifact:
+    def result(self) -> Artifact:
         """The artifact with the best choice and a record of all."""
+        self._open.close()
         best, ranges = self.best, dict(self._calibration.ranges)
-        rules = {rule: amaxes for rule, amaxes in self._rules.items() if rule in RULES}
+        histograms = self._calibration.histograms or {}
         for name, amax in best.amaxes.items():
-            histogram = self._histograms[name]
-            rule = next((r for r, own in rules.items() if own[name] == amax), "between the rules")
-            if histogram.observed_amax > 0:
-                ranges[name] = assess(histogram, amax, rule, ranges[name].note)
+            rule = next((r for r in RULES if self._rules[r][name] == amax), "between the rules")
+            if histograms[name].observed_amax > 0:
+                ranges[name] = assess(histograms[name], amax, rule, ranges[name].note)
         calibration = replace(self._calibration, method=BY_EFFECT, options={}, ranges=ranges)
-        entropy = self._rules[DEFAULT_RULE]
-        moved = sorted(
-            {root for scale in self._scales for root in scale.roots},
-            key=lambda n: (-abs(np.log(best.amaxes[n] / entropy[n])), n),
-        )
         details = {
             "chosen": best.name,
             "images_checked": len(self._checking),
             "time_was_over": self._deadline.is_over,
             "errors": {tried.name: tried.error for tried in (*self._tried, *self._left)},
-            "furthest": [
-                {
-                    "tensor": n,
-                    "amax": best.amaxes[n],
-                    "entropy": entropy[n],
-                    "rule": ranges[n].method,
-                }
-                for n in moved[:_NUM_SHOWN]
-            ],
+            "furthest": self._furthest(best.amaxes, ranges),
         }
-        self._open.close()
-        return artifact.having(Record(_STAGE, f"{best.name}", details), calibration=calibration)
+        record = Record(_STAGE, best.name, details)
+        return self._artifact.having(record, calibration=calibration)
+
+    def _furthest(
+        self, amaxes: Mapping[str, float], ranges: Mapping[str, TensorRange]
+    ) -> list[dict[str, object]]:
+        """The tensors whose ranges are furthest from those of the entropy rule."""
+        entropy = self._rules[DEFAULT_RULE]
+        moved = sorted(
+            {root for scale in self._scales for root in scale.roots},
+            key=lambda name: (-abs(np.log(amaxes[name] / entropy[name])), name),
+        )
+        return [
+            {"tensor": n, "amax": amaxes[n], "entropy": entropy[n], "rule": ranges[n].method}
+            for n in moved[:_NUM_SHOWN]
+        ]
