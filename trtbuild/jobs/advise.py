@@ -37,10 +37,11 @@ from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE, CalibrateOptio
 from trtbuild.progress import Progress, silent, with_progress
 from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.blocked_layout import open_blocked
+from trtbuild.search.bisect import shortest_prefix
 from trtbuild.visible import as_written, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from trtbuild.artifact import Artifact
     from trtbuild.calibration.advice import SampleStatistics
@@ -182,19 +183,7 @@ def _fewest(
     def suffices(head: Sequence[int]) -> bool:
         return all_as_good(whole, calibrated(head).amaxes, share)
 
-    return min((_shortest_head(order, suffices) for order in orders), key=len)
-
-
-def _shortest_head(order: list[int], suffices: Callable[[Sequence[int]], bool]) -> list[int]:
-    """Double the head until it suffices, then bisect."""
-    fails, count = 0, 1
-    while count < len(order) and not suffices(order[:count]):
-        fails, count = count, 2 * count
-    count = min(count, len(order))
-    while count - fails > 1:
-        middle = (fails + count) // 2
-        fails, count = (fails, middle) if suffices(order[:middle]) else (middle, count)
-    return order[:count]
+    return min((order[: shortest_prefix(order, suffices)] for order in orders), key=len)
 
 
 def _once(samples: Iterable[Sample]) -> Iterator[Sample]:

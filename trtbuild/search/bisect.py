@@ -21,7 +21,7 @@ delta debugging.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from trtbuild.progress import silent
 
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
     from trtbuild.progress import Progress
 
-__all__ = ["Culprits", "affordable", "fewest_in_order", "find_culprits"]
+_T = TypeVar("_T")
+
+__all__ = ["Culprits", "affordable", "fewest_in_order", "find_culprits", "shortest_prefix"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def find_culprits(
     remaining = list(groups)
     while not test(found):
         middle = max(len(remaining) // 2, 1)
-        end = _shortest_prefix(remaining, lambda prefix: test([*found, *prefix]), first=middle)
+        end = shortest_prefix(remaining, lambda prefix: test([*found, *prefix]), first=middle)
         assert end is not None  # all that remains is known to pass
         found.append(remaining[end - 1])
         remaining = remaining[: end - 1]
@@ -120,7 +122,7 @@ def fewest_in_order(
     Returns:
         The names, or None if not even all of them suffice.
     """
-    length = _shortest_prefix(ranked, passes)
+    length = shortest_prefix(ranked, passes)
     if length is None:
         return None
     kept = ranked[:length]
@@ -129,10 +131,10 @@ def fewest_in_order(
     return _without_needless(kept, costliest, passes)
 
 
-def _shortest_prefix(
-    items: Sequence[str], passes: Callable[[Sequence[str]], bool], first: int = 1
+def shortest_prefix(
+    items: Sequence[_T], passes: Callable[[Sequence[_T]], bool], first: int = 1
 ) -> int | None:
-    """Length of the shortest prefix that passes; None if all fail.
+    """Return the length of the shortest prefix that passes; None if all fail.
 
     The length is doubled from `first` until a prefix passes; binary search follows.
     """
