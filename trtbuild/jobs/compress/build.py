@@ -10,12 +10,11 @@ from trtbuild.backends import choose_backend
 from trtbuild.files import make_directory
 from trtbuild.jobs.compress.record import CompressionPoint, CompressionStep
 from trtbuild.jobs.compress.steps import (
-    Held,
     Setting,
     as_module,
     judged,
     loaded_network,
-    module_at,
+    module_held_at,
     network_cost,
     source_of,
 )
@@ -39,13 +38,6 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Session
 
 __all__ = ["build_recipe", "build_step"]
-
-_WHAT = {
-    "folded": "folded network",
-    "weights": "network with its weights in INT8",
-    "form": "network in TensorRT's form",
-    "engine": "engine",
-}
 
 
 def build_recipe(setting: Setting, folder: str, place: Path) -> EngineRecipe:
@@ -75,14 +67,14 @@ def build_recipe(setting: Setting, folder: str, place: Path) -> EngineRecipe:
     )
 
 
-def build_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+def build_step(setting: Setting, step: Step, record: Compression) -> CompressionStep:
     """Export a round's module, build its engine if INT8 was asked for, and judge every form of it.
 
     Raises:
         InputError: the module, the data or an option is wrong.
         MissingError: the backend does not work here.
     """
-    module = module_at(setting, record.folder_of(step.round), held)
+    module = module_held_at(setting, record.folder_of(step.round))
     place = make_directory(setting.recipe.output / step.folder)
     recipe = build_recipe(setting, record.folder_of(step.round), place)
     recipe, exported = with_export(recipe, setting.progress)
@@ -105,8 +97,8 @@ def build_step(setting: Setting, step: Step, record: Compression, held: Held) ->
                 taken = times[stage]
                 cost = replace(cost, latency_ms=taken.ms, latency_share=taken.share)
             network = as_module(setting, module, session)
-            points.append(judged(setting, record, network, cost, _WHAT[stage]))
-    return CompressionStep(step.name, 0.0, tuple(points), notes=tuple(notes), below_floor=below)
+            points.append(judged(setting, record, network, cost))
+    return CompressionStep(step.name, points=tuple(points), notes=tuple(notes), below_floor=below)
 
 
 def _cost_of(record: Compression, number: int) -> CompressionPoint:

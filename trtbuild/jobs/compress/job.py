@@ -12,6 +12,7 @@ from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.files import make_directory, staged_files
 from trtbuild.jobs.compress.build import build_step
 from trtbuild.jobs.compress.plan import (
+    INT8_STAGES,
     Kind,
     Step,
     builds_in,
@@ -23,7 +24,6 @@ from trtbuild.jobs.compress.plan import (
 )
 from trtbuild.jobs.compress.record import FILE, Compression, CompressionStep, begin, write_record
 from trtbuild.jobs.compress.steps import (
-    Held,
     Setting,
     load_step,
     module_at,
@@ -165,14 +165,14 @@ def _run(
     names = tuple(step.name for step in steps)
     fresh = Compression(recipe.source.name, asked, names)
     record = begin(fresh, folder, anew=recipe.fresh)
-    resumed, held = len(record.done), Held()
+    resumed = len(record.done)
     write_record(record, folder)
     for number, step in enumerate(steps):
         if record.has(step.name) or not is_due(step, record):
             continue
         progress(step_of("compress", step.name), number, len(steps))
         before = record.folder_of(step.round)
-        record = record.having(_done(setting, step, record, held))
+        record = record.having(_done(setting, step, record))
         write_record(record, folder)
         if step.epoch:
             shutil.rmtree(folder / before, ignore_errors=True)  # the module of the epoch before
@@ -182,14 +182,13 @@ def _run(
     return CompressOutcome(record, folder, resumed, warnings)
 
 
-_OF_A_BUILD = ("weights", "form", "engine")
 _STAGES = {Kind.PRUNE: "pruned", Kind.SPARSE: "sparse", Kind.TRAIN: "tuned"}
 
 
 def _check_stages(recipe: CompressRecipe, steps: tuple[Step, ...]) -> None:
     """Refuse a limit on a stage that the run does not have: nothing would check it."""
     stages = dict.fromkeys(_STAGES[step.kind] for step in steps if step.kind in _STAGES)
-    known = (*stages, *(_OF_A_BUILD if recipe.int8 else ()))
+    known = (*stages, *(INT8_STAGES if recipe.int8 else ()))
     for stage, _ in recipe.allowance.stage_drops:
         if stage not in known:
             raise OptionError(
@@ -197,7 +196,7 @@ def _check_stages(recipe: CompressRecipe, steps: tuple[Step, ...]) -> None:
             )
 
 
-_DO: Mapping[Kind, Callable[[Setting, Step, Compression, Held], CompressionStep]] = {
+_DO: Mapping[Kind, Callable[[Setting, Step, Compression], CompressionStep]] = {
     Kind.LOADED: load_step,
     Kind.PRUNE: prune_step,
     Kind.SPARSE: sparse_step,
@@ -206,10 +205,10 @@ _DO: Mapping[Kind, Callable[[Setting, Step, Compression, Held], CompressionStep]
 }
 
 
-def _done(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+def _done(setting: Setting, step: Step, record: Compression) -> CompressionStep:
     """Do a whole step, and record how long it took."""
     started = time.monotonic()
-    done = _DO[step.kind](setting, step, record, held)
+    done = _DO[step.kind](setting, step, record)
     return replace(done, seconds=time.monotonic() - started)
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trtbuild.jobs.compress.record import Compression, CompressionPoint
 
 __all__ = [
+    "INT8_STAGES",
     "Kind",
     "Step",
     "base_round",
@@ -117,12 +118,13 @@ def builds_in(steps: tuple[Step, ...]) -> bool:
     return any(step.kind is Kind.BUILD for step in steps)
 
 
-_ENGINE_STAGES = frozenset(("weights", "form", "engine"))
+INT8_STAGES = ("weights", "form", "engine")
+"""The stages of a module's network in INT8."""
 
 
 def float_round(record: Compression, number: int) -> CompressionPoint | None:
     """Return the module at the end of a round; None if the round did not end, or lost more than allowed."""
-    points = [p for p in record.points if p.round == number and p.stage not in _ENGINE_STAGES]
+    points = [p for p in record.points if p.round == number and p.stage not in INT8_STAGES]
     ended = [point for point in points if point.stage in ("loaded", "tuned")]
     if not ended or not all(point.passed for point in points):
         return None
@@ -130,7 +132,7 @@ def float_round(record: Compression, number: int) -> CompressionPoint | None:
 
 
 def _has_missed(record: Compression, number: int) -> bool:
-    points = (p for p in record.points if p.round == number and p.stage not in _ENGINE_STAGES)
+    points = (p for p in record.points if p.round == number and p.stage not in INT8_STAGES)
     return not all(point.passed for point in points)
 
 
@@ -153,7 +155,7 @@ def chosen_round(record: Compression, steps: tuple[Step, ...]) -> int | None:
 
 
 def _is_built(record: Compression, number: int) -> bool:
-    built = [p for p in record.points if p.round == number and p.stage in _ENGINE_STAGES]
+    built = [p for p in record.points if p.round == number and p.stage in INT8_STAGES]
     exported = any(p.round == number and p.stage == "folded" for p in record.points)
     ends = any(done.step == Step(Kind.BUILD, number).name for done in record.done)
     return ends and exported and all(point.passed for point in built)

@@ -98,7 +98,7 @@ class CompressionStep:
     """
 
     step: str
-    seconds: float
+    seconds: float = 0.0
     points: tuple[CompressionPoint, ...] = ()
     folder: str = ""
     gone: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.backends import choose_backend
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Session
 
 __all__ = [
-    "Held",
     "Setting",
     "as_module",
     "judged",
     "load_step",
     "loaded_network",
     "module_at",
+    "module_held_at",
     "network_cost",
     "prune_step",
     "save_module",
@@ -57,6 +57,18 @@ __all__ = [
 # If two evaluations of the same network differ by more than this share, they used different data.
 _REPEATED = 1e-3
 _RESTORED_ON, _RESTORE_BATCH = 512, 32
+
+
+@dataclass
+class Held:
+    """The module that the last training left in memory, and its folder; the next epoch uses the same object.
+
+    A pruned module is always loaded again, as a continued run does: in memory its tensors have another
+    layout, which changes rounding.
+    """
+
+    folder: str = ""
+    module: Any = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +84,7 @@ class Setting:
         teacher: teacher for the training; None for no teacher.
         steps: all steps of the run.
         progress: called in every step.
+        held: the module that the last training left.
     """
 
     recipe: CompressRecipe
@@ -82,6 +95,7 @@ class Setting:
     teacher: Any
     steps: tuple[Step, ...]
     progress: Progress = silent
+    held: Held = field(default_factory=Held)
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -108,18 +122,6 @@ class Setting:
         return self.recipe.sparsity is not None and number == self.rounds + 1
 
 
-@dataclass
-class Held:
-    """The module that the last training left in memory, and its folder; the next epoch uses the same object.
-
-    A pruned module is always loaded again, as a continued run does: in memory its tensors have another
-    layout, which changes rounding.
-    """
-
-    folder: str = ""
-    module: Any = None
-
-
 def source_of(setting: Setting, folder: str) -> ModuleSource:
     """Return the source of the module in a folder of the run, or of the module as loaded without a folder."""
     if not folder:
@@ -134,16 +136,21 @@ def source_of(setting: Setting, folder: str) -> ModuleSource:
     )
 
 
-def module_at(setting: Setting, folder: str, held: Held | None = None) -> Any:
+def module_at(setting: Setting, folder: str) -> Any:
     """Return the module in a folder of the run, in eval mode; without one, a copy of the loaded module."""
     from trtbuild.pytorch import load_module
     from trtbuild.pytorch.copies import copy_module
 
-    if held is not None and held.module is not None and held.folder == folder:
-        return held.module
     if not folder:
         return copy_module(setting.loaded)
     return load_module(source_of(setting, folder)).module
+
+
+def module_held_at(setting: Setting, folder: str) -> Any:
+    """Return the module of a folder that a training left in memory; else do as `module_at`."""
+    held = setting.held
+    is_held = held.module is not None and held.folder == folder
+    return held.module if is_held else module_at(setting, folder)
 
 
 def save_module(setting: Setting, module: Any, folder: Path) -> None:
@@ -159,7 +166,7 @@ def save_module(setting: Setting, module: Any, folder: Path) -> None:
 
 
 def judged(
-    setting: Setting, record: Compression, module: Any, cost: CompressionPoint, what: str
+    setting: Setting, record: Compression, module: Any, cost: CompressionPoint
 ) -> CompressionPoint:
     """Return `cost` with the figure of the user's evaluation of `module`, and its loss.
 
@@ -168,7 +175,6 @@ def judged(
         record: the steps before; the first point is the module as loaded.
         module: what to evaluate: a module, or an object that stands for one.
         cost: everything except the figures.
-        what: name of the module, for messages.
     """
     from trtbuild.pytorch.training import evaluated, name_of
 
@@ -176,7 +182,7 @@ def judged(
     if setting.evaluate is None:
         return cost
     name = name_of(setting.recipe.training.evaluate)
-    figure = evaluated(setting.evaluate, name, module, what)
+    figure = evaluated(setting.evaluate, name, module, cost.what)
     first = record.points[0].figure if record.points else figure
     assert first is not None
     return replace(cost, figure=figure, lost=first - figure)
@@ -219,14 +225,13 @@ def _cost(setting: Setting, module: Any, stage: str, number: int, path: str) -> 
     return CompressionPoint(stage, number, path, None, None, None, cost.parameters, cost.macs, size)
 
 
-def load_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+def load_step(setting: Setting, step: Step, record: Compression) -> CompressionStep:
     """Evaluate the module as loaded and, if networks are built, also its exported network."""
-    del held
-    point = judged(setting, record, setting.loaded, _cost(setting, setting.loaded, "loaded", 0, ""),
-                   "module as loaded")  # fmt: skip
+    cost = _cost(setting, setting.loaded, "loaded", 0, "")
+    point = judged(setting, record, setting.loaded, cost)
     _check_limit(setting, point)
     if not setting.builds:
-        return CompressionStep(step.name, 0.0, (point,))
+        return CompressionStep(step.name, points=(point,))
     from trtbuild.pytorch import export_onnx
     from trtbuild.runtime.onnxruntime import open_session
 
@@ -239,13 +244,12 @@ def load_step(setting: Setting, step: Step, record: Compression, held: Held) -> 
         path=f"0/{path.name}",
         weight_bytes=network_cost(read_model(path)),
     )
-    so_far = replace(record, done=(CompressionStep(step.name, 0.0, (point,)),))
+    so_far = replace(record, done=(CompressionStep(step.name, points=(point,)),))
     network = as_module(setting, setting.loaded, open_session(path))
-    folded = judged(setting, so_far, network, cost, "exported module")
+    folded = judged(setting, so_far, network, cost)
     point = _timed(setting, setting.loaded, point)
-    return CompressionStep(
-        step.name, 0.0, (point, folded), notes=tuple(_differences(point, folded))
-    )
+    notes = tuple(_differences(point, folded))
+    return CompressionStep(step.name, points=(point, folded), notes=notes)
 
 
 def _check_limit(setting: Setting, point: CompressionPoint) -> None:
@@ -294,9 +298,8 @@ def _timed(setting: Setting, module: Any, point: CompressionPoint) -> Compressio
     return replace(point, latency_ms=taken.ms, latency_share=taken.share)
 
 
-def prune_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+def prune_step(setting: Setting, step: Step, record: Compression) -> CompressionStep:
     """Remove channels from the module of the last good round; evaluate and save the rest."""
-    del held
     from trtbuild.pytorch.prune import prune_channels
 
     assert setting.recipe.prune is not None
@@ -311,13 +314,14 @@ def prune_step(setting: Setting, step: Step, record: Compression, held: Held) ->
         try:
             pruned = prune_channels(base, setting.inputs, spec, latency=latency)
         except BudgetError as error:  # the earlier rounds are the best that can be reached
-            return CompressionStep(step.name, 0.0, notes=(str(error),))
+            return CompressionStep(step.name, notes=(str(error),))
     restored = _restored(setting, base, pruned)
     save_module(setting, pruned.module, setting.recipe.output / step.folder)
     cost = _cost(setting, pruned.module, "pruned", step.round, step.folder)
-    point = judged(setting, record, pruned.module, cost, f"pruned module of round {step.round}")
+    point = judged(setting, record, pruned.module, cost)
     notes = (*restored, *(note for note in pruned.report.notes if "fine-tuned" not in note))
-    return CompressionStep(step.name, 0.0, (point,), step.folder, pruned.report.achieved, notes)
+    gone = pruned.report.achieved
+    return CompressionStep(step.name, points=(point,), folder=step.folder, gone=gone, notes=notes)
 
 
 def _restored(setting: Setting, base: Any, pruned: PruneResult) -> tuple[str, ...]:
@@ -371,28 +375,27 @@ def _spec_of(setting: Setting, wish: PruneSpec, number: int, record: Compression
     return replace(wish, **changed)
 
 
-def sparse_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+def sparse_step(setting: Setting, step: Step, record: Compression) -> CompressionStep:
     """Make 2:4 zeros in the smallest module that lost no more than allowed; evaluate and save it."""
-    del held
     from trtbuild.pytorch.sparsity import make_two_four
 
     module = module_at(setting, record.folder_of(base_round(record, step.round)))
     layers = make_two_four(module)
     save_module(setting, module, setting.recipe.output / step.folder)
     cost = _cost(setting, module, "sparse", step.round, step.folder)
-    point = judged(setting, record, module, cost, "module with 2:4 zeros")
+    point = judged(setting, record, module, cost)
     dense = [one for one in layers if not one.sparse]
     notes = (f"{len(layers) - len(dense)} of {len(layers)} layers are 2:4 sparse",)
-    return CompressionStep(step.name, 0.0, (point,), step.folder, notes=notes)
+    return CompressionStep(step.name, points=(point,), folder=step.folder, notes=notes)
 
 
-def train_step(setting: Setting, step: Step, record: Compression, held: Held) -> CompressionStep:
+def train_step(setting: Setting, step: Step, record: Compression) -> CompressionStep:
     """Let the user's function train the round's module, one epoch or all of them, and save it."""
     from trtbuild.pytorch.masks import is_masked
     from trtbuild.pytorch.sparsity import make_two_four
     from trtbuild.pytorch.training import name_of, trained
 
-    module = module_at(setting, record.folder_of(step.round), held)
+    module = module_held_at(setting, record.folder_of(step.round))
     if setting.is_sparse(step.round) and not is_masked(module):
         make_two_four(module)  # the zeros exist already: this masks them for the training
     extras: dict[str, Any] = {}
@@ -409,11 +412,10 @@ def train_step(setting: Setting, step: Step, record: Compression, held: Held) ->
     )
     notes = () if changed else ("the training changed no weight.",)
     save_module(setting, module, setting.recipe.output / step.folder)
-    held.folder, held.module = step.folder, module
+    setting.held.folder, setting.held.module = step.folder, module
+    done = CompressionStep(step.name, folder=step.folder, notes=notes)
     if not step.ends_training:
-        return CompressionStep(step.name, 0.0, (), step.folder, notes=notes)
+        return done
     cost = _cost(setting, module, "tuned", step.round, step.folder)
-    point = judged(setting, record, module, cost, f"trained module of round {step.round}")
-    return CompressionStep(
-        step.name, 0.0, (_timed(setting, module, point),), step.folder, notes=notes
-    )
+    point = judged(setting, record, module, cost)
+    return replace(done, points=(_timed(setting, module, point),))
