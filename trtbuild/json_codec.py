@@ -196,7 +196,7 @@ def load_json(path: Path) -> Any:
 
 
 def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
-    """Read a JSON file with this ``schema`` and ``version``.
+    """Return the other fields of a JSON file with this ``schema`` and ``version``.
 
     Raises:
         InputError: the file does not exist, is not JSON, or has another schema or version.
@@ -211,4 +211,4 @@ def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
             f"'{path}' is of version {found[1]!r} of {schema}, and this trtbuild reads version {version}. "
             "Make it again with this trtbuild."
         )
-    return dict(data)
+    return {key: item for key, item in data.items() if key not in ("schema", "version")}

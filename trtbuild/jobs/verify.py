@@ -109,9 +109,7 @@ def load_verification(path: Path) -> Verification:
     Raises:
         InputError: unreadable, or of another schema or version.
     """
-    data = load_object(path, SCHEMA, VERSION)
-    fields = {key: item for key, item in data.items() if key not in ("schema", "version")}
-    return decode(Verification, fields, f"'{path}'")
+    return decode(Verification, load_object(path, SCHEMA, VERSION), f"'{path}'")
 
 
 def judge_again(found: Verification, gate: Gate) -> Verification:

@@ -111,9 +111,7 @@ def load_baseline(path: Path) -> Baseline:
     Raises:
         InputError: unreadable, or of another schema or version.
     """
-    data = load_object(path, SCHEMA, VERSION)
-    fields = {key: item for key, item in data.items() if key not in ("schema", "version")}
-    baseline = decode(Baseline, fields, f"'{path}'")
+    baseline = decode(Baseline, load_object(path, SCHEMA, VERSION), f"'{path}'")
     _check_samples(baseline.samples, path)
     return baseline
 

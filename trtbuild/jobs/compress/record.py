@@ -166,12 +166,7 @@ def begin(fresh: Compression, folder: Path, *, anew: bool) -> Compression:
     path = folder / FILE
     if anew or not path.exists():
         return fresh
-    fields = load_object(path, SCHEMA, VERSION)
-    found = decode(
-        Compression,
-        {key: value for key, value in fields.items() if key not in ("schema", "version")},
-        f"'{path}'",
-    )
+    found = decode(Compression, load_object(path, SCHEMA, VERSION), f"'{path}'")
     if (found.target, found.steps, found.asked) == (fresh.target, fresh.steps, fresh.asked):
         return found
     names = sorted({*found.asked, *fresh.asked})
