@@ -19,11 +19,12 @@ from trtbuild.report.model import (
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from calibrators import Calibration
     from trtbuild.artifact import EarlyStop
+    from trtbuild.calibration.instability import InstabilityCost
     from trtbuild.jobs.calibrate import CalibrateResult
     from trtbuild.plots.data import Plot
     from trtbuild.report.model import Cell
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = [
     "calibration_report",
     "early_stop_lines",
-    "instability_lines",
 ]
 
 
@@ -59,9 +59,7 @@ def calibration_report(
             "samples": str(calibration.provenance.get("num_samples", "?")),
             **({} if result.data is None else {"data": str(result.data)}),
         },
-        notes=()
-        if early_stop is None
-        else (*early_stop_lines(early_stop), *instability_lines(calibration, early_stop)),
+        notes=() if early_stop is None else tuple(early_stop_lines(early_stop, calibration)),
         sections=(
             Section("Ranges", (_methods(choices) if choices else _ranges(calibration, apart),)),
             Section("Thresholds of all methods", tuple(_plots(plots))),
@@ -149,8 +147,8 @@ def _figures(choices: Mapping[str, Calibration]) -> dict[str, Any]:
     }
 
 
-def early_stop_lines(early_stop: EarlyStop) -> Iterator[Line]:
-    """Say how many samples a calibration with early stop used, and where the halves' thresholds differ."""
+def early_stop_lines(early_stop: EarlyStop, calibration: Calibration | None) -> Iterator[Line]:
+    """Say how many samples were used, where the halves' thresholds differ, and what tensors lose by that."""
     used = f"{early_stop.num_used} of {early_stop.num_given} samples were used"
     share = f"{100 * early_stop.share:.3g} %"
     if not early_stop.apart:
@@ -161,22 +159,21 @@ def early_stop_lines(early_stop: EarlyStop) -> Iterator[Line]:
     for name, apart in early_stop.apart.items():
         how = "half of the data is empty" if apart is None else f"{apart:.2%} apart"
         yield Line(f"  {name}: {how}")
-
-
-def instability_lines(calibration: Calibration | None, early_stop: EarlyStop) -> Iterator[Line]:
-    """Return in words what tensors lose if their halves disagree."""
     costs = () if calibration is None else instability_costs(calibration, early_stop.apart)
-    if not costs:
-        return
+    if costs:
+        yield _lost(costs)
+
+
+def _lost(costs: Sequence[InstabilityCost]) -> Line:
+    """What tensors lose whose halves disagree, in words."""
     worst = costs[0]
     if worst.lost_db < HARMLESS_DB:
-        yield Line(
+        return Line(
             f"what that means: with either half's threshold no tensor loses more than {worst.lost_db:.2f} dB "
             "of its SQNR, so more data will hardly change the accuracy"
         )
-        return
     many = sum(cost.lost_db >= HARMLESS_DB for cost in costs)
-    yield Line(
+    return Line(
         f"what that means: {many} of them may lose {HARMLESS_DB:g} dB or more of their SQNR by the "
         f"choice of data, most '{worst.tensor}' with {worst.lost_db:.1f} dB (thresholds "
         f"{worst.apart:.0%} apart, of which the smaller clips {worst.clipped_share:.2%} of the values): "

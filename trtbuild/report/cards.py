@@ -26,9 +26,16 @@ if TYPE_CHECKING:
     from trtbuild.verification.gate import Finding, Verdict
     from trtbuild.verification.intervals import Estimate
 
-__all__ = ["accuracy_cards", "engine_cards", "int8_share", "shown_network", "speed_card"]
+__all__ = [
+    "SPEED_TONES",
+    "accuracy_cards",
+    "engine_cards",
+    "int8_share",
+    "shown_network",
+    "speed_card",
+]
 
-_SPEED_TONES = {Answer.FASTER: Tone.GOOD, Answer.SLOWER: Tone.BAD, Answer.CANNOT_TELL: Tone.NOTE}
+SPEED_TONES = {Answer.FASTER: Tone.GOOD, Answer.SLOWER: Tone.BAD, Answer.CANNOT_TELL: Tone.NOTE}
 _FORMS = {"%": "{:.1f} %", "points": "{:+.1f} points", "dB": "{:.1f} dB", "": "{:.3g}"}
 
 
@@ -152,7 +159,7 @@ def speed_card(
         between = f"than {base}, here; surely {ratio.low:.3g} to {ratio.high:.3g} x"
     elif verdict.answer is Answer.CANNOT_TELL:
         between = f"from {_change(ratio.low)} to {_change(ratio.high)} than {base}; too noisy here"
-    tone = _SPEED_TONES.get(verdict.answer, Tone.PLAIN)
+    tone = SPEED_TONES.get(verdict.answer, Tone.PLAIN)
     for limit in limits:
         if limit.what == speedup_name(verdict):
             tone = _tone_of(limit)

@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from trtbuild.latency.conditions import this_device
-from trtbuild.latency.regress import Answer
 from trtbuild.model.operators import RECURRENT, WEIGHTED
 from trtbuild.plots.calibration import histogram_plot
 from trtbuild.report.accuracy import (
@@ -15,8 +14,8 @@ from trtbuild.report.accuracy import (
     gallery,
     layer_blocks,
 )
-from trtbuild.report.calibration import early_stop_lines, instability_lines
-from trtbuild.report.cards import engine_cards, shown_network
+from trtbuild.report.calibration import early_stop_lines
+from trtbuild.report.cards import SPEED_TONES, engine_cards, shown_network
 from trtbuild.report.history import ranges_section, stages_section
 from trtbuild.report.latency import latency_section, speed_checks
 from trtbuild.report.layer_bars import layer_bars
@@ -40,7 +39,7 @@ from trtbuild.verification.ruling import FAR_SQNR_DB
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from trtbuild.artifact import Artifact, EarlyStop, Record
+    from trtbuild.artifact import Record
     from trtbuild.backends.base import Engine
     from trtbuild.manifest import Manifest
     from trtbuild.plots.data import Bars
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["engine_report"]
 
-_TONES = {Answer.FASTER: Tone.GOOD, Answer.SLOWER: Tone.BAD, Answer.CANNOT_TELL: Tone.NOTE}
 _NUM_TENSORS = 6
 _NUM_LAYERS = 8
 
@@ -61,7 +59,6 @@ def engine_report(result: EngineResult) -> Report:
     comparisons = {TITLES[name]: found for name, found in result.comparisons.items()}
     record = result.record
     assert record is not None  # every finished build has one
-    step = record.next_step
     return Report(
         title=f"{result.artifact.name} in INT8" if _is_int8(result) else result.artifact.name,
         cards=engine_cards(result),
@@ -85,7 +82,7 @@ def engine_report(result: EngineResult) -> Report:
         checks=checks,
         verdict=result.ruling.why,
         ruling=result.ruling.word,
-        next_step=(step.why, step.command) if step else ("", ""),
+        next_step=record.next_step,
         data=record,
     )
 
@@ -131,8 +128,10 @@ def _notes(result: EngineResult) -> Iterator[Line]:
         yield Line(f"note: {result.better_rule}", Tone.NOTE)
     for gap in result.below_tensorrt_form:
         yield Line(f"note: {gap}", Tone.NOTE)
-    if result.artifact.early_stop is not None:
-        yield from _stopped_early(result.artifact, result.artifact.early_stop)
+    artifact = result.artifact
+    if artifact.early_stop is not None:
+        calibration = artifact.given_calibration or artifact.calibration
+        yield from early_stop_lines(artifact.early_stop, calibration)
     for engine in (result.engine, *([result.also.engine] if result.also else [])):
         yield from _engine_notes(engine)
 
@@ -142,11 +141,6 @@ def _of_reuse(record: Record) -> Line:
     if record.details["changed"] == ["data"] and not has_moved(record):
         return Line(record.summary)
     return Line(f"note: {record.summary}", Tone.NOTE)
-
-
-def _stopped_early(artifact: Artifact, early_stop: EarlyStop) -> Iterator[Line]:
-    yield from early_stop_lines(early_stop)
-    yield from instability_lines(artifact.given_calibration or artifact.calibration, early_stop)
 
 
 def _engine_notes(engine: Engine) -> Iterator[Line]:
@@ -176,7 +170,7 @@ def _latency(result: EngineResult) -> Section:
     verdicts = [*result.latency_verdicts.values()]
     if result.against_fp16 is not None:
         verdicts.append(result.against_fp16)
-    relations = [Line(str(one), _TONES.get(one.answer, Tone.PLAIN)) for one in verdicts]
+    relations = [Line(str(one), SPEED_TONES.get(one.answer, Tone.PLAIN)) for one in verdicts]
     if result.without_fp16:
         relations.append(Line(f"not compared with FP16: {result.without_fp16}"))
     samples = [(TITLES[name], one) for name, one in result.latency.items()]

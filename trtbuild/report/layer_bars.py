@@ -137,10 +137,6 @@ def _thinned(layers: Sequence[_Layer]) -> Sequence[_Layer]:
     return [max(some, key=lambda one: one.height) for some in few]
 
 
-def _range_cells(found: TensorRange) -> tuple[str, str]:
-    return f"{found.amax:.4g}", f"{found.observed_amax:.4g}"
-
-
 def _ranking(layers: Sequence[_Layer]) -> Table:
     known = [layer for layer in layers if layer.effect is not None]
     ranked = sorted(known, key=lambda one: one.effect.alone_sqnr_db if one.effect else 0.0)
@@ -151,7 +147,8 @@ def _ranking(layers: Sequence[_Layer]) -> Table:
             Meter(one.noise_share, f"{100 * one.noise_share:.1f} %", _TONES[one.level]),
             f"{one.effect.alone_sqnr_db:.1f}" if one.effect else "",
             f"{100 * one.work_share:.1f} %",
-            *(("", "") if one.range is None else _range_cells(one.range)),
+            "" if one.range is None else f"{one.range.amax:.4g}",
+            "" if one.range is None else f"{one.range.observed_amax:.4g}",
         )
         for one in ranked[:_MOST_ROWS]
     )

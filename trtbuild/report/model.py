@@ -21,6 +21,7 @@ from trtbuild.verification.ruling import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from trtbuild.manifest import NextStep
     from trtbuild.plots.data import Plot
     from trtbuild.verification.tasks.base import SampleScore
 
@@ -250,7 +251,7 @@ class Report:
         checks: the judged figures.
         ruling: the verdict in a word, of `trtbuild.verification.ruling`; empty if nothing was judged.
         verdict: the reason for the verdict.
-        next_step: the reason for the next step, and its command; empty if there is none.
+        next_step: what to do next; None if nothing is.
         data: the result for programs, of types that `trtbuild.json_codec.encode` can encode.
     """
 
@@ -263,7 +264,7 @@ class Report:
     checks: tuple[Check, ...] = ()
     ruling: str = ""
     verdict: str = ""
-    next_step: tuple[str, str] = ("", "")
+    next_step: NextStep | None = None
     data: object = None
 
     @property

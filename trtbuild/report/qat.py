@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trtbuild.manifest import NextStep
 from trtbuild.options.command import command_line
 from trtbuild.recipes import EngineRecipe
 from trtbuild.report.accuracy import accuracy_section
@@ -41,7 +42,9 @@ def qat_report(recipe: QatRecipe, result: QatOutcome) -> Report:
             accuracy_section(result.comparisons),
             Section("What the figures say", (Line(_ON_TRAINING),)),
         ),
-        next_step=("build it, and judge it by its task or with --labels", _build(recipe, result)),
+        next_step=NextStep(
+            "build it, and judge it by its task or with --labels", _build(recipe, result)
+        ),
         files={
             str(result.network): "Q/DQ with the trained scales; build it with engine --quantized",
             str(result.loaded): "the float network that it is judged against, for --float-model",

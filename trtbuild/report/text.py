@@ -44,9 +44,9 @@ def print_report(report: Report, console: Console) -> None:
         _print(
             console, Text.assemble((report.ruling, f"bold {color}"), f": {visible(report.verdict)}")
         )
-    if any(report.next_step):
-        why, command = map(visible, report.next_step)
-        _print(console, Text.assemble(("what next", "bold"), f": {why}: {command}"))
+    if report.next_step is not None:
+        step = visible(str(report.next_step))
+        _print(console, Text.assemble(("what next", "bold"), f": {step}"))
 
 
 def _blocks(report: Report) -> Iterator[Block]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from trtbuild.jobs.verify import Verification
-    from trtbuild.manifest import NextStep
     from trtbuild.report.model import Block
     from trtbuild.search.bisect import Culprits
     from trtbuild.search.sensitivity import GroupSensitivity
@@ -63,13 +62,9 @@ def verification_report(found: Verification) -> Report:
         checks=checks,
         verdict=found.ruling.why,
         ruling=found.ruling.word,
-        next_step=_next(found.next_step),
+        next_step=found.next_step,
         data=found.to_json(),
     )
-
-
-def _next(step: NextStep | None) -> tuple[str, str]:
-    return ("", "") if step is None else (step.why, step.command)
 
 
 def _culprits(found: Culprits) -> Iterator[Line]:

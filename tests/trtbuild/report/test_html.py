@@ -19,6 +19,7 @@ from trtbuild.jobs.verify import Verification
 from trtbuild.latency.conditions import Conditions, this_device
 from trtbuild.latency.measure import MONOTONIC, Samples
 from trtbuild.latency.regress import taken_together
+from trtbuild.manifest import NextStep
 from trtbuild.plots.calibration import histogram_plot
 from trtbuild.plots.data import Level, Slat, Stop, Strip
 from trtbuild.plots.data import Path as Path_
@@ -113,7 +114,7 @@ def report() -> Report:
             ),
         ),
         cards=(Card(WILD, "99.9 %", LONG, Tone.GOOD), Card("Speed", "cannot tell", "", Tone.NOTE)),
-        next_step=("do this", f"trtbuild {LONG}"),
+        next_step=NextStep("do this", f"trtbuild {LONG}"),
         data={"schema": "trtbuild.manifest", "text": "</script><b>"},
     )
 
