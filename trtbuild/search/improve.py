@@ -116,18 +116,19 @@ def improve(
     checked = images.to_check(start.artifact, for_moves=True)
     if checked is None:
         return start
-    search = _Search(start, recalibrate, images, checked, deadline, progress)
-    if search.rescale() or is_far:
-        search.choose_ranges_anew()
+    search = _Search(start, images, checked, deadline, progress)
+    early, material = search.early, Material(feeds=checked.others, calibrate=recalibrate)
+    scaled = search.take("channel scaling", rescale_channels(search.best, material), early)
+    if scaled or is_far:
+        search.take("ranges chosen anew", search.chosen_anew(), early)
     # without a deadline: it takes only two runs of a few images
-    biases = correct_biases(lambda: search.best, search.material)
-    search.take("bias correction", biases, NEVER)
+    search.take("bias correction", correct_biases(search.best, material), NEVER)
     if images.effort is Effort.HIGH:
-        rounded = round_anew(lambda: search.best, search.material)
-        search.take("rounding of weights", rounded, search.early)
+        search.take("rounding of weights", round_anew(search.best, material), early)
     if room.percent > 0 and (room.when_near or search.is_far):
-        search.keep_in_float(room.percent)
-    search.take("wider ranges", widen_ranges(lambda: search.best, search.material), deadline)
+        proposal = search.with_float(room.percent)
+        search.take("float", proposal, deadline, is_better=search.is_worth_its_time)
+    search.take("wider ranges", widen_ranges(search.best, material), deadline)
     return search.result()
 
 
@@ -151,20 +152,22 @@ class _Search:
     def __init__(
         self,
         start: Candidate,
-        recalibrate: Recalibration,
         drawn_from: CalibrationImages,
         images: CheckImages,
         deadline: Deadline,
         progress: Progress,
     ) -> None:
-        self.best = start
-        self.material = Material(feeds=images.others, calibrate=recalibrate)
+        self._candidate = start
         self._drawn_from = drawn_from
         self._images, self._deadline, self._progress = images, deadline, progress
         self.early = deadline.sooner(_LEFT_FOR_THE_LAST)
         self._before = self._errors = images.errors(start.network())
         self._tried: list[_Tried] = []
         self._start = start.artifact
+
+    def best(self) -> Candidate:
+        """The best candidate so far."""
+        return self._candidate
 
     def take(
         self,
@@ -182,7 +185,7 @@ class _Search:
             deadline: no proposal begins later.
             is_better: decides by a candidate and its errors on the check images; None for `_is_better`.
         """
-        before = self.best
+        before = self._candidate
         while not deadline.is_over:
             try:
                 found = next(proposals, None)
@@ -197,44 +200,36 @@ class _Search:
             self._tried.append(_Tried(move, what, float(errors.sum()), kept))
             self._progress("moves", len(self._tried), None)
             if kept:
-                self.best, self._errors = candidate, errors
-        return self.best is not before
+                self._candidate, self._errors = candidate, errors
+        return self._candidate is not before
 
     def _is_better(self, _: Candidate, errors: np.ndarray) -> bool:
         """Whether a candidate's errors on the check images are less, without a larger error of one part."""
         own, before = errors.sum(axis=1), self._errors.sum(axis=1)
         return _spares(errors, self._errors) and is_less(own, before, _LEAST_GAIN)
 
-    def rescale(self) -> bool:
-        """Scale channels; return whether that was kept."""
-        proposals = rescale_channels(lambda: self.best, self.material)
-        return self.take("channel scaling", proposals, self.early)
-
-    def choose_ranges_anew(self) -> None:
-        """Choose ranges again: for the changed network, and on more images if it is far from float."""
-        self.take("ranges chosen anew", self._chosen_anew(), self.early)
-
-    def _chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
-        best = self.best
+    def chosen_anew(self) -> Iterator[tuple[str, Candidate]]:
+        """Yield ranges chosen again: for the changed network, and on more images if it is far from float."""
         chosen = choose_ranges(
-            best.artifact, self._drawn_from, deadline=self.early, progress=self._progress
+            self._candidate.artifact, self._drawn_from, deadline=self.early, progress=self._progress
         )
-        yield chosen.history[-1].summary, replace(best, artifact=chosen)
+        yield chosen.history[-1].summary, replace(self._candidate, artifact=chosen)
 
     @property
     def is_far(self) -> bool:
         """Whether the best network is far from float."""
         return float(self._errors.sum()) > FAR
 
-    def keep_in_float(self, most_percent: float) -> None:
-        """Keep groups in float whose rounding costs the outputs most for their share of the work."""
-        proposal = self._with_float(most_percent)
-        self.take("float", proposal, self._deadline, is_better=self._is_worth_its_time)
+    def with_float(self, most_percent: float) -> Iterator[tuple[str, Candidate]]:
+        """Yield groups in float whose rounding costs the outputs most for their share of the work."""
+        found = costly_groups(self._candidate, self._images.others, most_percent)
+        if found.groups:
+            yield str(found), self._candidate.with_float(found.groups, f"kept in float: {found}")
 
-    def _is_worth_its_time(self, candidate: Candidate, _: np.ndarray) -> bool:
+    def is_worth_its_time(self, candidate: Candidate, _: np.ndarray) -> bool:
         """Whether float is worth its run time, on the check images and on further images not used before."""
         images = self._images.with_unasked(self._start, self._drawn_from)
-        errors, before = (images.errors(one.network()) for one in (candidate, self.best))
+        errors, before = (images.errors(one.network()) for one in (candidate, self._candidate))
         own, least = errors.sum(axis=1), before.sum(axis=1)
         agree = float((own < least).mean()) >= _LEAST_AGREEING
         is_nearer = np.sqrt(own).sum() <= np.sqrt(1.0 - _LEAST_FLOAT_GAIN) * np.sqrt(least).sum()
@@ -244,11 +239,6 @@ class _Search:
             and is_less(own, least)
             and _spares(np.sqrt(errors), np.sqrt(before))
         )
-
-    def _with_float(self, most_percent: float) -> Iterator[tuple[str, Candidate]]:
-        found = costly_groups(self.best, self.material.feeds, most_percent)
-        if found.groups:
-            yield str(found), self.best.with_float(found.groups, f"kept in float: {found}")
 
     def result(self) -> Candidate:
         """The best candidate, with a record of all proposals."""
@@ -261,8 +251,8 @@ class _Search:
             "tried": self._tried,
         }
         record = Record(_STAGE, "; ".join(kept) or "nothing was better", details)
-        artifact = replace(self.best.artifact, history=(*self._start.history, record))
-        return replace(self.best, artifact=artifact)
+        artifact = replace(self._candidate.artifact, history=(*self._start.history, record))
+        return replace(self._candidate, artifact=artifact)
 
 
 def _spares(errors: np.ndarray, before: np.ndarray) -> bool:
