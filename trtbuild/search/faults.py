@@ -10,7 +10,7 @@ from trtbuild.search.candidate import FileCandidate
 from trtbuild.search.effects import output_effects
 from trtbuild.search.groups import with_pair_only, without_pair
 from trtbuild.search.score import worst_sqnr_db
-from trtbuild.verification.layers import Effect, layer_errors, worst_first
+from trtbuild.verification.layers import Effect, Entry, layer_errors, worst_first
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from trtbuild.progress import Progress
     from trtbuild.search.evaluate import Evaluator
     from trtbuild.verification.compare import LabelledBatch
-    from trtbuild.verification.layers import ActivationError, LayerError, LayerReport
+    from trtbuild.verification.layers import LayerReport
 
 __all__ = ["MEASURED", "find_faults"]
 
@@ -28,10 +28,10 @@ MEASURED = 4
 """How many layers, and how many activations, are run, twice each."""
 
 
-def _doubtful(effects: Sequence[Effect | None]) -> list[int]:
-    """The indices to run: the worst `MEASURED` by first-order effect, and as many of unknown effect."""
-    known = [place for place, effect in enumerate(effects) if effect is not None]
-    unknown = [place for place, effect in enumerate(effects) if effect is None]
+def _doubtful(found: Sequence[Entry]) -> list[Entry]:
+    """Those to run: the worst `MEASURED` by first-order effect, and as many of unknown effect."""
+    known = [one for one in found if one.effect is not None]
+    unknown = [one for one in found if one.effect is None]
     return known[:MEASURED] + unknown[:MEASURED]
 
 
@@ -77,29 +77,20 @@ def find_faults(
         gained = 0.0 if left == base else left - base
         return Effect(worst_sqnr_db(evaluate(alone)), gained, measured=True)
 
-    def of_layer(layer: LayerError) -> LayerError:
-        others = groups - {layer.node}
-        networks = (candidate.with_float(names).network() for names in (others, {layer.node}))
-        return replace(layer, effect=effect(*networks))
-
-    def of_activation(one: ActivationError) -> ActivationError:
-        alone = with_pair_only(quantized, reference, one.tensor)
-        return replace(one, effect=effect(alone, without_pair(quantized, one.tensor)))
-
-    rounding = [layer for layer in report.layers if layer.node in groups]
     layers = {layer.node: layer for layer in report.layers}
+    worst = _doubtful([layer for layer in report.layers if layer.node in groups])
+    for number, layer in enumerate(worst, 1):
+        alone = candidate.with_float(groups - {layer.node}).network()
+        without = candidate.with_float({layer.node}).network()
+        layers[layer.node] = replace(layer, effect=effect(alone, without))
+        progress("worst layers", number, len(worst))
     activations = {one.tensor: one for one in report.activations}
-    worst = _doubtful([layer.effect for layer in rounding])
-    suspects = _doubtful([one.effect for one in report.activations])
-    for number, place in enumerate(worst):
-        layers[rounding[place].node] = of_layer(rounding[place])
-        progress("worst layers", number + 1, len(worst))
-    for number, place in enumerate(suspects):
-        one = report.activations[place]
-        activations[one.tensor] = of_activation(one)
-        progress("worst activations", number + 1, len(suspects))
+    suspects = _doubtful(report.activations)
+    for number, one in enumerate(suspects, 1):
+        alone = with_pair_only(quantized, reference, one.tensor)
+        without = without_pair(quantized, one.tensor)
+        activations[one.tensor] = replace(one, effect=effect(alone, without))
+        progress("worst activations", number, len(suspects))
     return replace(
-        report,
-        layers=worst_first(layers.values()),
-        activations=worst_first(activations.values()),
+        report, layers=worst_first(layers.values()), activations=worst_first(activations.values())
     )
