@@ -15,7 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from trtbuild.cli.failure import Failure, complain
+from trtbuild.cli.failure import BUG, WRONG_INPUT, Failure, complain
 from trtbuild.whereabouts import last_words, share
 
 if TYPE_CHECKING:
@@ -43,7 +43,6 @@ _DEATHS = {
 _WORDS_ALONE = ("--help", "--version", "completion", "doctor", "init")
 _OF_INPUT = ("SIGFPE", "SIGBUS")
 _OF_LIBRARIES = ("SIGSEGV", "SIGABRT", "SIGILL")
-WRONG_INPUT, BUG = 2, 4
 
 # One Ctrl-C may arrive twice: from the terminal (or `timeout`), and passed on by the parent.
 _ONE_KEY_PRESS = 0.3  # seconds

@@ -10,10 +10,13 @@ import click
 
 from trtbuild.visible import visible_lines
 
-__all__ = ["SCHEMA", "VERSION", "Failure", "complain"]
+__all__ = ["BUG", "SCHEMA", "VERSION", "WRONG_INPUT", "Failure", "complain"]
 
 SCHEMA = "trtbuild.error"
 VERSION = 1
+
+WRONG_INPUT, BUG = 2, 4
+"""Exit codes."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trtbuild.cli.apart import go_on_apart
-from trtbuild.cli.failure import Failure, complain
+from trtbuild.cli.failure import BUG, WRONG_INPUT, Failure, complain
 from trtbuild.cli.help import help_all_option, wide_as_the_terminal
 from trtbuild.cli.output import Answered
 from trtbuild.cli.signals import Terminated, runs_end_on_signals, signals_raised
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-WRONG_INPUT = 2
-BUG = 4
 INTERRUPTED = 130
 UNREAD = 141
 

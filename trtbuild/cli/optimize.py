@@ -72,7 +72,3 @@ def command(
     for line in pass_warnings(done.result.log):
         complain(f"warning: {visible(line)}")
     out.show(optimize_report(source.name, done, explains=explain))
-
-
-if __name__ == "__main__":
-    command()
