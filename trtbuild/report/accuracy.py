@@ -41,6 +41,7 @@ __all__ = [
     "holds_classes",
     "interval",
     "layer_blocks",
+    "outcome_of",
 ]
 
 _NUM_ACTIVATIONS = 4
@@ -61,7 +62,7 @@ def accuracy_checks(verdicts: Mapping[str, Verdict]) -> tuple[Check, ...]:
             suite=f"accuracy of {name}",
             subject=name,
             what=finding.what,
-            outcome=_outcome(finding),
+            outcome=outcome_of(finding),
             text=str(finding),
             is_expected=not finding.is_limit,
         )
@@ -70,7 +71,8 @@ def accuracy_checks(verdicts: Mapping[str, Verdict]) -> tuple[Check, ...]:
     )
 
 
-def _outcome(finding: Finding) -> Outcome:
+def outcome_of(finding: Finding) -> Outcome:
+    """Return what a report says of a figure with a limit."""
     if not finding.passed:
         return Outcome.FAILED
     return Outcome.PASSED if finding.settled or not finding.is_limit else Outcome.UNKNOWN

@@ -8,7 +8,7 @@ from trtbuild.latency.layer_times import plain_name
 from trtbuild.latency.regress import Answer
 from trtbuild.latency.stats import summarize
 from trtbuild.plots.data import Distribution
-from trtbuild.report.accuracy import interval
+from trtbuild.report.accuracy import interval, outcome_of
 from trtbuild.report.cards import speed_card
 from trtbuild.report.model import (
     Card,
@@ -105,17 +105,11 @@ def speed_checks(subject: str, findings: Sequence[SpeedFinding]) -> tuple[Check,
             "latency" if subject == "latency" else f"latency of {subject}",
             subject,
             finding.what,
-            _outcome(finding),
+            outcome_of(finding),
             str(finding),
         )
         for finding in findings
     )
-
-
-def _outcome(finding: SpeedFinding) -> Outcome:
-    if not finding.settled:
-        return Outcome.UNKNOWN
-    return Outcome.PASSED if finding.passed else Outcome.FAILED
 
 
 def latency_section(

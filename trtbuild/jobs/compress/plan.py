@@ -23,7 +23,6 @@ __all__ = [
     "float_round",
     "is_due",
     "plan_steps",
-    "prunings_in",
     "rounds_in",
     "ruling_of",
     "verdict_of",
@@ -106,11 +105,6 @@ def _training(number: int, epochs: int | None) -> list[Step]:
 def rounds_in(steps: tuple[Step, ...]) -> int:
     """Return the number of the last round."""
     return max(step.round for step in steps)
-
-
-def prunings_in(steps: tuple[Step, ...]) -> int:
-    """Return the number of rounds that remove channels."""
-    return sum(step.kind is Kind.PRUNE for step in steps)
 
 
 def builds_in(steps: tuple[Step, ...]) -> bool:

@@ -11,7 +11,7 @@ from trtbuild.data import calibration_source, choose_samples
 from trtbuild.errors import BudgetError, OptionError
 from trtbuild.files import make_directory
 from trtbuild.jobs.compare import verification_batches
-from trtbuild.jobs.compress.plan import base_round, builds_in, prunings_in
+from trtbuild.jobs.compress.plan import Kind, base_round, builds_in
 from trtbuild.jobs.compress.record import CompressionPoint, CompressionStep
 from trtbuild.jobs.module_latency import (
     LOADED,
@@ -110,7 +110,7 @@ class Setting:
     @property
     def rounds(self) -> int:
         """Number of pruning rounds."""
-        return prunings_in(self.steps)
+        return sum(step.kind is Kind.PRUNE for step in self.steps)
 
     @property
     def builds(self) -> bool:
