@@ -96,7 +96,11 @@ def find_culprits(
 
 
 def affordable(ranked: Sequence[str], costs: Mapping[str, float], share: float) -> list[str]:
-    """Return the first groups of `ranked` that cost at most `share` together, skipping too costly ones."""
+    """Return the first groups of `ranked` that cost at most `share` together, skipping too costly ones.
+
+    If they are ranked by what they gain for these costs, a larger share never gains less: the first group
+    that only the larger one takes gains more than all that the smaller one has room for instead.
+    """
     kept, spent = [], 0.0
     for name in ranked:
         if spent + costs[name] <= share:

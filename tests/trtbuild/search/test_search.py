@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from tests.ray_here import ray_of_two
@@ -314,6 +315,17 @@ def test_a_good_ranking_needs_few_runs() -> None:
 def test_dear_layers_are_passed_over_where_the_share_is_spent() -> None:
     costs = {"a": 0.3, "b": 0.6, "c": 0.1}
     assert affordable(["a", "b", "c"], costs, 0.5) == ["a", "c"]
+
+
+def test_a_larger_share_in_float_never_gains_less() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        costs = dict(zip("abcdefghij", random.exponential(size=10)))
+        gains = {name: cost * random.exponential() for name, cost in costs.items()}
+        ranked = sorted(costs, key=lambda name: -gains[name] / costs[name])
+        shares = np.linspace(0.0, sum(costs.values()), 40)
+        found = [sum(map(gains.__getitem__, affordable(ranked, costs, s))) for s in shares]
+        assert found == sorted(found)
 
 
 def test_the_dearest_layer_that_is_not_needed_goes_first() -> None:
