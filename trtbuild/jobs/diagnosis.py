@@ -14,7 +14,7 @@ from trtbuild.progress import Progress, silent
 from trtbuild.quantization import insert_qdq
 from trtbuild.runtime.onnxruntime import Execution, open_session
 from trtbuild.search.effects import Effects, output_effects
-from trtbuild.search.evaluate import Evaluator, open_as_written
+from trtbuild.search.evaluate import Evaluator
 from trtbuild.search.faults import find_faults
 from trtbuild.search.steps import METHODS
 from trtbuild.titles import TENSORRT_FORM
@@ -58,7 +58,7 @@ def layers_at_fault(
         return None
     reference = open_session(artifact.model)
     parts = output_parts(artifact.source)
-    evaluate = Evaluator(reference, few[:_FAULT_BATCHES], opener=open_as_written, parts=parts)
+    evaluate = Evaluator(reference, few[:_FAULT_BATCHES], parts=parts)
     return find_faults(artifact.model, artifact.quantized, evaluate, progress)
 
 

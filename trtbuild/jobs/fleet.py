@@ -12,7 +12,6 @@ from trtbuild.diff.compare import FigureValue  # noqa: TC001 - the schema resolv
 from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError, OptionError, TrtbuildError, in_one_tree
 from trtbuild.files import make_directory, write_text
-from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.figures import accuracy_of
@@ -278,7 +277,6 @@ def build_target(name: str, recipe: EngineRecipe, progress: Progress = silent) -
     """Build for one target; an error becomes its outcome."""
     started = time.perf_counter()
     try:
-        check_build(recipe)
         result = build_engine(recipe, progress)
     except MissingError as error:
         return FleetTarget(name, FleetOutcome.NOT_HERE, str(error))

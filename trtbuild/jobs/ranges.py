@@ -131,11 +131,9 @@ def with_portable_choice(
     artifact: Artifact, plan: DataPlan, recipe: EngineRecipe, progress: Progress
 ) -> Artifact:
     """Choose what ONNX Runtime's form rounds, if moves were tried; return the quantized artifact."""
-    chosen = plan.calibration is not None and recipe.chooses_ranges and were_tried(artifact)
-    built = chosen and any(
-        backend.name == REFERENCE_BACKEND for backend, _ in chosen_backends(recipe)
-    )
-    if not built or plan.calibration is None:
+    if plan.calibration is None or not (recipe.chooses_ranges and were_tried(artifact)):
+        return artifact
+    if REFERENCE_BACKEND not in [backend.name for backend, _ in chosen_backends(recipe)]:
         return artifact
     return choose_portable(artifact, plan.calibration, recipe.effort, progress)
 

@@ -162,11 +162,9 @@ def _says_enough(speed: Speed, limits: BuildSpeedLimits) -> bool:
         for name in samples
         if name not in (FLOAT, FP16)
     }
-    against_fp16 = {
-        name: taken_together(samples[FP16], samples[name], controls.get(FP16))
-        for name in (ENGINE,)
-        if {FP16, name} <= samples.keys()
-    }
+    against_fp16 = {}
+    if {FP16, ENGINE} <= samples.keys():
+        against_fp16[ENGINE] = taken_together(samples[FP16], samples[ENGINE], controls.get(FP16))
     findings = (
         finding
         for name in (ENGINE, ALSO)
