@@ -11,7 +11,7 @@ from trtbuild.quantization import portable_form
 from trtbuild.runtime.onnxruntime_profile import ProfiledNetwork
 from trtbuild.runtime.tensorrt import TensorRTSession
 from trtbuild.runtime.tensorrt.versions import RTX, TENSORRT
-from trtbuild.search.milliseconds import LayerTiming
+from trtbuild.search.float_costs import LayerTiming
 
 if TYPE_CHECKING:
     import onnx_ir as ir

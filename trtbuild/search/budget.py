@@ -16,9 +16,9 @@ from trtbuild.json_codec import encode
 from trtbuild.progress import Progress, silent
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.deadline import NEVER, Deadline
-from trtbuild.search.milliseconds import float_costs
+from trtbuild.search.float_costs import cost_shares, float_costs
 from trtbuild.search.score import figure, meets, score, worst_sqnr_db
-from trtbuild.search.sensitivity import cost_shares, rank_groups
+from trtbuild.search.sensitivity import rank_groups
 from trtbuild.search.steps import (
     correct_biases,
     other_calibrator,

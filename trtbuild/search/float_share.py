@@ -18,7 +18,7 @@ from trtbuild.model.shapes import dims
 from trtbuild.model.traversal import nodes_by_name
 from trtbuild.search.bisect import affordable
 from trtbuild.search.effects import output_effects
-from trtbuild.search.sensitivity import cost_shares
+from trtbuild.search.float_costs import cost_shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

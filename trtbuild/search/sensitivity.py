@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trtbuild.plan import GroupKind
 from trtbuild.progress import silent
 from trtbuild.search.score import score, worst_sqnr_db
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from trtbuild.plan import Group
     from trtbuild.progress import Progress
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from trtbuild.verification.compare import Comparison
     from trtbuild.verification.gate import Gate
 
-__all__ = ["GroupSensitivity", "cost_shares", "rank_groups", "sensitivities"]
+__all__ = ["GroupSensitivity", "rank_groups", "sensitivities"]
 
 
 @dataclass(frozen=True)
@@ -88,18 +87,6 @@ def rank_groups(
         for group, without in _each_in_float(candidate, evaluate, progress)
     }
     return sorted(worth, key=lambda name: (-worth[name], name))
-
-
-def cost_shares(groups: Sequence[Group]) -> dict[str, float]:
-    """Return each group's share of all multiply-accumulates, 0 to 1.
-
-    If no shape is known, layers count as equal.
-    """
-    total = sum(group.macs for group in groups)
-    if total:
-        return {group.name: group.macs / total for group in groups}
-    layers = sum(group.kind is GroupKind.LAYER for group in groups)
-    return {group.name: 1.0 / layers if group.kind is GroupKind.LAYER else 0.0 for group in groups}
 
 
 def _each_in_float(

@@ -17,8 +17,8 @@ from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.budget import Judges, Tuned, tune
 from trtbuild.search.deadline import NEVER, Deadline
 from trtbuild.search.evaluate import Evaluator
+from trtbuild.search.float_costs import UNTIMED, LayerTiming
 from trtbuild.search.identity import identity
-from trtbuild.search.milliseconds import UNTIMED, LayerTiming
 from trtbuild.search.mixing import mixed_output
 from trtbuild.search.steps import Material
 

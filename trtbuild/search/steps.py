@@ -22,7 +22,7 @@ from trtbuild.search.channels.choice import best_choices
 from trtbuild.search.channels.samples import channel_samples
 from trtbuild.search.channels.scaling import rescaled
 from trtbuild.search.channels.sites import find_sites
-from trtbuild.search.milliseconds import UNTIMED, LayerTiming
+from trtbuild.search.float_costs import UNTIMED, LayerTiming
 from trtbuild.search.ranges.choose import BY_EFFECT
 from trtbuild.search.ranges.shared_scales import RULES
 from trtbuild.search.rounding import round_weights

@@ -26,10 +26,10 @@ from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.bisect import affordable, fewest_in_order
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.milliseconds import share_costs
+from trtbuild.search.float_costs import cost_shares, share_costs
 from trtbuild.search.recalibration import Recalibration
 from trtbuild.search.score import expected_top1_drop, meets, score
-from trtbuild.search.sensitivity import cost_shares, rank_groups
+from trtbuild.search.sensitivity import rank_groups
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.compare import compare
 from trtbuild.verification.gate import Gate, judge

@@ -19,7 +19,6 @@ from trtbuild.latency.layer_times import measure_in_turns
 from trtbuild.model.qdq import is_qdq
 from trtbuild.model.traversal import label
 from trtbuild.plan import GroupKind
-from trtbuild.search.sensitivity import cost_shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,7 +31,14 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
     from trtbuild.search.candidate import Candidate
 
-__all__ = ["UNTIMED", "FloatCosts", "LayerTiming", "float_costs", "share_costs"]
+__all__ = [
+    "UNTIMED",
+    "FloatCosts",
+    "LayerTiming",
+    "cost_shares",
+    "float_costs",
+    "share_costs",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +87,18 @@ class FloatCosts:
     def of(self, group: str) -> float:
         """Return the cost of `group` in float, including the change of precision."""
         return self.each[group] + self.change
+
+
+def cost_shares(groups: Sequence[Group]) -> dict[str, float]:
+    """Return each group's share of all multiply-accumulates, 0 to 1.
+
+    If no shape is known, layers count as equal.
+    """
+    total = sum(group.macs for group in groups)
+    if total:
+        return {group.name: group.macs / total for group in groups}
+    layers = sum(group.kind is GroupKind.LAYER for group in groups)
+    return {group.name: 1.0 / layers if group.kind is GroupKind.LAYER else 0.0 for group in groups}
 
 
 def share_costs(groups: Sequence[Group], why: str) -> FloatCosts:

@@ -21,9 +21,9 @@ from trtbuild.quantization import watched_tensors
 from trtbuild.runtime.onnxruntime import open_session
 from trtbuild.search.candidate import Candidate
 from trtbuild.search.evaluate import Evaluator
-from trtbuild.search.milliseconds import LayerTiming, float_costs, share_costs
+from trtbuild.search.float_costs import LayerTiming, cost_shares, float_costs, share_costs
 from trtbuild.search.recalibration import Recalibration
-from trtbuild.search.sensitivity import cost_shares, rank_groups
+from trtbuild.search.sensitivity import rank_groups
 from trtbuild.search.stage import meet_budget
 from trtbuild.verification.gate import Gate
 
