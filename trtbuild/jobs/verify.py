@@ -41,7 +41,7 @@ from trtbuild.verification.layers import LayerReport  # noqa: TC001 - a saved re
 from trtbuild.verification.ruling import Ruling, floors, rule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import onnx_ir as ir
 
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from trtbuild.data import Batch, DataRecipe, Source
     from trtbuild.jobs.paths import Besides
     from trtbuild.model.signature import TensorSpec
-    from trtbuild.pytorch.spec import ModuleSource
     from trtbuild.recipes import VerifyRecipe
     from trtbuild.runtime.session import Session
 
@@ -143,22 +142,20 @@ def verify(
         the_float_network=network, the_engine=recipe.engine, the_annotations=recipe.task.coco
     )
     check_paths((*reads, *data_inputs(recipe.data)), [], besides)
-    axes = recipe.data.batch_axes
-    artifact = load(recipe.reference, axes) if isinstance(recipe.reference, Path) else None
+    artifact = load(given, recipe.data.batch_axes) if isinstance(given, Path) else None
     if artifact is None and recipe.diagnosis.wanted:
         raise OptionError(
             "--layers, --sensitivity and --bisect need the float network as an ONNX file."
         )
     engine = _engine(recipe, artifact)
     try:
-        reference = _reference(recipe.reference, artifact, engine, axes)
+        reference = _reference(recipe, artifact, engine)
         source = _source(recipe.data, reference.inputs)
         comparison = _compared(recipe, artifact, (reference, engine), source, progress)
         # after the comparison, because samples from Python code are known only once they are read
         account = account_for(recipe.data, verify=source)
     finally:
         engine.close()
-    given = recipe.reference
     found = Verification(
         reference=given.name if isinstance(given, Path) else given.target,
         engine=recipe.engine.name,
@@ -220,18 +217,15 @@ def _engine(recipe: VerifyRecipe, artifact: Artifact | None) -> Session:
     return open_whole(recipe.engine, recipe.backend, recipe.tensorrt)
 
 
-def _reference(
-    given: Path | ModuleSource,
-    artifact: Artifact | None,
-    engine: Session,
-    axes: Mapping[str, object],
-) -> Session:
+def _reference(recipe: VerifyRecipe, artifact: Artifact | None, engine: Session) -> Session:
+    """The session of the float network; a PyTorch module has the inputs and outputs of the engine."""
     if artifact is not None:
         return open_session(artifact.source)
-    assert not isinstance(given, Path)
+    assert not isinstance(recipe.reference, Path)
     from trtbuild.pytorch import open_module
 
-    return open_module(given, signature_as_said(engine.inputs, engine.outputs, axes))
+    signature = signature_as_said(engine.inputs, engine.outputs, recipe.data.batch_axes)
+    return open_module(recipe.reference, signature)
 
 
 def _source(data: DataRecipe, inputs: Sequence[TensorSpec]) -> Source:
@@ -271,23 +265,17 @@ def _diagnosed(
     images = itertools.islice(source, wanted.num_images)
     batches = list(verification_batches(input_specs(original), images, recipe.batch_size))
     parts = output_parts(artifact.source)
-    here = Evaluator(open_session(original), batches, recipe.options, parts=parts)
+    reference = open_session(original)
+    here = Evaluator(reference, batches, recipe.options, parts=parts)
     model = float_form(quantized, original, here)
     if wanted.layers:
         found = replace(found, layers=find_faults(model, quantized, here, progress))
     opener: Callable[[ir.Model], Session] = open_as_written
     if wanted.backend != REFERENCE_BACKEND:
         opener = built_by(wanted.backend, batches[0].feeds, recipe.tensorrt)
-    evaluate = Evaluator(
-        open_session(original),
-        batches,
-        replace(
-            recipe.options,
-            make_task=task_of(artifact.source, source, recipe.task, recipe.data.preprocess),
-        ),
-        opener=opener,
-        parts=parts,
-    )
+    task = task_of(artifact.source, source, recipe.task, recipe.data.preprocess)
+    options = replace(recipe.options, make_task=task)
+    evaluate = Evaluator(reference, batches, options, opener=opener, parts=parts)
     candidate = FileCandidate(quantized, model)
     if wanted.sensitivity:
         found = replace(found, sensitivity=sensitivities(candidate, evaluate, progress))
