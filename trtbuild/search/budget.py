@@ -243,15 +243,13 @@ class _Search:
 
     def _report(self, step: str, what: str, *, kept: bool) -> None:
         found = self._found
-        agreement = [output.top1_agreement_percent for output in found.outputs]
-        shares = [estimate.value for estimate in agreement if estimate is not None]
         self._steps.append(
             StepReport(
                 step=step,
                 what=what,
                 kept=kept,
                 sqnr_db=worst_sqnr_db(found),
-                top1_agreement_percent=min(shares, default=None),
+                top1_agreement_percent=found.top1_agreement_percent,
                 top1_drop_points=found.accuracy.drop_points.value if found.accuracy else None,
                 num_evaluations=self._evaluate.num_evaluations - self._runs,
                 figure=figure(found),

@@ -100,11 +100,10 @@ def expected_top1_drop(comparison: Comparison) -> float:
     Raises:
         OptionError: no output looks like class scores.
     """
-    found = [output.top1_agreement_percent for output in comparison.outputs]
-    agreements = [estimate.value for estimate in found if estimate is not None]
-    if not agreements:
+    agreement = comparison.top1_agreement_percent
+    if agreement is None:
         raise OptionError("a limit on top-1 needs an output that looks like class scores.")
-    expected = _LOST_SHARE_OF_CHANGED * (100.0 - min(agreements))
+    expected = _LOST_SHARE_OF_CHANGED * (100.0 - agreement)
     if comparison.accuracy is None:
         return expected
     return (expected + comparison.accuracy.drop_points.value) / 2

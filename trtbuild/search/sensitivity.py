@@ -102,14 +102,12 @@ def _each_in_float(
 def _sensitivity(
     group: Group, base: Comparison, alone: Comparison, without: Comparison
 ) -> GroupSensitivity:
-    agreement = [output.top1_agreement_percent for output in alone.outputs]
-    shares = [estimate.value for estimate in agreement if estimate is not None]
     return GroupSensitivity(
         group=group.name,
         op_type=group.op_type,
         macs=group.macs,
         alone_sqnr_db=worst_sqnr_db(alone),
-        alone_top1_agreement_percent=min(shares, default=None),
+        alone_top1_agreement_percent=alone.top1_agreement_percent,
         gained_db=worst_sqnr_db(without) - worst_sqnr_db(base),
         alone_top1_drop_points=_drop(alone),
         gained_top1_points=None

@@ -102,6 +102,12 @@ class Comparison:
         judged = (output.judged_sqnr_db for output in self.outputs)
         return min((one.value for one in judged if one is not None), default=None)
 
+    @property
+    def top1_agreement_percent(self) -> float | None:
+        """Samples of the same class, by the output with the fewest; None without class scores."""
+        known = (output.top1_agreement_percent for output in self.outputs)
+        return min((one.value for one in known if one is not None), default=None)
+
     def output(self, name: str) -> OutputComparison:
         """Return the figures of one output.
 
