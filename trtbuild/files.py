@@ -29,6 +29,7 @@ __all__ = [
     "data_beside",
     "file_digest",
     "flush",
+    "flushed_meanwhile",
     "is_named_in_utf8",
     "lines_of",
     "make_directory",
@@ -44,6 +45,7 @@ _PART = 2**20  # bytes per read for a digest, and per write
 _NAMED = 30
 # Reading the umask means setting another one for a moment, for all threads.
 _ASKING = threading.Lock()
+_BETWEEN_FLUSHES = 0.05  # seconds
 
 
 @contextlib.contextmanager
@@ -110,6 +112,37 @@ def flush(path: Path) -> None:
     """
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def flushed_meanwhile(folder: Path) -> Iterator[None]:
+    """Flush the files in `folder` repeatedly while the block writes them, so that the last flush is short.
+
+    In a folder of our own, this does nothing: what leaves it is flushed then.
+
+    Raises:
+        OSError: the disk has no room for one, or fails; a later flush of the same file would not tell.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # imported here: few commands need it
+
+    if is_ours(folder.parent):
+        yield
+        return
+    done = threading.Event()
+
+    def work() -> None:
+        while not done.wait(_BETWEEN_FLUSHES):
+            with contextlib.suppress(FileNotFoundError):  # one has been moved
+                for file in filter(Path.is_file, folder.rglob("*")):
+                    flush(file)
+
+    with ThreadPoolExecutor(1) as beside:
+        flushing = beside.submit(work)
+        try:
+            yield
+        finally:
+            done.set()
+    flushing.result()
 
 
 def _flush_for_good(file: Path, directory: Path) -> None:

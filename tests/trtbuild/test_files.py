@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import subprocess
@@ -11,6 +12,8 @@ import tempfile
 import threading
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 
 from tests.command import FAST, HANGS_S, trtbuild
@@ -277,6 +280,31 @@ def test_weights_are_there_before_the_network_that_names_them(tmp_path, moved):
     with staged_model(model, tmp_path / "out.onnx", external_data=True):
         pass
     assert moved == ["out.onnx.data", "out.onnx"]
+
+
+def test_weights_beside_a_network_go_to_the_disk_while_they_are_written(tmp_path, monkeypatch):
+    """The system reports an error of the disk once, so one from that time must not be lost."""
+    model, flushed = read_model(NETWORKS["opset_13"].save(tmp_path)[0]), threading.Event()
+
+    def fails_once(_):
+        if not flushed.is_set():
+            flushed.set()
+            raise OSError(errno.EIO, "the disk fails")
+
+    def late():
+        assert flushed.wait(HANGS_S)
+        return ir.tensor(np.zeros(100, np.float32))
+
+    weight = next(iter(model.graph.initializers.values()))
+    weight.const_value = ir.LazyTensor(late, ir.DataType.FLOAT, ir.Shape([100]))
+    monkeypatch.setattr(os, "fsync", fails_once)
+    out = tmp_path / "out.onnx"
+    with (
+        pytest.raises(OutputError, match="the disk fails"),
+        staged_model(model, out, external_data=True),
+    ):
+        pass
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("kind", [staged_files, lambda _: temporary_folder()])

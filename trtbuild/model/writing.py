@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.errors import OutputError
-from trtbuild.files import atomic_path, data_beside, staged_files
+from trtbuild.files import atomic_path, data_beside, flushed_meanwhile, staged_files
 from trtbuild.model.collecting import collector_at_rest
 from trtbuild.model.constants import mapped_bytes
 from trtbuild.model.graph_library import ir
@@ -92,7 +92,8 @@ def staged_model(
     if not path.parent.is_dir():
         raise OutputError(f"cannot write '{path}': there is no such folder.")
     with staged_files(path.parent, last=path.name) as folder:
-        _write_with_data(model, folder / path.name)
+        with flushed_meanwhile(folder):
+            _write_with_data(model, folder / path.name)
         yield folder / path.name
 
 
