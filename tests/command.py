@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.json_documents import valid_output
 from trtbuild.cli.main import run
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ class Outcome:
 
 
 def trtbuild(capsys: pytest.CaptureFixture[str], *arguments: object) -> Outcome:
-    """Run ``trtbuild ARGUMENTS``."""
+    """Run ``trtbuild ARGUMENTS``; with ``--json``, check that the output satisfies its schema."""
     capsys.readouterr()
-    code = run([str(argument) for argument in arguments])
+    words = [str(argument) for argument in arguments]
+    code = run(words)
     said = capsys.readouterr()
+    if "--json" in words and said.out:
+        valid_output(words, said.out)
     return Outcome(code, said.out, said.err)
 
 

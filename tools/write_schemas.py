@@ -1,18 +1,24 @@
-"""Write the JSON schemas of trtbuild's JSON files, made from their dataclasses.
+"""Write the JSON schemas of what commands print with ``--json``, and of JSON files, made from dataclasses.
 
 Usage: ``python tools/write_schemas.py docs/schemas``; a test compares the published files with the code.
 """
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import functools
+import importlib
+import inspect as python_inspect
 import json
 import sys
 import types
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
 
 from calibrators.crosscheck import Comparison
 from trtbuild.artifact import EarlyStop
@@ -24,17 +30,27 @@ from trtbuild.files import make_directory, write_text
 from trtbuild.jobs import (
     advise,
     bench,
+    cache,
     calibrate,
     check,
     crosscheck,
+    demo,
     doctor,
+    dry_run,
+    export,
     fleet,
     inspect,
+    optimize,
+    prune,
+    qat,
+    quantize,
     rebuild,
+    recipe_file,
+    triton,
     verify,
 )
 from trtbuild.jobs.compress import record as compress_record
-from trtbuild.json_codec import json_fields
+from trtbuild.json_codec import Document, json_fields
 from trtbuild.latency import baseline, layer_times
 from trtbuild.latency.conditions import Conditions, Device
 from trtbuild.latency.limits import SpeedFinding
@@ -49,10 +65,31 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
 _PLAIN: dict[Any, dict[str, Any]] = {
     float: _NUMBER,
+    np.float32: _NUMBER,
     int: {"type": "integer"},
     str: {"type": "string"},
+    Path: {"type": "string"},
     bool: {"type": "boolean"},
+    Any: {},
 }
+
+DOCUMENTS: tuple[type[Document], ...] = (
+    cache.CacheContent,
+    cache.CacheDiff,
+    cache.Converted,
+    demo.DemoFigures,
+    dry_run.BuildPlan,
+    export.Export,
+    optimize.Optimization,
+    optimize.PassList,
+    prune.ChannelGroups,
+    prune.PruneOutcome,
+    qat.QatOutcome,
+    quantize.PlacementList,
+    quantize.QuantizedFile,
+    recipe_file.RecipeFile,
+    triton.TritonModel,
+)
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -70,6 +107,7 @@ def schemas() -> dict[str, dict[str, Any]]:
     kept = schema_of(baseline.Baseline)
     kept["required"].remove("inputs")  # older files of this version lack it
     return {
+        **{one.SCHEMA: _named(schema_of(one), one.SCHEMA, one.VERSION) for one in DOCUMENTS},
         verify.SCHEMA: _named(schema_of(verify.Verification), verify.SCHEMA, verify.VERSION),
         compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
         baseline.SCHEMA: _named(kept, baseline.SCHEMA, baseline.VERSION),
@@ -177,25 +215,46 @@ def _rebuilt() -> dict[str, Any]:
 
 def schema_of(cls: type) -> dict[str, Any]:
     """Return the schema of a dataclass as `trtbuild.json_codec.encode` writes it."""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, localns=_for_type_checker(cls.__module__))
     fields = [field.name for field in json_fields(cls)]
     return _object({name: _schema(hints[name]) for name in fields}, tuple(fields))
+
+
+@functools.cache
+def _for_type_checker(module: str) -> dict[str, Any]:
+    """What a module imports for the type checker only, which its annotations name."""
+    source = ast.parse(python_inspect.getsource(sys.modules[module]))
+    blocks = [node for node in source.body if isinstance(node, ast.If)]
+    names: dict[str, Any] = {}
+    for node in (one for block in blocks for one in block.body):
+        if isinstance(node, ast.Import):
+            names |= {
+                one.asname or one.name: importlib.import_module(one.name) for one in node.names
+            }
+        elif isinstance(node, ast.ImportFrom):
+            found = importlib.import_module(str(node.module))
+            names |= {one.asname or one.name: getattr(found, one.name) for one in node.names}
+    return names
 
 
 def _schema(hint: Any) -> dict[str, Any]:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _or_null(_schema(arguments[0]))
-    if origin is tuple and arguments[-1] is Ellipsis:
-        return _array(_schema(arguments[0]))
     if origin is tuple:
-        return {"type": "array", "prefixItems": [_schema(item) for item in arguments],
-                "minItems": len(arguments), "maxItems": len(arguments)}  # fmt: skip
+        return _tuple(arguments)
     if origin in (dict, Mapping):
         return _mapping(_schema(arguments[1]))
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return {"enum": [str(member) for member in hint]}
+    if origin is Literal or (isinstance(hint, type) and issubclass(hint, Enum)):
+        return {"enum": list(arguments) or [str(member) for member in hint]}
     return schema_of(hint) if dataclasses.is_dataclass(hint) else _PLAIN[hint]  # type: ignore[arg-type]
+
+
+def _tuple(items: tuple[Any, ...]) -> dict[str, Any]:
+    if items[-1] is Ellipsis:
+        return _array(_schema(items[0]))
+    return {"type": "array", "prefixItems": [_schema(item) for item in items],
+            "minItems": len(items), "maxItems": len(items)}  # fmt: skip
 
 
 def _mapping(values: dict[str, Any]) -> dict[str, Any]:

@@ -77,7 +77,6 @@ from .manifest import AskedRecord as AskedRecord
 from .manifest import DataRecord as DataRecord
 from .manifest import FileRecord as FileRecord
 from .manifest import FormGap as FormGap
-from .manifest import GroupRecord as GroupRecord
 from .manifest import JudgedComparison as JudgedComparison
 from .manifest import Manifest as Manifest
 from .manifest import ModelRecord as ModelRecord
@@ -123,6 +122,7 @@ from .plan import Consumer as Consumer
 from .plan import Decision as Decision
 from .plan import Group as Group
 from .plan import GroupKind as GroupKind
+from .plan import GroupRecord as GroupRecord
 from .plan import OutputSteps as OutputSteps
 from .plan import Placement as Placement
 from .plan import PlacementRequest as PlacementRequest

@@ -16,7 +16,16 @@ import types
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from trtbuild.errors import InputError, decoding
 from trtbuild.files import content_of
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOT_IN_JSON",
+    "Document",
     "decode",
     "dumps",
     "encode",
@@ -63,6 +73,21 @@ def encode(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [encode(item) for item in value]
     return _plain_value(value)
+
+
+class Document:
+    """The base of dataclasses that commands print with ``--json``, or write to files for programs.
+
+    A subclass sets `SCHEMA`, and `VERSION` from its second version on. Its schema in ``docs/schemas`` is made
+    from its fields by ``tools/write_schemas.py``, which lists all subclasses.
+    """
+
+    SCHEMA: ClassVar[str]
+    VERSION: ClassVar[int] = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON types: the schema's name and version, then the fields."""
+        return {"schema": self.SCHEMA, "version": self.VERSION, **encode(self)}
 
 
 def _plain_value(value: Any) -> str | bool | int | float | None:

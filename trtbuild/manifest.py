@@ -16,7 +16,7 @@ from trtbuild.json_codec import decode, load_object
 from trtbuild.latency.limits import SpeedFinding  # noqa: TC001
 from trtbuild.latency.regress import LatencyVerdict  # noqa: TC001
 from trtbuild.latency.stats import LatencySummary  # noqa: TC001
-from trtbuild.plan import Decision  # noqa: TC001
+from trtbuild.plan import Decision, GroupRecord  # noqa: TC001
 from trtbuild.runtime.manifest_beside import EngineRecord, manifest_of
 from trtbuild.verification.compare import SCHEMA as COMPARISON
 from trtbuild.verification.compare import VERSION as COMPARISON_VERSION
@@ -34,7 +34,6 @@ __all__ = [
     "DataRecord",
     "FileRecord",
     "FormGap",
-    "GroupRecord",
     "JudgedComparison",
     "Manifest",
     "ModelRecord",
@@ -114,17 +113,6 @@ class RangesRecord:
 
     method: str
     amax: Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class GroupRecord:
-    """One place where INT8 is chosen; see `trtbuild.plan.Group`."""
-
-    name: str
-    op_type: str
-    kind: str
-    int8: bool
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ __all__ = [
     "Decision",
     "Group",
     "GroupKind",
+    "GroupRecord",
     "OutputSteps",
     "Placement",
     "PlacementRequest",
@@ -94,6 +95,22 @@ class GroupKind(StrEnum):
     KERNEL = "integer kernel"
     OUTPUT = "graph output"
 
+    @property
+    def in_tensorrt_form(self) -> bool:
+        """Whether TensorRT's form has such groups, too."""
+        return self not in (GroupKind.KERNEL, GroupKind.OUTPUT)
+
+
+@dataclass(frozen=True)
+class GroupRecord:
+    """One place where INT8 is chosen, as records list it; see `Group`."""
+
+    name: str
+    op_type: str
+    kind: str
+    int8: bool
+    reason: str
+
 
 @dataclass(frozen=True)
 class Group:
@@ -121,7 +138,7 @@ class Group:
     @property
     def in_tensorrt_form(self) -> bool:
         """Whether it is in TensorRT's form, too."""
-        return self.kind not in (GroupKind.KERNEL, GroupKind.OUTPUT)
+        return self.kind.in_tensorrt_form
 
     @property
     def rounds(self) -> bool:
@@ -132,6 +149,11 @@ class Group:
         """
         passing_on = (GroupKind.CONCAT, GroupKind.MOVEMENT)
         return self.in_tensorrt_form and self.kind not in passing_on
+
+    @property
+    def record(self) -> GroupRecord:
+        """The part that records list."""
+        return GroupRecord(self.name, self.op_type, self.kind, self.int8, self.reason)
 
 
 @dataclass(frozen=True)

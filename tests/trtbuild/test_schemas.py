@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jsonschema
 import numpy as np
 import pytest
 
+from tests.command import trtbuild
+from tests.json_documents import DOCS, commands_with_json, documented, valid
 from tests.trtbuild.runtime.tensorrt.test_inspector import FORM_10
 from tests.trtbuild.verification.small_network import written
 from tools.write_schemas import schemas
 from trtbuild.cli.main import run
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PUBLISHED = DOCS / "schemas"
 
 
 @pytest.mark.parametrize("name", sorted(schemas()))
 def test_the_published_schema_is_that_of_the_code(name: str) -> None:
     schema = schemas()[name]
     jsonschema.Draft202012Validator.check_schema(schema)
-    version = schema["properties"]["version"]["const"]
-    path = PUBLISHED / f"{name}.v{version}.schema.json"
+    path = PUBLISHED / f"{name}.v{schema_version(name)}.schema.json"
     written = json.loads(path.read_text(encoding="utf-8"))
     assert written == schema, "run: python tools/write_schemas.py docs/schemas"
+
+
+def test_the_page_names_the_schema_of_every_command_with_json() -> None:
+    assert list(documented()) == commands_with_json()
+    page = (DOCS / "stability.md").read_text(encoding="utf-8")
+    written = {path.name for path in PUBLISHED.iterdir()}
+    assert written == {f"{name}.v{schema_version(name)}.schema.json" for name in schemas()}
+    assert [name for name in written if f"](schemas/{name})" not in page] == []
+
+
+def schema_version(name: str) -> int:
+    return int(schemas()[name]["properties"]["version"]["const"])
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +48,6 @@ def folder(tmp_path_factory) -> Path:
     folder = written(tmp_path_factory.mktemp("networks"), 16)
     np.savez(folder / "labels.npz", y=np.arange(16) % 6)
     return folder
-
-
-def valid(data: dict) -> None:
-    jsonschema.validate(data, schemas()[data["schema"]])
 
 
 def test_a_saved_verification_with_everything_satisfies_its_schema(folder: Path, capsys) -> None:
@@ -115,6 +127,24 @@ def test_what_an_engine_runs_in_satisfies_its_schema(folder: Path, tmp_path: Pat
         found = json.loads(capsys.readouterr().out)
         valid(found)
         assert found[part]
+
+
+def test_a_quantized_network_satisfies_its_schema(folder: Path, tmp_path: Path, capsys) -> None:
+    model, ranges = folder / "float.onnx", tmp_path / "ranges.json"
+    data = ("--data", folder / "images.npz", "--calibrator", "minmax")
+    assert trtbuild(capsys, "calibrate", model, *data, "-o", ranges).code == 0
+    output = tmp_path / "int8.onnx"
+    given = ("--calibration", ranges, "-o", output, "--float", "Relu", "--json")
+    found = trtbuild(capsys, "quantize", model, *given).json
+    assert found["files"] == [str(output)]
+    assert {one["op_type"] for one in found["layers"] if one["int8"]} >= {"Conv"}
+    assert found["float_patterns"] == list(found["idle_patterns"]) == ["Relu"]
+
+
+def test_a_recipe_file_satisfies_its_schema(folder: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "build.toml"
+    found = trtbuild(capsys, "init", folder / "float.onnx", "-o", file, "--json").json
+    assert found == {"schema": "trtbuild.recipe_file", "version": 1, "file": str(file)}
 
 
 def test_a_machine_satisfies_its_schema(capsys) -> None:

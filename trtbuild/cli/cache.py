@@ -43,10 +43,10 @@ def command() -> None:
 @output_options
 def show(*, file: Path, out: Output) -> None:
     """Print every tensor of a cache with its scale and amax."""
-    from trtbuild.jobs.cache import read_cache
+    from trtbuild.jobs.cache import cache_content
     from trtbuild.report.cache import cache_report
 
-    out.show(cache_report(file, read_cache(file)))
+    out.show(cache_report(cache_content(file)))
 
 
 @command.command("diff", cls=SectionedCommand, examples=(_DIFF, _DIFF_ROUGHLY, _DIFF_QUIETLY))
@@ -61,7 +61,7 @@ def diff(*, first: Path, second: Path, given: Given[CacheDiffRecipe], out: Outpu
     from trtbuild.report.cache import diff_report
 
     found = compare_caches(recipe)
-    out.show(diff_report(recipe, found))
+    out.show(diff_report(found))
     return 0 if found.equal else 1
 
 

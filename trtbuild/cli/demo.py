@@ -42,6 +42,7 @@ def command(*, output: Path, out: Output) -> int:
 
     with out.progress() as progress:
         done = demonstrate(output, progress)
-    page = write_page(demo_page(done), output / "report.html")
+    page = output / "report.html"
+    write_page(demo_page(done, page), page)
     out.show(demo_report(done, page))
     return done.after.ruling.exit_code()

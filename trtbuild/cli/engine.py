@@ -65,7 +65,7 @@ def command(
         from trtbuild.jobs.dry_run import plan_build
         from trtbuild.report.dry_run import dry_run_report
 
-        out.show(dry_run_report(recipe, plan_build(recipe, files.besides(*given.files))))
+        out.show(dry_run_report(plan_build(recipe, files.besides(*given.files))))
         return 0
     from trtbuild.runtime.isolated import started_ahead
 

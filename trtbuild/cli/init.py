@@ -37,6 +37,6 @@ def command(*, model: Path, output: Path, force: bool, out: Output) -> None:
     from trtbuild.jobs.recipe_file import write_recipe
     from trtbuild.report.model import Line, Report
 
-    write_recipe(model, output)
+    written = write_recipe(model, output)
     wrote = Line(f"wrote {output}; build with: trtbuild engine --recipe {output}")
-    out.show(Report(title="a recipe", notes=(wrote,), data={"file": output}))
+    out.show(Report(title="a recipe", notes=(wrote,), data=written.to_json()))

@@ -50,10 +50,10 @@ def command(
     that are also inputs may be overridden by a caller and are left alone, unless --fixed-weights.
     """
     if list_only:
-        from trtbuild.passes import all_passes
+        from trtbuild.jobs.optimize import passes_list
         from trtbuild.report.optimize import passes_report
 
-        out.show(passes_report(all_passes()))
+        out.show(passes_report(passes_list()))
         return
     if source is None or target is None:
         raise OptionError("give the ONNX file to read and the file to write, or --list.")

@@ -50,4 +50,4 @@ def command(*, target: str, list_groups: bool, given: Given[PruneRecipe], out: O
     if list_groups:
         out.show(groups_report(target, job.channel_groups(recipe)))
     else:
-        out.show(prune_report(target, job.prune(recipe), recipe.output))
+        out.show(prune_report(target, job.prune(recipe)))

@@ -18,6 +18,7 @@ import numpy as np
 from trtbuild.errors import InputError, MissingError
 from trtbuild.files import make_directory
 from trtbuild.jobs.engine import build_engine
+from trtbuild.json_codec import Document
 from trtbuild.model import name_nodes, read_unchanged, write_model
 from trtbuild.model.constants import array
 from trtbuild.model.edits import set_constant
@@ -28,14 +29,18 @@ from trtbuild.options.tensorrt import TensorRTOptions
 from trtbuild.progress import Progress, silent
 from trtbuild.recipes import EngineRecipe
 from trtbuild.runtime.tensorrt.versions import RTX, installed
+from trtbuild.titles import TENSORRT_FORM
 from trtbuild.verification.gate import Gate
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from trtbuild.result import EngineResult
+    from trtbuild.verification.intervals import Estimate
+    from trtbuild.verification.ruling import Ruling
+    from trtbuild.verification.scores import Accuracy
 
-__all__ = ["Demonstration", "demonstrate", "unequal_channels"]
+__all__ = ["DemoBuild", "DemoFigures", "Demonstration", "demonstrate", "unequal_channels"]
 
 NETWORK = "unequal.onnx"
 _DATA = ("calibration.npz", "test.npz", "digits.toml")
@@ -44,6 +49,40 @@ _IMAGES = Preprocess(color="GRAY", scale=1 / 16)  # as digits.toml says
 _SHAPES = ("image=1x1x8x8:8x1x8x8:32x1x8x8",)
 # The largest channel is 2**12 times the smallest: 12 bits, where INT8 has 8.
 _OCTAVES = 12
+
+
+@dataclass(frozen=True)
+class DemoBuild:
+    """One of the two builds.
+
+    Attributes:
+        manifest: its manifest.
+        ruling: its verdict.
+        accuracy: top-1 of the float network and of TensorRT's form.
+        sqnr_db: SQNR of the output of TensorRT's form.
+    """
+
+    manifest: Path
+    ruling: Ruling
+    accuracy: Accuracy
+    sqnr_db: Estimate
+
+
+@dataclass(frozen=True)
+class DemoFigures(Document):
+    """The figures of both builds.
+
+    Attributes:
+        before: built by TensorRT's entropy rule alone, as calibrators do it.
+        after: built by the defaults of `trtbuild engine`, with a limit on accuracy.
+        report: the HTML page of the second build.
+    """
+
+    SCHEMA = "trtbuild.demo"
+
+    before: DemoBuild
+    after: DemoBuild
+    report: Path
 
 
 @dataclass(frozen=True)
@@ -61,6 +100,18 @@ class Demonstration:
     before: EngineResult
     after: EngineResult
     command: str
+
+    def figures(self, page: Path) -> DemoFigures:
+        """Return the figures of both builds; `page` is the HTML page of the second."""
+        return DemoFigures(_figures(self.before), _figures(self.after), page)
+
+
+def _figures(built: EngineResult) -> DemoBuild:
+    form = built.comparisons[TENSORRT_FORM]
+    sqnr = form.outputs[0].sqnr_db
+    assert form.accuracy is not None  # the demonstration has labels
+    assert sqnr is not None  # its output holds floats
+    return DemoBuild(built.manifest, built.ruling, form.accuracy, sqnr)
 
 
 def demonstrate(folder: Path, progress: Progress = silent) -> Demonstration:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trtbuild.data.opening import check_is_named
 from trtbuild.errors import InputError, in_one_tree
@@ -22,11 +22,13 @@ from trtbuild.jobs.prequantized import prequantized_build
 from trtbuild.jobs.ranges import observed_tensors
 from trtbuild.jobs.speed import why_no_fp16
 from trtbuild.jobs.targets import engine_request
+from trtbuild.json_codec import Document
 from trtbuild.model import input_specs
+from trtbuild.options.tables import to_table
 from trtbuild.quantization import check_floats
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from trtbuild.jobs.paths import Besides
     from trtbuild.jobs.prequantized import PrequantizedBuild
@@ -36,7 +38,7 @@ __all__ = ["BuildPlan", "plan_build"]
 
 
 @dataclass(frozen=True)
-class BuildPlan:
+class BuildPlan(Document):
     """What `build_engine` would do.
 
     Attributes:
@@ -45,13 +47,17 @@ class BuildPlan:
         why: which backend was chosen, and why.
         reads: files and folders that are read.
         writes: files that would be written.
+        recipe: every option, as in the manifest.
     """
+
+    SCHEMA = "trtbuild.dry_run"
 
     stages: tuple[str, ...]
     backend: str
     why: str
     reads: tuple[str, ...]
     writes: tuple[str, ...]
+    recipe: Mapping[str, Any]
 
 
 @in_one_tree()
@@ -98,6 +104,7 @@ def plan_build(recipe: EngineRecipe, besides: Besides | None = None) -> BuildPla
         why,
         tuple(dict.fromkeys(map(str, read))),
         tuple(str(path) for path in writes),
+        to_table(recipe),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +13,55 @@ from trtbuild.files import make_directory
 from trtbuild.jobs.build_checks import check_build
 from trtbuild.jobs.module_latency import latency_share
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
+from trtbuild.json_codec import Document, encode
 from trtbuild.progress import Progress, silent
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trtbuild.backends.base import Backend
+    from trtbuild.pytorch.activations import LayerActivation
     from trtbuild.pytorch.cost import LayerTime
     from trtbuild.pytorch.export import ExportResult
+    from trtbuild.pytorch.export_steps import ExportSteps
+    from trtbuild.pytorch.fold import FoldReport
+    from trtbuild.pytorch.parity import ParityReport
     from trtbuild.pytorch.spec import ExportSpec
     from trtbuild.recipes import EngineRecipe
 
-__all__ = ["export", "export_details", "layer_times", "module_values", "with_export"]
+__all__ = ["Export", "export", "export_record", "layer_times", "module_values", "with_export"]
+
+
+@dataclass(frozen=True)
+class Export(Document):
+    """An exported module.
+
+    Attributes:
+        files: the written files.
+        opset: opset of the ONNX domain.
+        num_nodes: number of nodes of the network.
+        inputs, outputs: names of its inputs and outputs.
+        steps: what was done with the module before.
+        fold: what was done with each norm; None if folding was not asked for.
+        parity: how much the file's results differ from the module's.
+        activations: layers whose range is taken after their activation.
+        warnings: sentences for the user.
+        layer_times: time of each layer of the module in torch, slowest first; None if not asked for.
+    """
+
+    SCHEMA = "trtbuild.export"
+
+    files: tuple[Path, ...]
+    opset: int
+    num_nodes: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    steps: ExportSteps
+    fold: FoldReport | None
+    parity: ParityReport
+    activations: tuple[LayerActivation, ...]
+    warnings: tuple[str, ...]
+    layer_times: tuple[LayerTime, ...] | None = None
 
 
 @in_one_tree()
@@ -101,29 +138,29 @@ def with_export(
         loaded = recipe.model.with_name(f"{recipe.model.stem}.loaded.onnx")
         whole = replace(recipe.export, prune=None, mask=None, sparsity=None, path=loaded)
         export(whole, progress)
-    record = Record("export", f"exported from '{name}'", export_details(result))
+    record = Record("export", f"exported from '{name}'", encode(export_record(result)))
     return replace(recipe, earlier=(*recipe.earlier, record), loaded=loaded), result
 
 
-def export_details(result: ExportResult) -> dict[str, Any]:
-    """Return an export as JSON types."""
-    return {
-        "files": [str(file) for file in result.files],
-        "opset": result.opset,
-        "num_nodes": len(result.model.graph),
-        "inputs": [value.name for value in result.model.graph.inputs],
-        "outputs": [value.name for value in result.model.graph.outputs],
-        "parity": {
-            "samples": list(result.parity.samples),
-            "error": result.parity.error,
-            "torch_error": result.parity.torch_error,
-            "note": result.parity.note,
-        },
-        "fold": None if result.fold is None else result.fold.as_dict(),
-        "activations": [
-            {"layer": a.layer, "activation": a.activation, "low": a.low, "high": a.high}
-            for a in result.activations
-        ],
-        "warnings": list(result.warnings),
-        **result.details,
-    }
+def export_record(result: ExportResult, times: tuple[LayerTime, ...] | None = None) -> Export:
+    """Return the part of `export`'s result that programs read.
+
+    Args:
+        result: the export.
+        times: times of its layers, see `layer_times`.
+    """
+    assert result.steps is not None  # it was made from a spec
+    graph = result.model.graph
+    return Export(
+        files=result.files,
+        opset=result.opset,
+        num_nodes=len(graph),
+        inputs=tuple(value.name or "" for value in graph.inputs),
+        outputs=tuple(value.name or "" for value in graph.outputs),
+        steps=result.steps,
+        fold=result.fold,
+        parity=result.parity,
+        activations=result.activations,
+        warnings=result.warnings,
+        layer_times=times,
+    )

@@ -15,7 +15,6 @@ from trtbuild.manifest import (
     AskedRecord,
     DataRecord,
     FileRecord,
-    GroupRecord,
     JudgedComparison,
     Manifest,
     ModelRecord,
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from trtbuild.backends.base import Engine
     from trtbuild.data import DataPlan, DataRecipe
     from trtbuild.model.signature import TensorSpec
-    from trtbuild.plan import Group
     from trtbuild.recipes import EngineRecipe
     from trtbuild.result import EngineResult
 
@@ -83,7 +81,7 @@ def _manifest(
         stages=artifact.history,
         calibration=_ranges(artifact.calibration),
         layers=artifact.decisions,
-        groups=tuple(map(_group, artifact.groups)),
+        groups=tuple(group.record for group in artifact.groups),
         engine=_engine(result.engine, result.why_backend),
         also=None if also is None else _engine(also.engine, also.why_backend),
         files=files,
@@ -153,10 +151,6 @@ def _ranges(calibration: Calibration | None) -> RangesRecord | None:
         return None
     amax = {name: found.amax for name, found in sorted(calibration.ranges.items())}
     return RangesRecord(calibration.method, amax)
-
-
-def _group(group: Group) -> GroupRecord:
-    return GroupRecord(group.name, group.op_type, group.kind, group.int8, group.reason)
 
 
 def _engine(engine: Engine, why: str) -> EngineRecord:

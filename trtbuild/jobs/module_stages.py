@@ -157,7 +157,7 @@ def _record(
     if artifact.quantized is not None:
         networks |= dict.fromkeys((WEIGHTS_INT8, TENSORRT_FORM), artifact.quantized)
     cost: Mapping[str, Any] = next(
-        (r.details.get("cost", {}) for r in artifact.history if r.stage == "export"), {}
+        (r.details["steps"]["cost"] for r in artifact.history if r.stage == "export"), {}
     )
     first = found[names[0]].accuracy
     loaded = None if first is None else first.reference_percent.value

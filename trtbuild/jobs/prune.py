@@ -9,22 +9,43 @@ from typing import TYPE_CHECKING
 from trtbuild.errors import OptionError, in_one_tree
 from trtbuild.jobs.module_latency import latency_share
 from trtbuild.jobs.paths import check_paths
+from trtbuild.json_codec import Document
 from trtbuild.pytorch.spec import HISTORY_FILE, WEIGHTS_FILE, PruneSpec, with_axes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from trtbuild.pytorch import LoadedModule
     from trtbuild.pytorch.prune import PruneGroup, PruneReport
     from trtbuild.recipes import PruneRecipe
 
-__all__ = ["PruneOutcome", "channel_groups", "prune"]
+__all__ = ["ChannelGroups", "PruneOutcome", "channel_groups", "prune"]
 
 
 @dataclass(frozen=True)
-class PruneOutcome:
-    """A report on what was removed, and the warnings from loading the module."""
+class PruneOutcome(Document):
+    """A pruned module.
 
-    report: PruneReport
+    Attributes:
+        folder: its weights and its history, for ``--weights``.
+        pruning: what was removed.
+        warnings: warnings from loading the module.
+    """
+
+    SCHEMA = "trtbuild.pruning"
+
+    folder: Path
+    pruning: PruneReport
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroups(Document):
+    """The groups of channels that can only be removed together."""
+
+    SCHEMA = "trtbuild.channel_groups"
+
+    groups: tuple[PruneGroup, ...]
 
 
 @in_one_tree()
@@ -54,7 +75,7 @@ def prune(recipe: PruneRecipe) -> PruneOutcome:
             latency = stack.enter_context(timing)
         result = prune_channels(loaded.module, inputs, recipe.prune, latency=latency)
     save_pruned(result.module, result.history, recipe.output)
-    return PruneOutcome(result.report, tuple(loaded.warnings))
+    return PruneOutcome(recipe.output, result.report, tuple(loaded.warnings))
 
 
 def _check_folder(recipe: PruneRecipe) -> None:
@@ -69,7 +90,7 @@ def _check_folder(recipe: PruneRecipe) -> None:
 
 
 @in_one_tree()
-def channel_groups(recipe: PruneRecipe) -> list[PruneGroup]:
+def channel_groups(recipe: PruneRecipe) -> ChannelGroups:
     """Return the groups of channels that depend on each other; nothing is removed or written.
 
     Raises:
@@ -80,7 +101,7 @@ def channel_groups(recipe: PruneRecipe) -> list[PruneGroup]:
     loaded = _loaded(recipe)
     from trtbuild.pytorch.prune import list_groups
 
-    return list(list_groups(loaded.module, inputs, recipe.prune or PruneSpec()))
+    return ChannelGroups(tuple(list_groups(loaded.module, inputs, recipe.prune or PruneSpec())))
 
 
 def _loaded(recipe: PruneRecipe) -> LoadedModule:

@@ -13,6 +13,7 @@ from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
 from trtbuild.jobs.ranges import int8_candidate
 from trtbuild.jobs.targets import qat_request
+from trtbuild.json_codec import Document
 from trtbuild.model import input_specs
 from trtbuild.options.compare import ComparisonOptions, TaskOptions
 from trtbuild.options.effort import Effort
@@ -31,29 +32,39 @@ if TYPE_CHECKING:
     from trtbuild.recipes import QatRecipe
     from trtbuild.verification.compare import Comparison
 
-__all__ = ["BEFORE", "TRAINED", "QatOutcome", "qat"]
+__all__ = ["BEFORE", "TRAINED", "QatOutcome", "TrainedScale", "qat"]
 
 BEFORE, TRAINED = "before training", "trained"
 
 
 @dataclass(frozen=True)
-class QatOutcome:
+class TrainedScale:
+    """The scale of a layer's input before and after the training."""
+
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class QatOutcome(Document):
     """The result of the training.
 
     Attributes:
         network: the Q/DQ network with the trained scales, an ONNX file.
-        loaded: the float network that it is judged against, an ONNX file.
-        layers: paths of the layers with rounding.
-        scales: path -> scale of the layer's input before and after.
+        float_model: the float network that it is judged against, an ONNX file.
+        layers: module paths of the layers with rounding.
+        scales: module path -> scale of the layer's input.
         comparisons: figures against the float network on data that calibration has not seen, for the Q/DQ
             network before training and the trained one.
         warnings: warnings from loading and export.
     """
 
+    SCHEMA = "trtbuild.qat"
+
     network: Path
-    loaded: Path
+    float_model: Path
     layers: tuple[str, ...]
-    scales: Mapping[str, tuple[float, float]]
+    scales: Mapping[str, TrainedScale]
     comparisons: Mapping[str, Comparison]
     warnings: tuple[str, ...]
 
@@ -99,9 +110,13 @@ def qat(recipe: QatRecipe, progress: Progress = silent) -> QatOutcome:
     after = trained_scales(given)
     return QatOutcome(
         network=files[1],
-        loaded=files[0],
+        float_model=files[0],
         layers=tuple(layers),
-        scales={path: (before[path], after[path]) for path in before if path in after},
+        scales={
+            path: TrainedScale(scale, after[path])
+            for path, scale in before.items()
+            if path in after
+        },
         comparisons=_compared(artifact, files, plan, recipe, progress),
         warnings=(*module.warnings, *result.warnings),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from trtbuild.calibration import load_calibration
@@ -11,6 +11,7 @@ from trtbuild.jobs.foreign_operators import left_behind, with_left_behind
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, named_inputs
 from trtbuild.jobs.targets import quantize_request
+from trtbuild.json_codec import Document
 from trtbuild.model import write_model
 from trtbuild.quantization import (
     check_floats,
@@ -22,35 +23,59 @@ from trtbuild.quantization import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from trtbuild.artifact import Record
-    from trtbuild.plan import Decision, Placement
+    from trtbuild.plan import Decision, GroupRecord
     from trtbuild.recipes import QuantizeRecipe
 
-__all__ = ["QuantizedFile", "decide", "quantize_file"]
+__all__ = ["PlacementList", "QuantizedFile", "decide", "quantize_file"]
 
 
 @dataclass(frozen=True)
-class QuantizedFile:
+class PlacementList(Document):
+    """Where Q/DQ go in a network.
+
+    Attributes:
+        layers: every node: whether it runs in INT8, and why or why not.
+        groups: every place where INT8 is chosen, those that only ONNX Runtime's form has last.
+    """
+
+    SCHEMA = "trtbuild.placement"
+
+    layers: tuple[Decision, ...]
+    groups: tuple[GroupRecord, ...]
+
+
+@dataclass(frozen=True)
+class QuantizedFile(Document):
     """The result of writing Q/DQ.
 
     Attributes:
         files: the written files.
-        decisions: why each node is in INT8 or in float.
-        record: record of the stage.
+        summary: what was quantized, in a sentence.
+        target: the compiler that Q/DQ were placed for.
+        float_patterns: patterns of ``--float``.
+        float_groups: names of groups that were kept in float.
+        layers: every node: whether it runs in INT8, and why or why not.
+        without_range: tensor without a usable scale -> why: always zero, never seen, or infinite.
         idle_patterns: patterns of ``--float`` that take nothing out of INT8 -> what they match.
     """
 
+    SCHEMA = "trtbuild.quantization"
+
     files: tuple[Path, ...]
-    decisions: Sequence[Decision]
-    record: Record
-    idle_patterns: Mapping[str, str] = field(default_factory=dict)
+    summary: str
+    target: str
+    float_patterns: tuple[str, ...]
+    float_groups: tuple[str, ...]
+    layers: tuple[Decision, ...]
+    without_range: Mapping[str, str]
+    idle_patterns: Mapping[str, str]
 
 
 @in_one_tree()
-def decide(recipe: QuantizeRecipe) -> Placement:
+def decide(recipe: QuantizeRecipe) -> PlacementList:
     """Return where Q/DQ would go, with the decision for every node and group; uses ranges if there are any.
 
     Raises:
@@ -66,7 +91,10 @@ def decide(recipe: QuantizeRecipe) -> Placement:
     else:
         ranges = load_calibration(recipe.calibration, artifact.source)
         placement, _ = place_by_ranges(artifact.model, ranges, request)
-    return replace(placement, decisions=(*placement.decisions, *left_behind(artifact)))
+    groups = sorted(placement.groups, key=lambda group: not group.in_tensorrt_form)
+    return PlacementList(
+        (*placement.decisions, *left_behind(artifact)), tuple(group.record for group in groups)
+    )
 
 
 @in_one_tree()
@@ -94,4 +122,14 @@ def quantize_file(recipe: QuantizeRecipe) -> QuantizedFile:
     quantized = whole if recipe.form == "tensorrt" else portable_form(artifact)
     artifact = with_left_behind(artifact)
     written = tuple(write_model(quantized, recipe.output))
-    return QuantizedFile(written, artifact.decisions, artifact.history[-1], idle)
+    record = artifact.history[-1]
+    return QuantizedFile(
+        files=written,
+        summary=record.summary,
+        target=record.details["target"],
+        float_patterns=tuple(record.details["float_patterns"]),
+        float_groups=tuple(record.details["float_groups"]),
+        layers=artifact.decisions,
+        without_range=record.details["without_range"],
+        idle_patterns=idle,
+    )

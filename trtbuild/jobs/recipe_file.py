@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import textwrap
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.files import write_text
 from trtbuild.jobs.paths import check_paths, named_inputs
+from trtbuild.json_codec import Document
 from trtbuild.model import input_specs, read_model
 from trtbuild.options.fields import Kind, OptionField, groups_of, options_of
 from trtbuild.options.tables import ENABLED, FILE
@@ -20,13 +22,22 @@ from trtbuild.visible import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["recipe_text", "write_recipe"]
+__all__ = ["RecipeFile", "recipe_text", "write_recipe"]
 
 # `export` is for PyTorch modules: the file is made for a network file.
 _LEFT_OUT = {"export", "model", "int8"}
 
 
-def write_recipe(model: Path, path: Path) -> None:
+@dataclass(frozen=True)
+class RecipeFile(Document):
+    """The written recipe file."""
+
+    SCHEMA = "trtbuild.recipe_file"
+
+    file: Path
+
+
+def write_recipe(model: Path, path: Path) -> RecipeFile:
     """Write a recipe file for the network `model`.
 
     Raises:
@@ -35,6 +46,7 @@ def write_recipe(model: Path, path: Path) -> None:
     """
     check_paths(named_inputs(the_network=model), [path])
     write_text(path, recipe_text(model, path.parent))
+    return RecipeFile(path)
 
 
 def recipe_text(model: Path, folder: Path) -> str:

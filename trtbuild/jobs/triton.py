@@ -15,6 +15,7 @@ from trtbuild.data import DataRecipe
 from trtbuild.errors import GateError, InputError, OptionError, OutputError, decoding
 from trtbuild.files import atomic_path, file_digest, make_directory, write_text
 from trtbuild.jobs.triton_config import ONNX_RUNTIME, TENSORRT, ModelConfig, described
+from trtbuild.json_codec import Document
 from trtbuild.manifest import manifest_at, manifest_beside, read_manifest
 from trtbuild.model import (
     input_specs,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from trtbuild.recipes import TritonRecipe
     from trtbuild.runtime.manifest_beside import EngineRecord
 
-__all__ = ["TritonEntry", "export_triton"]
+__all__ = ["TritonEntry", "TritonModel", "export_triton"]
 
 _FORM = ".int8.onnx"
 _CONFIG = "config.pbtxt"
@@ -50,6 +51,29 @@ _LARGEST_BATCH = 8
 # Longest name of a file or folder, in bytes, on the systems that Triton runs on.
 _LONGEST_NAME = 255
 _NAME = re.compile(r"[^/\\\0]+")
+
+
+@dataclass(frozen=True)
+class TritonModel(Document):
+    """A model in a Triton model repository.
+
+    Attributes:
+        folder: its folder in the repository.
+        name: its name.
+        backend: Triton's backend for it.
+        max_batch_size: the largest batch that Triton makes of requests; 0 if requests bring the whole batch.
+        files: the written files.
+        notes: what the server needs, and options to start it with.
+    """
+
+    SCHEMA = "trtbuild.triton_model"
+
+    folder: Path
+    name: str
+    backend: str
+    max_batch_size: int
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +91,19 @@ class TritonEntry:
     config: ModelConfig
     files: Mapping[Path, str]
     notes: tuple[str, ...]
+
+    @property
+    def model(self) -> TritonModel:
+        """The part that programs read."""
+        config = self.config
+        return TritonModel(
+            folder=self.folder,
+            name=config.name,
+            backend=config.backend.name,
+            max_batch_size=config.max_batch_size,
+            files=tuple(self.files),
+            notes=self.notes,
+        )
 
 
 @dataclass(frozen=True)

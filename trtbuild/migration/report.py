@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.enums import StrEnum
 
@@ -40,23 +40,21 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Entry:
-    """One scale: its source tensor, what happened to it, and the tensors that have it now."""
+    """One scale.
 
-    name: str
+    Attributes:
+        tensor: its tensor in the source.
+        scale: the scale.
+        fate: what happened to it.
+        tensors: the tensors that have it now.
+        through: the operators between them and `tensor`, which keep values.
+    """
+
+    tensor: str
     scale: np.float32
     fate: Fate
     tensors: tuple[str, ...] = ()
     through: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the entry as JSON types."""
-        return {
-            "name": self.name,
-            "scale": float(self.scale) if self.fate is not Fate.LOST_INFINITE else None,
-            "fate": str(self.fate),
-            "tensors": list(self.tensors),
-            "through": list(self.through),
-        }
 
 
 @dataclass(frozen=True)
@@ -81,15 +79,3 @@ class Migration:
         """Return how many scales had each fate."""
         counts = Counter(str(entry.fate) for entry in self.entries)
         return {str(fate): counts[str(fate)] for fate in Fate if counts[str(fate)]}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON types."""
-        return {
-            "counts": self.counts(),
-            "entries": [entry.to_json() for entry in self.entries],
-            "layers": [
-                {"node": d.node, "op_type": d.op_type, "int8": d.int8, "reason": d.reason}
-                for d in self.decisions
-            ],
-            "without_scale": list(self.without_scale),
-        }

@@ -5,9 +5,10 @@ TensorRT fuses layer and activation into one kernel, so the range of the tensor 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from trtbuild.json_codec import NOT_IN_JSON
 from trtbuild.pytorch.aten import calls, module_path, name_of
 from trtbuild.pytorch.fold.layers import LayerCall, arguments
 from trtbuild.pytorch.fold.plan import moves_values_only
@@ -36,7 +37,7 @@ class LayerActivation:
     activation: str
     low: float | None
     high: float | None
-    node: str
+    node: str = field(default="", metadata=NOT_IN_JSON)
 
 
 def find_activations(program: ExportedProgram) -> tuple[LayerActivation, ...]:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trtbuild.errors import ModelError, decoding
+from trtbuild.json_codec import NOT_IN_JSON
 from trtbuild.pytorch.weight_files import read_checkpoint
 from trtbuild.pytorch.weight_forms import fitting_keys, plain_weights, with_computed
 
@@ -63,7 +64,7 @@ class CheckpointReport:
     num_loaded: int
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = field(default=(), metadata=NOT_IN_JSON)
 
 
 @dataclass(frozen=True)

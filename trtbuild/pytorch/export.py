@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -30,7 +30,7 @@ from trtbuild.temporaries import temporary_folder
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import onnx_ir as ir
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from trtbuild.pytorch.activations import LayerActivation
+    from trtbuild.pytorch.export_steps import ExportSteps
     from trtbuild.pytorch.fold import FoldReport
     from trtbuild.pytorch.inputs import BoundInputs
     from trtbuild.pytorch.parity import ParityReport
@@ -63,7 +64,7 @@ class ExportResult:
         fold: what was done with each norm; None when folding was not asked for.
         activations: layers whose range is taken after their activation.
         warnings: sentences for the user.
-        details: reports of the earlier steps, JSON types only.
+        steps: what was done before, by `trtbuild.pytorch.export_from_spec`; None if nothing.
     """
 
     model: ir.Model
@@ -75,7 +76,7 @@ class ExportResult:
     fold: FoldReport | None
     activations: tuple[LayerActivation, ...]
     warnings: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
+    steps: ExportSteps | None = None
 
 
 @warnings_that_only_warn()

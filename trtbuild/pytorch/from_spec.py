@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from trtbuild.progress import silent
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.export import export_onnx
+from trtbuild.pytorch.export_steps import CostChange, ExportSteps, MaskShares, SourceReport
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.installed import require_torch
 from trtbuild.pytorch.load import load_module
@@ -53,11 +54,11 @@ def export_from_spec(
         OptionError: an option does not fit this module.
         OutputError: the file cannot be written.
     """
-    steps = 2 + sum(wish is not None for wish in (spec.prune, spec.mask, spec.sparsity))
-    progress("export", 0, steps)
+    total = 2 + sum(wish is not None for wish in (spec.prune, spec.mask, spec.sparsity))
+    progress("export", 0, total)
     loaded = load_module(spec.source)
-    module, details, warnings = _thinned(spec, loaded.module, timing)
-    progress("export", steps - 1, steps)
+    module, steps, warnings = _thinned(spec, loaded, timing)
+    progress("export", total - 1, total)
     result = export_onnx(
         module,
         spec.traced_inputs,
@@ -68,23 +69,20 @@ def export_from_spec(
         output_names=spec.output_names,
         external_data=spec.external_data,
     )
-    progress("export", steps, steps)
+    progress("export", total, total)
     if spec.sparsity is not None:
-        details["sparse_nodes"] = [asdict(node) for node in check_two_four(result.model)]
-    return replace(
-        result,
-        warnings=(*loaded.warnings, *warnings, *result.warnings),
-        details={"source": _source_details(spec, loaded), **details},
-    )
+        steps = replace(steps, sparse_nodes=tuple(check_two_four(result.model)))
+    warnings = [*loaded.warnings, *warnings, *result.warnings]
+    return replace(result, warnings=tuple(warnings), steps=steps)
 
 
 def _thinned(
-    spec: ExportSpec, module: nn.Module, timing: Timing | None
-) -> tuple[nn.Module, dict[str, Any], list[str]]:
-    """The module with channels and weights removed as `spec` says; reports and warnings."""
-    bound = bind_inputs(module, spec.traced_inputs)
-    before = asdict(count_cost(module, bound))
-    details: dict[str, Any] = {"cost": {"loaded": before, "exported": before}}
+    spec: ExportSpec, loaded: LoadedModule, timing: Timing | None
+) -> tuple[nn.Module, ExportSteps, list[str]]:
+    """The module with channels and weights removed as `spec` says; what was done, and warnings."""
+    module = loaded.module
+    cost = count_cost(module, bind_inputs(module, spec.traced_inputs))
+    steps = ExportSteps(source=_source(spec, loaded), cost=CostChange(cost, cost))
     warnings: list[str] = []
     if spec.prune is not None:
         require_torch("torch_pruning")
@@ -97,19 +95,18 @@ def _thinned(
                 latency = stack.enter_context(timing(module, inputs))
             pruned = prune_channels(module, inputs, spec.prune, latency=latency)
         module = pruned.module
-        details["pruning"] = pruned.report.as_dict()
-        details["cost"]["exported"] = asdict(pruned.report.after)
+        steps = replace(steps, pruning=pruned.report, cost=CostChange(cost, pruned.report.after))
         warnings += pruned.report.notes
     if spec.mask is not None:
-        details["masks"] = _masked(module, spec.mask)
+        steps = replace(steps, masks=_masked(module, spec.mask))
         warnings.append("weights were masked without fine-tuning: check the accuracy.")
     if spec.sparsity is not None:
-        details["sparse_layers"] = [asdict(layer) for layer in make_two_four(module)]
+        steps = replace(steps, sparse_layers=make_two_four(module))
         warnings.append("2:4 zeros were made without fine-tuning: check the accuracy.")
-    return module, details, warnings
+    return module, steps, warnings
 
 
-def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
+def _masked(module: nn.Module, spec: MaskSpec) -> MaskShares:
     """Mask `module` in place; return the share of zeros per layer and in total."""
     if spec.dim is not None:
         method = "ln" if spec.method == "l1" else spec.method
@@ -119,23 +116,9 @@ def _masked(module: nn.Module, spec: MaskSpec) -> dict[str, Any]:
     else:
         apply = mask_globally if spec.globally else mask_weights
         report = apply(module, spec.amount, method=spec.method, layers=spec.layers)
-    return {
-        "share": report.total.share,
-        "layers": {layer.name: layer.share for layer in report.layers},
-    }
+    return MaskShares(report.total.share, {one.name: one.share for one in report.layers})
 
 
-def _source_details(spec: ExportSpec, loaded: LoadedModule) -> dict[str, Any]:
-    details: dict[str, Any] = {
-        "target": spec.source.name,
-        "arguments": {key: repr(value) for key, value in spec.source.arguments.items()},
-    }
-    if loaded.checkpoint is not None:
-        details["checkpoint"] = {
-            "wrapper": loaded.checkpoint.wrapper,
-            "prefix": loaded.checkpoint.prefix,
-            "tensors": loaded.checkpoint.num_loaded,
-            "missing": list(loaded.checkpoint.missing),
-            "unexpected": list(loaded.checkpoint.unexpected),
-        }
-    return details
+def _source(spec: ExportSpec, loaded: LoadedModule) -> SourceReport:
+    arguments = {key: repr(value) for key, value in spec.source.arguments.items()}
+    return SourceReport(spec.source.name, arguments, loaded.checkpoint)

@@ -60,12 +60,12 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class NodeSparsity:
-    """One weighted ONNX node: whether it `holds` the pattern, and the share of `zeros` in its weights."""
+    """One weighted ONNX node: whether it `holds` the pattern, and the share of zeros in its weights."""
 
     node: str
     op_type: str
     holds: bool
-    zeros: float
+    zero_share: float
 
 
 def two_four_mask(weight: torch.Tensor, axis: int) -> torch.Tensor:

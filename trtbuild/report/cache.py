@@ -12,58 +12,46 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from calibrators.cache import CalibrationCache
-    from trtbuild.jobs.cache import CacheDiff, Converted
-    from trtbuild.migration import Migration
-    from trtbuild.recipes import CacheDiffRecipe
+    from trtbuild.jobs.cache import CacheContent, CacheDiff, Converted
     from trtbuild.report.model import Block
 
 __all__ = ["cache_report", "conversion_report", "diff_report"]
 
 
-def cache_report(file: Path, cache: CalibrationCache) -> Report:
+def cache_report(cache: CacheContent) -> Report:
     """Return every tensor of a cache with its scale and amax."""
-    scales = {name: float(scale) for name, scale in cache.scales.items()}
-    cells = tuple((name, f"{scale:.9g}", f"{127 * scale:.9g}") for name, scale in scales.items())
+    cells = tuple(
+        (name, f"{one.scale:.9g}", f"{one.amax:.9g}") for name, one in cache.tensors.items()
+    )
     return Report(
-        title=f"scales of {file.name}",
-        facts={str(file): cache.header},
+        title=f"scales of {cache.file.name}",
+        facts={str(cache.file): cache.header},
         sections=(
             Section("Scales", (Table((*names("tensor"), *numbers("scale", "amax")), cells),)),
         ),
-        data={
-            "header": cache.header,
-            "version": cache.version,
-            "algorithm": cache.algorithm,
-            "tensors": {
-                name: {"scale": scale, "amax": 127 * scale} for name, scale in scales.items()
-            },
-        },
+        data=cache.to_json(),
     )
 
 
-def diff_report(recipe: CacheDiffRecipe, diff: CacheDiff) -> Report:
+def diff_report(diff: CacheDiff) -> Report:
     """Return what two caches do not share, the scales that are farthest apart first."""
-    first, second = str(recipe.first), str(recipe.second)
-    a, b = diff.first.scales, diff.second.scales
-    farthest = sorted(diff.changed.items(), key=lambda item: -abs(math.log(item[1] or 1e-300)))
+    first, second = diff.first.file, diff.second.file
+    farthest = sorted(diff.changed, key=lambda one: -abs(math.log(one.ratio or 1e-300)))
     cells = (
-        *((name, f"{a[name]:.9g}", f"{b[name]:.9g}", f"{ratio:.4f}") for name, ratio in farthest),
+        *(
+            (one.tensor, f"{one.first_scale:.9g}", f"{one.second_scale:.9g}", f"{one.ratio:.4f}")
+            for one in farthest
+        ),
         *((name, "", "absent", "") for name in diff.only_first),
         *((name, "absent", "", "") for name in diff.only_second),
     )
-    shared = len(a.keys() & b.keys())
-    summary = Line(f"{counted(shared, 'tensor')} in both, {len(diff.changed)} with another scale")
-    columns = (*names("tensor"), *numbers(first, second, "ratio"))
+    shared = counted(diff.num_shared, "tensor")
+    summary = Line(f"{shared} in both, {len(diff.changed)} with another scale")
+    columns = (*names("tensor"), *numbers(str(first), str(second), "ratio"))
     return Report(
-        title=f"{recipe.first.name} against {recipe.second.name}",
+        title=f"{first.name} against {second.name}",
         sections=(Section("Scales", (summary, Table(columns, cells))),),
-        data={
-            "equal": diff.equal,
-            "headers": {"first": diff.first.header, "second": diff.second.header},
-            "changed": diff.changed,
-            "only_in": {first: diff.only_first, second: diff.only_second},
-        },
+        data=diff.to_json(),
     )
 
 
@@ -72,26 +60,24 @@ def conversion_report(source: Path, done: Converted) -> Report:
     wrote = Line("wrote " + ", ".join(str(file) for file in done.files))
     return Report(
         title=f"{source.name}, converted",
-        sections=(Section("Scales", (*_fates(done.migration), wrote)),),
+        sections=(Section("Scales", (*_fates(done), wrote)),),
         data=done.to_json(),
     )
 
 
-def _fates(migration: Migration) -> Iterator[Block]:
-    counts = tuple((str(count), fate) for fate, count in migration.counts().items())
+def _fates(done: Converted) -> Iterator[Block]:
+    counts = tuple((str(count), fate) for fate, count in done.counts.items())
     yield Table((*numbers("scales"), *names("what became of them")), counts)
     lost = tuple(
-        (entry.name, str(entry.fate).removeprefix("lost: "))
-        for entry in migration.entries
-        if entry.fate.is_lost
+        (one.tensor, str(one.fate).removeprefix("lost: "))
+        for one in done.scales
+        if one.fate.is_lost
     )
     yield Table(names("lost scale", "why"), lost)
     floats = tuple(
-        (one.node, one.reason)
-        for one in migration.decisions
-        if "the cache has no scale" in one.reason
+        (one.node, one.reason) for one in done.layers if "the cache has no scale" in one.reason
     )
     yield Table(names("layer that stays float", "why"), floats)
-    if migration.without_scale:
-        absent = ", ".join(migration.without_scale)
+    if done.without_scale:
+        absent = ", ".join(done.without_scale)
         yield Line(f"without a scale, so float in TensorRT: {absent}")

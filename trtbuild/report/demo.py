@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from trtbuild.report.engine import engine_report
 from trtbuild.report.model import Cell, Line, Report, Section, Table, Tone, names, numbers
-from trtbuild.titles import TENSORRT_FORM
 from trtbuild.verification.ruling import SHIP
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trtbuild.jobs.demo import Demonstration
+    from trtbuild.jobs.demo import DemoBuild, DemoFigures, Demonstration
     from trtbuild.result import EngineResult
 
 __all__ = ["demo_page", "demo_report"]
@@ -31,7 +30,7 @@ def demo_report(done: Demonstration, page: Path) -> Report:
         done: both builds.
         page: path of the `demo_page`.
     """
-    plan = done.after.also
+    plan, figures = done.after.also, done.figures(page)
     files = {
         str(page): "the HTML report of the second build",
         str(done.after.manifest.parent / done.after.engine.path.name): "the engine",
@@ -42,7 +41,7 @@ def demo_report(done: Demonstration, page: Path) -> Report:
         title="an INT8 network, broken and repaired",
         facts={"network": _ABOUT},
         sections=(
-            _both(done),
+            _both(figures),
             Section(
                 "What repaired it", tuple(map(Line, ("what repaired it:", *_moves(done.after))))
             ),
@@ -51,31 +50,26 @@ def demo_report(done: Demonstration, page: Path) -> Report:
         files=files,
         verdict=done.after.ruling.why,
         ruling=done.after.ruling.word,
-        data={
-            "before": done.before.ruling,
-            "after": done.after.ruling,
-            "manifest": done.after.manifest,
-            "report": page,
-        },
+        data=figures.to_json(),
     )
 
 
-def demo_page(done: Demonstration) -> Report:
+def demo_page(done: Demonstration, page: Path) -> Report:
     """Return the report of the second build, with a comparison of both builds first."""
     report = engine_report(done.after)
-    return replace(report, sections=(_both(done), *report.sections))
+    return replace(report, sections=(_both(done.figures(page)), *report.sections))
 
 
-def _both(done: Demonstration) -> Section:
+def _both(figures: DemoFigures) -> Section:
     return Section(
         "Broken and repaired",
         (
             Table(
                 (*names("network"), *numbers("top-1, %", "SQNR, dB"), *names("verdict")),
                 (
-                    ("float", f"{_accuracy(done.before)[0]:.1f}", "", ""),
-                    _row("INT8, TensorRT's entropy rule alone", done.before),
-                    _row("INT8, trtbuild engine --max-top1-drop 1", done.after),
+                    ("float", f"{figures.before.accuracy.reference_percent.value:.1f}", "", ""),
+                    _row("INT8, TensorRT's entropy rule alone", figures.before),
+                    _row("INT8, trtbuild engine --max-top1-drop 1", figures.after),
                 ),
                 "TensorRT's form, on images that calibration has not seen",
             ),
@@ -83,19 +77,11 @@ def _both(done: Demonstration) -> Section:
     )
 
 
-def _row(title: str, built: EngineResult) -> tuple[Cell, ...]:
+def _row(title: str, built: DemoBuild) -> tuple[Cell, ...]:
     word = built.ruling.word
-    sqnr = built.comparisons[TENSORRT_FORM].outputs[0].sqnr_db
-    assert sqnr is not None  # its output holds floats
     said = Line(word, Tone.GOOD if word == SHIP else Tone.BAD)
-    return (title, f"{_accuracy(built)[1]:.1f}", f"{sqnr.value:.1f}", said)
-
-
-def _accuracy(built: EngineResult) -> tuple[float, float]:
-    """Top-1 of float and of TensorRT's form, in percent."""
-    found = built.comparisons[TENSORRT_FORM].accuracy
-    assert found is not None  # the demonstration has labels
-    return found.reference_percent.value, found.candidate_percent.value
+    top1 = built.accuracy.candidate_percent.value
+    return (title, f"{top1:.1f}", f"{built.sqnr_db.value:.1f}", said)
 
 
 def _moves(built: EngineResult) -> list[str]:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from trtbuild.options.tables import to_table
 from trtbuild.report.model import Line, Report
 
 if TYPE_CHECKING:
     from trtbuild.jobs.dry_run import BuildPlan
-    from trtbuild.recipes import EngineRecipe
 
 __all__ = ["dry_run_report"]
 
 
-def dry_run_report(recipe: EngineRecipe, plan: BuildPlan) -> Report:
-    """Return the report of what a build of `recipe` would do."""
+def dry_run_report(plan: BuildPlan) -> Report:
+    """Return the report of what a build would do."""
     lines = [f"backend: {plan.why}", f"stages: {', '.join(plan.stages)}"]
     lines += [f"reads {path}" for path in plan.reads]
     lines += [f"writes {path}" for path in plan.writes]
-    data = {**asdict(plan), "recipe": to_table(recipe)}
-    return Report(title="a dry run", notes=tuple(map(Line, lines)), data=data)
+    return Report(title="a dry run", notes=tuple(map(Line, lines)), data=plan.to_json())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.jobs.export import export_details
+from trtbuild.jobs.export import export_record
 from trtbuild.report.model import (
     Check,
     Line,
@@ -19,7 +19,7 @@ from trtbuild.report.model import (
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from trtbuild.pytorch.cost import LayerTime
     from trtbuild.pytorch.export import ExportResult
@@ -30,7 +30,7 @@ _NUM_LAYERS = 20
 
 
 def export_report(
-    target: str, result: ExportResult, times: Sequence[LayerTime] | None = None
+    target: str, result: ExportResult, times: tuple[LayerTime, ...] | None = None
 ) -> Report:
     """Return the report.
 
@@ -39,7 +39,6 @@ def export_report(
         result: its export, which has passed the comparison with the module or raised an error.
         times: times of its layers, slowest first; None if it was not profiled.
     """
-    data = export_details(result)
     return Report(
         title=f"{target} in ONNX",
         facts={"opset": str(result.opset), "nodes": str(len(result.model.graph))},
@@ -51,7 +50,7 @@ def export_report(
         ),
         files={str(file): f"{file.stat().st_size:,} bytes" for file in result.files},
         checks=tuple(_checks(target, result)),
-        data=data if times is None else {**data, "layer_times": times},
+        data=export_record(result, times).to_json(),
     )
 
 
@@ -93,7 +92,7 @@ def _checks(target: str, result: ExportResult) -> Iterator[Check]:
     )
 
 
-def _times(times: Sequence[LayerTime]) -> Table:
+def _times(times: tuple[LayerTime, ...]) -> Table:
     rows = tuple(
         (
             time.path,

@@ -2,44 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.report.model import Line, Report, Section, Table, Tone, names
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator
 
-    from trtbuild.jobs.prune import PruneOutcome
-    from trtbuild.pytorch.prune import PruneGroup, PruneReport
+    from trtbuild.jobs.prune import ChannelGroups, PruneOutcome
+    from trtbuild.pytorch.prune import PruneGroup
     from trtbuild.report.model import Block
 
 __all__ = ["groups_report", "prune_report"]
 
 
-def prune_report(target: str, result: PruneOutcome, folder: Path) -> Report:
+def prune_report(target: str, result: PruneOutcome) -> Report:
     """Return the report of a pruned module.
 
     Args:
         target: the module, as package.module:factory.
         result: result of the pruning.
-        folder: folder with weights and history.
     """
     return Report(
         title=f"{target}, pruned",
-        sections=(Section("Layers", tuple(_blocks(result.report, folder))),),
-        data={"folder": folder, "warnings": result.warnings, **result.report.as_dict()},
+        sections=(Section("Layers", tuple(_blocks(result))),),
+        data=result.to_json(),
     )
 
 
-def groups_report(target: str, groups: Iterable[PruneGroup]) -> Report:
+def groups_report(target: str, found: ChannelGroups) -> Report:
     """Return the report of the groups of layers whose channels depend on each other."""
-    groups = tuple(groups)
     return Report(
         title=f"coupled layers of {target}",
-        notes=tuple(Line(line) for group in groups for line in _group_lines(group)),
-        data=[_group_json(group) for group in groups],
+        notes=tuple(Line(line) for group in found.groups for line in _group_lines(group)),
+        data=found.to_json(),
     )
 
 
@@ -52,19 +49,8 @@ def _group_lines(group: PruneGroup) -> Iterator[str]:
         yield f"  {member.path}: {channels}{cause}"
 
 
-def _group_json(group: PruneGroup) -> dict[str, Any]:
-    return {
-        "root": group.root,
-        "width": group.width,
-        "kept": group.kept,
-        "members": [
-            {"path": m.path, "side": m.side, "because": m.because, "channels": m.num_channels}
-            for m in group.members
-        ],
-    }
-
-
-def _blocks(report: PruneReport, folder: Path) -> Iterator[Block]:
+def _blocks(result: PruneOutcome) -> Iterator[Block]:
+    report, folder = result.pruning, result.folder
     yield Table(
         names("layer", "channels", "kept because"),
         tuple((one.path, f"{one.before} -> {one.after}", one.kept) for one in report.widths),

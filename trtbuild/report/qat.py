@@ -47,23 +47,18 @@ def qat_report(recipe: QatRecipe, result: QatOutcome) -> Report:
         ),
         files={
             str(result.network): "Q/DQ with the trained scales; build it with engine --quantized",
-            str(result.loaded): "the float network that it is judged against, for --float-model",
+            str(
+                result.float_model
+            ): "the float network that it is judged against, for --float-model",
         },
-        data={
-            "network": result.network,
-            "loaded": result.loaded,
-            "layers": result.layers,
-            "scales": result.scales,
-            "comparisons": {n: one.to_json() for n, one in result.comparisons.items()},
-            "warnings": result.warnings,
-        },
+        data=result.to_json(),
     )
 
 
 def _build(recipe: QatRecipe, result: QatOutcome) -> str:
     """The command that builds the network."""
     build = EngineRecipe(
-        model=result.network, data=recipe.data, quantized=True, float_model=result.loaded
+        model=result.network, data=recipe.data, quantized=True, float_model=result.float_model
     )
     return command_line("engine", (str(build.model), "--int8"), build, {})
 
@@ -72,7 +67,7 @@ def _blocks(result: QatOutcome) -> Iterator[Block]:
     yield Line(f"{counted(len(result.layers), 'layer')} trained with rounded inputs and weights")
     yield Table(
         (*names("layer"), *numbers("scale of its input", "trained")),
-        tuple((path, f"{old:.5g}", f"{new:.5g}") for path, (old, new) in result.scales.items()),
+        tuple((path, f"{s.before:.5g}", f"{s.after:.5g}") for path, s in result.scales.items()),
         num_shown=_NUM_SHOWN,
     )
     yield from (Line(f"warning: {text}", Tone.NOTE) for text in result.warnings)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from trtbuild.plan import GroupKind
 from trtbuild.report.model import Line, Report, Section, Table, names
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from trtbuild.jobs.quantize import QuantizedFile
-    from trtbuild.plan import Placement
+    from trtbuild.jobs.quantize import PlacementList, QuantizedFile
+    from trtbuild.plan import Decision, GroupRecord
 
 __all__ = ["placement_report", "quantize_report"]
 
@@ -26,47 +26,30 @@ def quantize_report(model: str, result: QuantizedFile, output: Path | None) -> R
     """
     return Report(
         title=f"{model} in INT8",
-        notes=(Line(f"{output}: {result.record.summary}"),),
-        data={
-            "files": result.files,
-            **result.record.details,
-            "idle_patterns": result.idle_patterns,
-        },
+        notes=(Line(f"{output}: {result.summary}"),),
+        data=result.to_json(),
     )
 
 
-def placement_report(model: str, placement: Placement) -> Report:
+def placement_report(model: str, placement: PlacementList) -> Report:
     """Return the report of where Q/DQ would go in the network of the file `model`."""
-    listed = _listed(placement)
-    sections = (Section("Nodes and groups of Q/DQ", (_table(listed),)),)
-    return Report(title=f"INT8 in {model}", sections=sections, data=listed)
+    sections = (Section("Nodes and groups of Q/DQ", (_table(placement),)),)
+    return Report(title=f"INT8 in {model}", sections=sections, data=placement.to_json())
 
 
-def _listed(placement: Placement) -> list[dict[str, Any]]:
+def _table(placement: PlacementList) -> Table:
     """Every node with the group of its Q/DQ, then the groups that only ONNX Runtime's form has."""
-    kinds = {group.name: group.kind for group in placement.groups if group.in_tensorrt_form}
-    nodes = [
-        {"node": d.node, "op_type": d.op_type, "int8": d.int8, "reason": d.reason,
-         "group": kinds.get(d.node)}
-        for d in placement.decisions
-    ]  # fmt: skip
-    others = [
-        {"node": g.name, "op_type": g.op_type, "int8": g.int8, "reason": g.reason, "group": g.kind}
-        for g in placement.groups
-        if not g.in_tensorrt_form
-    ]
-    return [*nodes, *others]
-
-
-def _table(listed: Sequence[dict[str, Any]]) -> Table:
-    rows = tuple(
-        (
-            one["node"],
-            one["op_type"],
-            one["group"] or "",
-            "INT8" if one["int8"] else "float",
-            one["reason"],
-        )
-        for one in listed
+    others = [one for one in placement.groups if not GroupKind(one.kind).in_tensorrt_form]
+    kinds = {one.name: one.kind for one in placement.groups if one not in others}
+    rows = (
+        *(
+            (one.node, one.op_type, kinds.get(one.node, ""), _runs_in(one), one.reason)
+            for one in placement.layers
+        ),
+        *((one.name, one.op_type, one.kind, _runs_in(one), one.reason) for one in others),
     )
     return Table(names("node", "operator", "group of Q/DQ", "runs in", "why"), rows)
+
+
+def _runs_in(one: Decision | GroupRecord) -> str:
+    return "INT8" if one.int8 else "float"

@@ -32,14 +32,7 @@ def triton_report(entry: TritonEntry) -> Report:
         notes=tuple(Line(note, Tone.NOTE) for note in entry.notes),
         sections=(Section("Inputs and outputs", (tensors,)),),
         files={str(path): what for path, what in entry.files.items()},
-        data={
-            "folder": entry.folder,
-            "name": config.name,
-            "backend": config.backend.name,
-            "max_batch_size": config.max_batch_size,
-            "files": list(entry.files),
-            "notes": list(entry.notes),
-        },
+        data=entry.model.to_json(),
     )
 
 

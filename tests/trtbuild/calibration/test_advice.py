@@ -6,7 +6,6 @@ import dataclasses
 import json
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import onnx
 import pytest
@@ -15,7 +14,6 @@ from PIL import Image
 from calibrators import Calibration, Collector
 from tests.command import trtbuild
 from tests.trtbuild.verification.small_network import float_network, images
-from tools.write_schemas import schemas
 from trtbuild.calibration.advice import SampleStatistics, all_as_good, near_duplicates
 from trtbuild.calibration.instability import instability_costs
 from trtbuild.model import write_model
@@ -34,7 +32,6 @@ def advise(capsys, network, data: np.ndarray, *options: object) -> dict:
         capsys, "advise", network, "--data", network.parent / "images.npy", "--json", *options
     )
     assert outcome.code == 0, outcome.err
-    jsonschema.validate(outcome.json, schemas()["trtbuild.advice"])
     return outcome.json
 
 

@@ -322,7 +322,7 @@ def test_tensor_that_is_always_zero(bench):
     ranges = ("--calibration", bench.out / "net.calibration.json")
     for given, in_int8 in (((), True), (ranges, False)):
         listed = trtbuild(bench.capsys, "quantize", bench.model, "--list", "--json", *given).json
-        assert [one["int8"] for one in listed if one["node"] == "Conv_y"] == [in_int8]
+        assert [one["int8"] for one in listed["layers"] if one["node"] == "Conv_y"] == [in_int8]
 
 
 def test_data_that_are_zero_throughout(bench):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from calibrators.cache import CalibrationCache
+from tests.command import trtbuild
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.cli.main import run
 from trtbuild.model import read_model, write_model
@@ -28,12 +28,14 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_show_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     Path("c.cache").write_text(CACHE)
-    assert run(["cache", "show", "c.cache", "--json"]) == 0
-    shown = json.loads(capsys.readouterr().out)
+    shown = trtbuild(capsys, "cache", "show", "c.cache", "--json").json
     scale = float(np.uint32(0x3C010A14).view(np.float32))
     assert shown == {
+        "schema": "trtbuild.cache",
+        "version": 1,
+        "file": "c.cache",
         "header": "TRT-100300-EntropyCalibration2",
-        "version": "100300",
+        "tensorrt_version": "100300",
         "algorithm": "EntropyCalibration2",
         "tensors": {
             "images": {"scale": scale, "amax": 127 * scale},
@@ -57,12 +59,13 @@ def test_diff(capsys: pytest.CaptureFixture[str]) -> None:
         "TRT-100300-EntropyCalibration2\nx: 3f800000\ny: 3f800347\nw: 3f800000\n"
     )
     assert run(["cache", "diff", "a.cache", "a.cache"]) == 0
-    capsys.readouterr()
-    assert run(["cache", "diff", "a.cache", "b.cache", "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
-    assert found["changed"] == {"y": pytest.approx(1.0001, rel=1e-6)}
-    assert found["only_in"] == {"a.cache": ["z"], "b.cache": ["w"]}
-    assert not found["equal"]
+    done = trtbuild(capsys, "cache", "diff", "a.cache", "b.cache", "--json")
+    assert (done.code, done.json["equal"], done.json["num_shared"]) == (1, False, 2)
+    (changed,) = done.json["changed"]
+    assert changed["tensor"] == "y"
+    assert changed["ratio"] == changed["second_scale"] == pytest.approx(1.0001, rel=1e-6)
+    assert [done.json[side]["file"] for side in ("first", "second")] == ["a.cache", "b.cache"]
+    assert (done.json["only_first"], done.json["only_second"]) == (["z"], ["w"])
     Path("b.cache").write_text(
         "TRT-100300-EntropyCalibration2\nx: 3f800000\ny: 3f800347\nz: 3f800000\n"
     )
@@ -89,8 +92,8 @@ def test_one_tensor_is_not_called_tensors(capsys: pytest.CaptureFixture[str]) ->
 
 def test_convert_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
     artifact, cache = _given()
-    assert run(["cache", "convert", "net.cache", "net.onnx", "-o", "qdq.onnx", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    there = ("cache", "convert", "net.cache", "net.onnx", "-o", "qdq.onnx")
+    report = trtbuild(capsys, *there, "--json").json
     assert report["files"] == ["qdq.onnx"]
     assert report["counts"] == {"matched": len(cache.scales)}
     feeds = networks.batches(1, 2)[0]
@@ -98,8 +101,8 @@ def test_convert_there_and_back(capsys: pytest.CaptureFixture[str]) -> None:
     ours = open_session(Path("qdq.onnx")).run(feeds)["scores"]
     np.testing.assert_array_equal(ours, open_session(artifact.quantized).run(feeds)["scores"])
 
-    assert run(["cache", "convert", "qdq.onnx", "-o", "plain.onnx", "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = trtbuild(capsys, "cache", "convert", "qdq.onnx", "-o", "plain.onnx", "--json").json
+    assert report["kept_fp32"] is None
     assert report["files"] == ["plain.onnx", "plain.cache"]
     back = CalibrationCache.from_bytes(Path("plain.cache").read_bytes())
     assert {name: back.scales[name] for name in cache.scales} == dict(cache.scales)
@@ -119,8 +122,7 @@ def test_convert_with_fp16_and_a_layer_in_float(capsys: pytest.CaptureFixture[st
         "--float",
         "Gemm",
     ]
-    assert run([*command, "--json"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    report = trtbuild(capsys, *command, "--json").json
     assert report["kept_fp32"] == []
     (gemm,) = (layer for layer in report["layers"] if layer["op_type"] == "Gemm")
     assert not gemm["int8"]
@@ -132,8 +134,9 @@ def test_convert_with_fp16_and_a_layer_in_float(capsys: pytest.CaptureFixture[st
 def test_what_is_lost_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     _given()
     Path("other.cache").write_text(CACHE)
-    assert run(["cache", "convert", "other.cache", "net.onnx", "-o", "q.onnx"]) == 0
-    printed = capsys.readouterr().out
+    done = trtbuild(capsys, "cache", "convert", "other.cache", "net.onnx", "-o", "q.onnx", "--json")
+    assert [one["scale"] for one in done.json["scales"]][2] == "inf"
+    printed = done.err
     assert "(Unnamed Layer* 3) [Shuffle]_output" in printed
     assert "the scale is zero" in printed
     assert "the cache has no scale for tensor 'r1'" in printed

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import jsonschema
 import numpy as np
 import onnx
 import onnx.parser
 import pytest
 from onnx import numpy_helper
 
+from tests.json_documents import valid_output
 from tests.trtbuild.verification.small_network import quantized
-from tools.write_schemas import schemas
 from trtbuild.backends.tensorrt.advice import advice_on, plain_reason
 from trtbuild.backends.tensorrt.apart import find_refusals_apart, parser_ahead
 from trtbuild.cli.main import run
@@ -73,10 +71,9 @@ def rtx(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def checked(capsys, *arguments: str) -> tuple[int, dict]:
-    code = run(["check", *arguments, "--backend", "tensorrt-rtx", "--json"])
-    found = json.loads(capsys.readouterr().out)
-    jsonschema.validate(found, schemas()["trtbuild.check"])
-    return code, found
+    words = ["check", *arguments, "--backend", "tensorrt-rtx", "--json"]
+    code = run(words)
+    return code, valid_output(words, capsys.readouterr().out)
 
 
 @pytest.mark.usefixtures("rtx")

@@ -21,10 +21,14 @@ SAMPLE = Path(__file__).resolve().parents[3] / "samples" / "quickstart"
 def test_a_broken_network_is_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "demo"
     done = trtbuild(capsys, "demo", "-o", folder, "--json")
-    assert (done.code, done.json["before"]["word"], done.json["after"]["word"]) == (
+    before, after = done.json["before"], done.json["after"]
+    assert (done.code, before["ruling"]["word"], after["ruling"]["word"]) == (
         *(0, "DO NOT SHIP", "SHIP"),
     )
-    page = (folder / "report.html").read_text()
+    assert before["accuracy"]["candidate_percent"]["value"] < 50
+    assert after["accuracy"]["candidate_percent"]["value"] > 98
+    assert before["sqnr_db"]["value"] < after["sqnr_db"]["value"]
+    page = Path(done.json["report"]).read_text()
     assert "entropy rule alone" in page
     assert (folder / "after" / "unequal.onnxruntime.onnx").is_file()
     (command,) = (line for line in done.err.splitlines() if line.startswith("by hand"))

@@ -149,8 +149,10 @@ def test_a_calibration_is_reused_and_refused_for_another_graph(files, capsys, tm
 def test_list_shows_every_node_with_its_reason(files, capsys):
     done = trtbuild(capsys, "quantize", files[0], "--list", "--json")
     assert done.code == 0
-    assert {entry["op_type"] for entry in done.json} >= {"Conv", "Gemm", "Relu"}
-    assert all(entry["reason"] for entry in done.json)
+    layers, groups = done.json["layers"], done.json["groups"]
+    assert {entry["op_type"] for entry in layers} >= {"Conv", "Gemm", "Relu"}
+    assert all(entry["reason"] for entry in (*layers, *groups))
+    assert {entry["kind"] for entry in groups} >= {"layer", "integer kernel"}
 
 
 def heed_signals():

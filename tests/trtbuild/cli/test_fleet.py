@@ -9,14 +9,12 @@ import shutil
 import socket
 from pathlib import Path
 
-import jsonschema
 import numpy as np
 import pytest
 
 from tests.command import trtbuild
 from tests.ray_here import ray_of_two
 from tests.trtbuild.verification.small_network import float_network, images
-from tools.write_schemas import schemas
 from trtbuild.diff.compare import FigureValue
 from trtbuild.errors import MissingError
 from trtbuild.jobs.fleet import Fleet, FleetOutcome, FleetTarget, read_fleet
@@ -81,7 +79,6 @@ def test_what_is_wrong_in_a_target_names_it(folder, capsys, text, said) -> None:
 def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
     done = fleet(capsys, folder, BUILD + TARGETS, "--json", "--report", folder / "fleet.html")
     found = done.json
-    jsonschema.validate(found, schemas()["trtbuild.fleet"])
     outcomes = {target["name"]: target["outcome"] for target in found["targets"]}
     assert outcomes["loose"] in ("SHIP", "CANNOT TELL")
     assert outcomes["strict"] == "DO NOT SHIP"

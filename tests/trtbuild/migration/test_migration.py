@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from calibrators.cache import CalibrationCache
 from tests.trtbuild.backends.tensorrt import networks
 from trtbuild.errors import InputError, ModelError
+from trtbuild.json_codec import encode
 from trtbuild.migration import Fate, to_cache, to_qdq
 from trtbuild.model import name_nodes, read_model
 from trtbuild.quantization.scale_propagation import propagate
@@ -91,7 +92,7 @@ def test_every_scale_has_a_fate() -> None:
         "scores": np.float32(np.inf),
     }
     migration = to_qdq(artifact.model, CalibrationCache(HEADER, scales))
-    fates = {entry.name: entry for entry in migration.entries}
+    fates = {entry.tensor: entry for entry in migration.entries}
     assert list(fates) == list(scales)
     assert fates["images"].fate is Fate.MATCHED
     assert fates["flat"].fate is Fate.MAPPED
@@ -101,7 +102,7 @@ def test_every_scale_has_a_fate() -> None:
     assert fates["gone"].fate is Fate.LOST_UNKNOWN
     assert fates["sum"].fate is Fate.LOST_ZERO
     assert fates["scores"].fate is Fate.LOST_INFINITE
-    json.dumps(migration.to_json(), allow_nan=False)
+    json.dumps(encode(migration.entries), allow_nan=False)
     gemm = next(d for d in migration.decisions if d.op_type == "Gemm")
     assert gemm.int8
 
@@ -273,7 +274,9 @@ def test_real_caches_against_a_network_that_is_not_theirs(shared: Path) -> None:
             continue
         migration = to_qdq(model, cache)
         assert len(migration.entries) == len(cache.scales)
-        assert all(e.fate.is_lost for e in migration.entries if e.name not in ("images", "scores"))
+        assert all(
+            e.fate.is_lost for e in migration.entries if e.tensor not in ("images", "scores")
+        )
     assert refused > 3
 
 

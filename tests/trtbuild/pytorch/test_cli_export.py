@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tests.command import trtbuild
 from trtbuild.cli.main import run
 from trtbuild.options.values import names_function
 
@@ -42,13 +43,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_export_folds_names_and_records(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "export cli_nets:net --arg width=6 --arg flat=true --input 2x3x8x8 --dynamic batch -o m.onnx"
-    assert run([*line.split(), "--json"]) == 0
-    said = capsys.readouterr()
-    result = json.loads(said.out)
-    assert result["fold"]["folded"] == [
-        {"norm": "1", "kind": "BatchNorm2d", "where": "folded", "into": ["0"]}
+    said = trtbuild(capsys, *line.split(), "--json")
+    result = said.json
+    assert result["fold"]["fates"] == [
+        {"norm": "1", "kind": "BatchNorm2d", "outcome": "folded", "into": ["0"], "reason": ""}
     ]
-    assert result["source"]["arguments"] == {"width": "6", "flat": "True"}
+    assert result["steps"]["source"]["arguments"] == {"width": "6", "flat": "True"}
     assert result["parity"]["error"] < 1e-6
     assert "norms: 1 folded, 0 left" in said.err
     model = onnx.load(here / "m.onnx")
@@ -166,16 +166,15 @@ def test_prune_then_export(prunable: Path, capsys: pytest.CaptureFixture[str]) -
     )
     said = capsys.readouterr()
     result = json.loads(said.out)
-    assert result["achieved"] == 0.5
+    assert result["pruning"]["achieved"] == 0.5
     assert "nothing was fine-tuned" in said.err
     assert "it gives the network's output" in said.err
     assert sorted(file.name for file in (prunable / "small").iterdir()) == [
         "pruning.json", "weights.safetensors",
     ]  # fmt: skip
     line = "export cli_nets:net --weights small --sparsity 2:4 --input 2x3x8x8 -o m.onnx --json"
-    assert run(line.split()) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert {node["node"]: node["holds"] for node in result["sparse_nodes"]} == {
+    result = trtbuild(capsys, *line.split()).json
+    assert {node["node"]: node["holds"] for node in result["steps"]["sparse_nodes"]} == {
         "0": False, "3": True, "7": True,
     }  # fmt: skip
     shapes = {t.name: list(t.dims) for t in onnx.load(prunable / "m.onnx").graph.initializer}
@@ -184,16 +183,16 @@ def test_prune_then_export(prunable: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_export_prunes_by_itself(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "export cli_nets:net --input 2x3x8x8 --prune 0 --prune-layer 3=0.75 --prune-criterion l1"
-    assert run([*line.split(), "-o", "m.onnx", "--json"]) == 0
-    layers = json.loads(capsys.readouterr().out)["pruning"]["layers"]
-    assert {layer["path"]: layer["after"] for layer in layers} == {"0": 32, "3": 16, "7": 10}
+    steps = trtbuild(capsys, *line.split(), "-o", "m.onnx", "--json").json["steps"]
+    assert steps["cost"]["exported"]["macs"] < steps["cost"]["loaded"]["macs"]
+    widths = steps["pruning"]["widths"]
+    assert {layer["path"]: layer["after"] for layer in widths} == {"0": 32, "3": 16, "7": 10}
 
 
 def test_export_masks_weights_globally(prunable: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = "export cli_nets:net --input 2x3x8x8 --mask 50% --mask-globally -o m.onnx --json"
-    assert run(line.split()) == 0
-    masks = json.loads(capsys.readouterr().out)["masks"]
-    assert masks["share"] == pytest.approx(0.5, abs=1e-4)
+    masks = trtbuild(capsys, *line.split()).json["steps"]["masks"]
+    assert masks["zero_share"] == pytest.approx(0.5, abs=1e-4)
     assert len(set(masks["layers"].values())) == 3  # one ranking, so every layer has its own share
     weights = onnx.load(prunable / "m.onnx").graph.initializer
     zeros = next(onnx.numpy_helper.to_array(t) == 0 for t in weights if t.name == "3.weight")
@@ -206,8 +205,7 @@ def test_slices_of_some_layers_are_masked_and_what_a_checkpoint_masks_goes(
     prunable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "export cli_nets:net --input 2x3x8x8 --mask 25% --mask-dim 0 --mask-layers Conv* -o m.onnx --json"
-    assert run(line.split()) == 0
-    masks = json.loads(capsys.readouterr().out)["masks"]["layers"]
+    masks = trtbuild(capsys, *line.split()).json["steps"]["masks"]["layers"]
     assert masks == {"0": 0.25, "3": 0.25, "7": 0.0}
     from trtbuild.pytorch.prune import mask_slices
 
@@ -216,16 +214,17 @@ def test_slices_of_some_layers_are_masked_and_what_a_checkpoint_masks_goes(
     torch = pytest.importorskip("torch")
     torch.save(module.state_dict(), prunable / "masked.pt")
     line = "prune cli_nets:net --weights masked.pt --input 2x3x8x8 --prune-masked --json"
-    assert run(line.split()) == 0
-    layers = json.loads(capsys.readouterr().out)["layers"]
-    assert {layer["path"]: layer["after"] for layer in layers} == {"0": 24, "3": 48, "7": 10}
+    widths = trtbuild(capsys, *line.split()).json["pruning"]["widths"]
+    assert {layer["path"]: layer["after"] for layer in widths} == {"0": 24, "3": 48, "7": 10}
 
 
 def test_prune_lists_groups_without_pruning(
     prunable: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["prune", "cli_nets:net", "--input", "2x3x8x8", "--list-groups"]) == 0
-    text = capsys.readouterr().out
+    line = "prune cli_nets:net --input 2x3x8x8 --list-groups --json"
+    said = trtbuild(capsys, *line.split())
+    assert [group["root"] for group in said.json["groups"] if group["kept"]] == ["7"]
+    text = said.err
     assert "7: 10 channels, kept: it gives the network's output" in text
     assert "3: 32 input channels, because of 1" in text
     assert not (prunable / "pruned").exists()

@@ -8,7 +8,6 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-import jsonschema
 import numpy as np
 import pytest
 
@@ -19,7 +18,7 @@ from safetensors.torch import load_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from tests.command import trtbuild  # noqa: E402
-from tools.write_schemas import schemas  # noqa: E402
+from tests.json_documents import valid_output  # noqa: E402
 from trtbuild import OptionError, compress  # noqa: E402
 from trtbuild.cli.main import run  # noqa: E402
 from trtbuild.jobs.compress.plan import Kind, is_due, plan_steps, ruling_of, verdict_of  # noqa: E402
@@ -137,8 +136,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(nets, tmp_path, capsys) ->
     line = [*COMPRESS.split(), "--prune", "0.5", "--max-drop", "99", "--train",
             "compress_nets:epoch", "--epochs", "2", "--json", "-q"]  # fmt: skip
     assert run([*line, "-o", "whole"]) == 0
-    whole = json.loads(capsys.readouterr().out)
-    jsonschema.validate(whole, schemas()["trtbuild.compression"])
+    whole = valid_output(line, capsys.readouterr().out)
     assert nets.calls == [(0, 2), (1, 2), (0, 2), (1, 2)]
     assert [point["stage"] for point in whole["done"][-1]["points"]] == ["folded"]
     first, last = whole["done"][0]["points"][0], whole["done"][-1]["points"][0]

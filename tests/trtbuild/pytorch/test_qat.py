@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
+from tests.command import trtbuild  # noqa: E402
 from trtbuild.cli.main import run  # noqa: E402
 from trtbuild.errors import ModelError  # noqa: E402
 from trtbuild.model.qdq import activation_pairs  # noqa: E402
@@ -166,20 +166,19 @@ def test_the_command_trains_and_the_result_builds(
     np.savez("data.npz", x=images)
     line = "qat qat_nets:net --input 1x3x8x8 --dynamic batch --data data.npz -o out --json --train"
     try:
-        assert run([*line.split(), "qat_nets:train"]) == 0
-        found = json.loads(capsys.readouterr().out)
-        assert found["layers"] == ["0", "3", "7"]
-        assert all(new == pytest.approx(1.25 * old) for old, new in found["scales"].values())
+        found = trtbuild(capsys, *line.split(), "qat_nets:train").json
+        assert found["layers"] == list(found["scales"]) == ["0", "3", "7"]
+        scales = found["scales"].values()
+        assert all(one["after"] == pytest.approx(1.25 * one["before"]) for one in scales)
         assert run([*line.split(), "qat_nets:fails"]) == 2
         assert "raised RuntimeError: no data today" in capsys.readouterr().err
         other = line.replace("-o out", "-o other --target rtx")
-        assert run([*other.split(), "qat_nets:train"]) == 0
         # TensorRT for RTX runs groups of one channel in float
-        assert json.loads(capsys.readouterr().out)["layers"] == ["0", "7"]
+        assert trtbuild(capsys, *other.split(), "qat_nets:train").json["layers"] == ["0", "7"]
     finally:
         sys.modules.pop("qat_nets", None)
     build = "engine out/net.qat.onnx --quantized --float-model out/net.loaded.onnx --data data.npz"
     assert run([*build.split(), "--no-latency", "--backend", "onnxruntime", "-o", "built"]) == 0
     built = ir.load(tmp_path / "built/net.qat.int8.onnx")
     scales = {round(pair.scale, 5) for pair in activation_pairs(built).values()}
-    assert {round(new, 5) for _, new in found["scales"].values()} <= scales
+    assert {round(one["after"], 5) for one in found["scales"].values()} <= scales

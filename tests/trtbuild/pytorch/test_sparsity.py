@@ -78,7 +78,7 @@ def test_the_file_has_the_pattern_in_every_kind_of_node() -> None:
     assert {name: node.op_type for name, node in nodes.items() if node.holds} == {
         "conv": "Conv", "up": "ConvTranspose", "tokens": "MatMul", "out": "Gemm",
     }  # fmt: skip
-    assert nodes["conv"].zeros == pytest.approx(0.5)
+    assert nodes["conv"].zero_share == pytest.approx(0.5)
     assert not nodes["first"].holds
     assert [fate.norm for fate in result.fold.folded] == ["bn"]  # folding keeps zeros
 
@@ -128,4 +128,6 @@ def test_a_dense_file_is_told_apart() -> None:
     result = export_onnx(nn.Linear(4, 8), [InputSpec((2, 4))])
     node = next(node for node in result.model.graph if node.op_type == "Gemm")
     node.inputs[1].const_value = weight
-    assert [(found.holds, found.zeros) for found in check_two_four(result.model)] == [(False, 0.0)]
+    assert [(found.holds, found.zero_share) for found in check_two_four(result.model)] == [
+        (False, 0.0)
+    ]

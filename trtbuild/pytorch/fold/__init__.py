@@ -8,7 +8,7 @@ export. In a module that cannot be traced, only plain ``nn.Sequential`` containe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -86,19 +86,6 @@ class FoldReport:
     def left(self) -> tuple[NormFate, ...]:
         """The norms that remain."""
         return tuple(fate for fate in self.fates if fate.outcome == "left")
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON types."""
-        return {
-            "folded": [
-                {"norm": f.norm, "kind": f.kind, "where": f.outcome, "into": list(f.into)}
-                for f in self.folded
-            ],
-            "left": [{"norm": f.norm, "kind": f.kind, "reason": f.reason} for f in self.left],
-            "relative_error": self.relative_error,
-            "evaluated_weights": list(self.evaluated),
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(frozen=True)

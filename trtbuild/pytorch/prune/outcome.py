@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
@@ -56,22 +56,6 @@ class PruneReport:
     after: Cost
     inexact: bool = False
     notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON types."""
-        return {
-            "asked": self.asked,
-            "achieved": self.achieved,
-            "round_to": self.round_to,
-            "macs": {"before": self.before.macs, "after": self.after.macs},
-            "parameters": {"before": self.before.parameters, "after": self.after.parameters},
-            "layers": [
-                {"path": w.path, "before": w.before, "after": w.after, "kept": w.kept}
-                for w in self.widths
-            ],
-            "inexact": self.inexact,
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(frozen=True)
