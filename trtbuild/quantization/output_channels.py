@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from trtbuild.model.attributes import input_at
 from trtbuild.model.constants import array, is_constant
 from trtbuild.model.edits import GraphWriter, take_over_output
 from trtbuild.model.graph_library import ir
@@ -85,7 +86,7 @@ def _layer_of(value: ir.Value | None) -> ir.Node | None:
         node = given.producer() if alone and given is not None else None
     if node is None or node.op_type != "Conv" or node.domain not in ONNX_DOMAINS:
         return None
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_at(node, 2)
     return node if bias is None or is_constant(bias) else None
 
 
@@ -148,9 +149,8 @@ def _counted(writer: GraphWriter, value: ir.Value, scales: np.ndarray) -> tuple[
     assert weight is not None
     by = scales.astype(np.float64)
     writer.set_constant(layer, 1, weight / by.reshape(-1, *[1] * (weight.ndim - 1)), "in_steps")
-    if len(layer.inputs) > 2:
-        bias = array(layer.inputs[2])
-        assert bias is not None
+    bias = array(input_at(layer, 2))
+    if bias is not None:
         writer.set_constant(layer, 2, bias / by, "in_steps")
     name = value.name or ""
     is_output = value.is_graph_output()
