@@ -60,11 +60,8 @@ def divergence(counts: np.ndarray, kept: int, levels: int = 128, outliers: int =
 
 def _spread(plain: np.ndarray, levels: int) -> np.ndarray:
     """Each level's count, spread evenly over the level's occupied bins."""
-    spread = np.zeros_like(plain)
     level_of_bin = np.arange(len(plain)) * levels // len(plain)
-    for level in range(levels):
-        in_level = level_of_bin == level
-        occupied = in_level & (plain > 0)
-        if occupied.any():
-            spread[occupied] = plain[in_level].sum() / np.count_nonzero(occupied)
-    return spread
+    held = np.bincount(level_of_bin, plain, levels)
+    num_occupied = np.bincount(level_of_bin, plain > 0, levels)
+    share = held / np.maximum(num_occupied, 1.0)
+    return np.where(plain > 0, share[level_of_bin], 0.0)
