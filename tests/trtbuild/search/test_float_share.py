@@ -181,9 +181,7 @@ def test_a_network_near_float_stays_in_int8_unless_few_values_decide() -> None:
     ("asked", "may_be_float"),
     [
         ({"task": "embed", "max_float": 30}, True),
-        ({"task": "embed", "max_float": 0}, False),
         ({"task": "embed", "max_float": 30, "min_agreement": 1}, False),
-        ({"task": "classify", "max_float": 30}, False),
     ],
 )
 def test_builds_without_a_limit_alone_keep_a_share_in_float(tmp_path, asked, may_be_float) -> None:
@@ -203,6 +201,7 @@ def test_builds_without_a_limit_alone_keep_a_share_in_float(tmp_path, asked, may
         ({"box_layout": "yolov8"}, 10.0, True),
         ({"task": "classify"}, 0.0, False),
         ({"tune": False}, 0.0, False),
+        ({"task": "embed", "max_float": 0}, 0.0, True),
         ({"max_float": 7}, 7.0, False),
     ],
 )
