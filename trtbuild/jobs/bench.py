@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -279,7 +280,8 @@ def _open(
     check_same_interface(base, engine, str(recipe.engine), of="the other engine")
     name = recipe.against.name
     if name == recipe.engine.name:
-        name = str(recipe.against)
+        path = str(recipe.against)
+        name = f"{os.curdir}{os.sep}{path}" if path == name else path
     return {name: base, recipe.engine.name: engine, _CONTROL: opened(recipe.against)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from tests.command import trtbuild
 from tests.trtbuild.verification.small_network import (
     float_network,
     images,
@@ -254,6 +256,20 @@ def test_bench_times_an_engine_at_several_batch_sizes(capsys, folder) -> None:
     assert [one["batch_size"] for one in found["latencies"]] == [1, 4]
     assert found["data"] == "random data"
     assert all(one["p99_ms"] >= one["median_ms"] > 0 for one in found["latencies"])
+
+
+def test_engines_of_one_name_are_told_apart(capsys, folder, tmp_path, monkeypatch) -> None:
+    (tmp_path / "new").mkdir()
+    for place in (tmp_path, tmp_path / "new"):
+        shutil.copy(folder / "int8.onnx", place / "net.onnx")
+    monkeypatch.chdir(tmp_path)
+    for engine in ("new/net.onnx", "net.onnx"):
+        found = trtbuild(
+            capsys, "bench", engine, "--against", "net.onnx", "--seconds", 0.05, "--json"
+        ).json
+        assert [one["name"] for one in found["latencies"]] == ["./net.onnx", "net.onnx"]
+        (verdict,) = found["verdicts"]
+        assert (verdict["base"], verdict["candidate"]) == ("./net.onnx", "net.onnx")
 
 
 def test_bench_against_itself_within_a_wide_margin_is_the_same(capsys, folder) -> None:
