@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -26,7 +27,7 @@ import pytest
 from trtbuild.errors import OptionError, TrtbuildError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from trtbuild.data import DataRecipe, Preprocess
     from trtbuild.jobs.bench import BenchResult
@@ -136,6 +137,7 @@ class AccuracyAssertion:
         from trtbuild.recipes import VerifyRecipe
         from trtbuild.verification.gate import Gate, check_limits
 
+        _check_numbers({"num_images": num_images, "batch_size": batch_size}, whole=True)
         strict = bool(limits.pop("strict", False))
         check_limits(set(limits) - set(_TASK))
         task = {_TASK[name]: limits.pop(name) for name in _TASK if name in limits}
@@ -208,6 +210,8 @@ class LatencyAssertion:
         from trtbuild.options.measure import MeasureOptions
         from trtbuild.recipes import BenchRecipe
 
+        _check_numbers({"within": within, "seconds": seconds})
+        _check_numbers({"batch_size": batch_size}, whole=True)
         give_up = _fail if limits.pop("strict", False) else pytest.skip
         speed_limits = _speed_limits(limits)
         if against is None and speed_limits.max_latency is None:
@@ -246,6 +250,16 @@ class LatencyAssertion:
         make_directory(base.parent)
         limits = replace(recipe.speed_limits, min_speedup=None)
         return replace(recipe, against=None, save_baseline=base, speed_limits=limits)
+
+
+def _check_numbers(given: Mapping[str, object], *, whole: bool = False) -> None:
+    """Check arguments that are numbers above 0; whole ones may be None."""
+    kind, words = (Integral, "whole number") if whole else (Real, "number")
+    for name, value in given.items():
+        if whole and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind) or not float(value) > 0:
+            raise OptionError(f"{name} must be a {words} above 0, not {value!r}.")
 
 
 def _speed_limits(limits: dict[str, float]) -> SpeedLimits:

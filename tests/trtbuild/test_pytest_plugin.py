@@ -142,23 +142,31 @@ def test_limits_while_a_baseline_is_saved(deployment, limits, outcome) -> None:
     assert len(list((deployment.path / "baselines").iterdir())) == 1
 
 
+ACCURACY = "assert_accuracy('float.onnx', 'int8.onnx', data='images.npz', {})"
+LATENCY = "assert_not_slower('int8.onnx', against='float.onnx', {})"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("call", "said"),
     [
-        ("'gone.onnx', 'int8.onnx', data='images.npz'", "*gone.onnx*does not exist*"),
-        ("'float.onnx', 'int8.onnx', data='images.npz', min_sqrn=10", "*no limit 'min_sqrn'*"),
         (
-            "'float.onnx', 'int8.onnx', data='images.npz', min_sqnr='25'",
-            "*the limit min_sqnr is '25'; give a number*",
+            "assert_accuracy('gone.onnx', 'int8.onnx', data='images.npz')",
+            "*gone.onnx*does not exist*",
         ),
-        (
-            "'float.onnx', 'int8.onnx', data='images.npz', max_top1_drop=1",
-            "*needs labels; give them with labels=.*",
-        ),
+        (ACCURACY.format("min_sqrn=10"), "*no limit 'min_sqrn'*"),
+        (ACCURACY.format("min_sqnr='25'"), "*the limit min_sqnr is '25'; give a number*"),
+        (ACCURACY.format("max_top1_drop=1"), "*needs labels; give them with labels=.*"),
+        (ACCURACY.format("batch_size=0"), "*batch_size must be a whole number above 0, not 0.*"),
+        (ACCURACY.format("num_images=1.5"), "*num_images must be a whole number *, not 1.5.*"),
+        (LATENCY.format("seconds='3'"), "*seconds must be a number above 0, not '3'.*"),
+        (LATENCY.format("within='3'"), "*within must be a number above 0, not '3'.*"),
+        (LATENCY.format("within=float('nan')"), "*within must be a number above 0, not nan.*"),
+        (LATENCY.format("batch_size=True"), "*batch_size must be a whole number *, not True.*"),
     ],
 )
-def test_what_is_given_wrongly_is_said_without_a_traceback(deployment, arguments, said) -> None:
-    deployment.makepyfile(f"def test_it(assert_accuracy):\n    assert_accuracy({arguments})\n")
+def test_what_is_given_wrongly_is_said_without_a_traceback(deployment, call, said) -> None:
+    fixture = call.partition("(")[0]
+    deployment.makepyfile(f"def test_it({fixture}):\n    {call}\n")
     result = deployment.runpytest_inprocess(*LOADED)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines([said])
