@@ -191,7 +191,7 @@ def read_onnxruntime_table(content: bytes) -> dict[str, float]:
     Each line is a tensor name, a space, and the tensor's largest value as a decimal number.
 
     Raises:
-        CacheError: a line has another form; the message names the line.
+        CacheError: a line has another form, and the message names the line; or there is none.
     """
     amaxes = {}
     for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
@@ -204,4 +204,6 @@ def read_onnxruntime_table(content: bytes) -> dict[str, float]:
             name = ""
         if not name:
             raise CacheError(f"line {number} is not 'name value' as ONNX Runtime writes it.")
+    if not amaxes:
+        raise CacheError("it is empty.")
     return amaxes

@@ -61,7 +61,7 @@ def read_thresholds(path: Path) -> Thresholds:
             calibration = Calibration.from_bytes(content)
             amaxes = {name: found.amax for name, found in calibration.ranges.items()}
             return Thresholds(str(path), f"calibration, {calibration.method}", amaxes, calibration)
-        if b":" in content.partition(b"\n")[2]:
+        if b": " in content.partition(b"\n")[2]:  # names of ONNX Runtime's table may hold a colon
             cache = cache_from(content, path)
             return Thresholds(str(path), f"TensorRT cache, {cache.header}", cache.amaxes)
         return Thresholds(str(path), "ONNX Runtime table", read_onnxruntime_table(content))

@@ -32,7 +32,7 @@ __all__ = ["command"]
 @click.option(
     "--strict",
     is_flag=True,
-    help="Exit code 1 when a tensor is flagged as far: more than 25 % apart.",
+    help="Exit code 1 when a tensor is flagged as far: more than 25 % apart; or when no tensor is in both.",
 )
 @report_options
 @output_options

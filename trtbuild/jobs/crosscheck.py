@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from calibrators import crosscheck
 from trtbuild.calibration.thresholds import read_pair, read_thresholds
-from trtbuild.errors import in_one_tree
+from trtbuild.errors import InputError, in_one_tree
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
 from trtbuild.json_codec import encode
 from trtbuild.plots.calibration import histogram_plot, plot_file_name, plot_folder, write_plots
@@ -80,11 +80,14 @@ def crosscheck_files(recipe: CrosscheckRecipe, besides: Besides | None = None) -
     )
     check_paths(named, [], besides)
     first, second = read_pair(recipe.first, recipe.second)
-    histograms = (
-        read_thresholds(recipe.histograms).histograms
-        if recipe.histograms is not None
-        else first.histograms or second.histograms
-    )
+    histograms = first.histograms or second.histograms
+    if recipe.histograms is not None:
+        histograms = read_thresholds(recipe.histograms).histograms
+        if not histograms:
+            raise InputError(
+                f"'{recipe.histograms}' keeps no histograms; --histograms takes what `trtbuild calibrate` "
+                "writes."
+            )
     found = crosscheck(first.amaxes, second.amaxes, histograms)
     plots: dict[str, Plot] = {
         plot_file_name(number, entry.tensor): histogram_plot(

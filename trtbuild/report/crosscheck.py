@@ -35,7 +35,7 @@ def crosscheck_report(
     Args:
         result: the comparison.
         has_all_tensors: whether to list every tensor, not only flagged ones.
-        is_strict: whether a tensor flagged as far is a failure.
+        is_strict: whether a tensor flagged as far is a failure, and likewise no tensor in both.
     """
     one, other = result.first, result.second
     listed = result.found.comparisons if has_all_tensors else result.found.flagged
@@ -47,9 +47,16 @@ def crosscheck_report(
                 "Thresholds", (_table(listed), *_lines(result), Plots(tuple(result.plots.values())))
             ),
         ),
-        checks=tuple(map(_check, result.found.comparisons)) if is_strict else (),
+        checks=tuple(_checks(result.found.comparisons)) if is_strict else (),
         data=result.to_json(),
     )
+
+
+def _checks(entries: Sequence[Comparison]) -> Iterator[Check]:
+    yield from map(_check, entries)
+    if not entries:
+        why = "no tensor is in both, so nothing was compared"
+        yield Check("thresholds", "thresholds", "tensors in both", Outcome.FAILED, why)
 
 
 def _check(entry: Comparison) -> Check:

@@ -36,6 +36,7 @@ def folder(tmp_path: Path, calibration: Calibration) -> Path:
     (tmp_path / "trt.cache").write_text(CACHE)
     (tmp_path / "ort.cache").write_text(TABLE)
     (tmp_path / "noise").write_bytes(bytes(range(200)))
+    (tmp_path / "empty").write_text("\n")
     return tmp_path
 
 
@@ -94,12 +95,39 @@ def test_strict_fails_on_a_far_threshold(capsys, folder) -> None:
     assert "far" in out
 
 
+def test_strict_fails_if_nothing_was_compared(capsys, folder) -> None:
+    (folder / "other.cache").write_text("TRT-100300-EntropyCalibration2\nelsewhere: 3c010a14\n")
+    sides = (folder / "ours.json", folder / "other.cache")
+    assert call(capsys, *sides)[0] == 0
+    code, out, _ = call(capsys, *sides, "--strict", "--junit", folder / "junit.xml")
+    assert code == 1
+    assert "no tensor is in both, so nothing was compared" in out
+    assert 'failures="1"' in (folder / "junit.xml").read_text()
+
+
+def test_names_in_a_table_of_onnxruntime_may_hold_colons(capsys, folder) -> None:
+    (folder / "ort.cache").write_text("normal 2.0\nrelu:0 30.0\n")
+    code, out, _ = call(capsys, folder / "ours.json", folder / "ort.cache", "--json")
+    assert code == 0
+    assert json.loads(out)["second"]["kind"] == "ONNX Runtime table"
+    assert json.loads(out)["only_second"] == ["relu:0"]
+
+
+def test_histograms_that_are_not_there_are_an_error(capsys, folder) -> None:
+    sides = (folder / "trt.cache", folder / "ort.cache")
+    for kept in ("bare.json", "trt.cache"):
+        code, _, err = call(capsys, *sides, "--histograms", folder / kept)
+        assert code == 2
+        assert f"{kept}' keeps no histograms" in err
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
         ("absent.json", "minmax", "cannot read"),
         ("bare.json", "minmax", "keeps no histograms"),
         ("noise", "trt.cache", "not a calibration file"),
+        ("empty", "trt.cache", "ONNX Runtime table: it is empty."),
         ("ours.json", "nothing", "cannot read 'nothing'"),
     ],
 )
