@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from trtbuild.diff.bodies import described_bodies, described_tensor, read_by
+from trtbuild.diff.defaults import is_default
 from trtbuild.diff.facts import computing_nodes, weight_of
 from trtbuild.diff.reads import ends_of, origin
 from trtbuild.enums import StrEnum
@@ -27,7 +28,7 @@ from trtbuild.model.shapes import static_dims
 from trtbuild.model.traversal import has_bodies, label
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -100,7 +101,8 @@ class _Network:
         self.nodes = tuple(computing_nodes(model))
         self.names = tuple(map(label, self.nodes))
         self.places = {node: place for place, node in enumerate(self.nodes)}
-        self.own = tuple(map(_own, self.nodes))
+        opsets = model.opset_imports
+        self.own = tuple(_own(node, opsets) for node in self.nodes)
         self.samples = tuple(map(_sample, self.nodes))
         inputs = enumerate(model.graph.inputs)
         self._inputs = {value: f"input {place}" for place, value in inputs}
@@ -270,21 +272,26 @@ def _digest(*parts: str) -> str:
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _own(node: ir.Node) -> str:
+def _own(node: ir.Node, opsets: Mapping[str, int]) -> str:
     """A digest of a node without names and Q/DQ: operator, attributes, shapes of constants, bodies."""
+
+    def attributes(of: ir.Node) -> Iterator[str]:
+        return _attributes(of, opsets)
+
     constants = (
         f"{place}:{static_dims(before)}"
         for place, value in enumerate(read_by(node))
         if (before := origin(value)) is not None and constant_tensor(before) is not None
     )
-    inside = described_bodies(node, _attributes)
-    described = (*_attributes(node), "|", *constants, "|", *inside)
+    inside = described_bodies(node, attributes)
+    described = (*attributes(node), "|", *constants, "|", *inside)
     return _digest(node.domain, node.op_type, str(len(node.outputs)), *described)
 
 
-def _attributes(node: ir.Node) -> Iterator[str]:
+def _attributes(node: ir.Node, opsets: Mapping[str, int]) -> Iterator[str]:
     for name in sorted(node.attributes):
-        yield f"{name}={_attribute(node.attributes[name])}"
+        if not is_default(node, name, opsets):
+            yield f"{name}={_attribute(node.attributes[name])}"
 
 
 def _attribute(attribute: ir.Attr) -> str:

@@ -111,6 +111,41 @@ def test_ranges_that_look_alike_are_told_apart(network, tmp_path, capsys) -> Non
     assert (first.split()[-1], other.split(",")[0].split()[-1]) == ("INT8", "UINT8")
 
 
+CONV = """
+<ir_version: 8, opset_import: ["" : 17]>
+net (float[N, 2, 8, 8] x) => (float[N, 2, H, W] y)
+<float[2, 2, 3, 3] w = {{{weight}}}>
+{{ c = Conv {conv} (x, w) p = MaxPool <kernel_shape = [2, 2] {pool}> (c) y = LeakyRelu {relu} (p) }}
+"""
+
+
+def conv(path: Path, conv: str = "", pool: str = "", relu: str = "") -> Path:
+    text = CONV.format(weight=", ".join(map(str, range(36))), conv=conv, pool=pool, relu=relu)
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("written", "equal"),
+    [
+        ({"conv": "<strides = [1, 1], dilations = [1, 1], pads = [0, 0, 0, 0]>"}, True),
+        ({"conv": '<group = 1, kernel_shape = [3, 3], auto_pad = "NOTSET">'}, True),
+        ({"pool": ", ceil_mode = 0, strides = [1, 1]", "relu": "<alpha = 0.01>"}, True),
+        ({"conv": "<strides = [1, 2]>"}, False),
+        ({"conv": "<pads = [0, 0, 0, 1]>"}, False),
+        ({"pool": ", ceil_mode = 1"}, False),
+        ({"relu": "<alpha = 0.02>"}, False),
+    ],
+)
+def test_attributes_may_be_written_out_or_left_to_their_default(
+    tmp_path, capsys, written, equal
+) -> None:
+    found = diff(capsys, conv(tmp_path / "a.onnx"), conv(tmp_path / "b.onnx", **written))
+    assert found["equal"] is equal
+    if not equal:
+        assert list(changes(found).values()) == [["computation"]]
+
+
 def test_a_scale_and_a_bias_of_another_value_are_told(network, tmp_path, capsys) -> None:
     model = quantized().quantized
     spoil_weight_scale(model, "Conv_left", 1.5)
