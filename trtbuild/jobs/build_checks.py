@@ -71,6 +71,9 @@ def check_build(recipe: EngineRecipe, besides: Besides | None = None) -> None:
             "--float and --float-group say what stays out of INT8; this build has no INT8, so they "
             "change nothing."
         )
+    results = None if recipe.tune is None else recipe.tune.directory
+    if results is not None and results.exists() and not results.is_dir():
+        raise OptionError(f"--search-cache '{results}' is a file; name a folder.")
     _check_labels(recipe)
     _check_speed(recipe)
     check_passes(recipe.optimize)

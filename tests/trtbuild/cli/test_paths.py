@@ -105,6 +105,13 @@ def test_ranges_of_the_same_folder_are_used_again(bench):
         assert "two files" in bench.run(*twice, "--report", "o/m.calibration.json").sentence
 
 
+def test_a_file_in_the_place_of_the_results_of_a_search_costs_no_work(bench):
+    counted = [word.replace("d.npz", "counted:samples") for word in ENGINE]
+    sentence = bench.run(*counted, "--min-sqnr", 60, "--search-cache", "m.onnx").sentence
+    assert sentence == "--search-cache 'm.onnx' is a file; name a folder."
+    assert not (bench.folder / "o").exists()
+
+
 def test_a_baseline_follows_itself(bench):
     quick = ("bench", "m.onnx", "--seconds", "0.01", "--warmup-ms", "0")
     assert bench.run(*quick, "--save-baseline", "b.json").code == 0

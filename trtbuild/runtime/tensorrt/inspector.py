@@ -175,7 +175,10 @@ def read_layers(text: str, subject: str = "this") -> EngineLayers:
         InputError: the text is not layer information.
     """
     with decoding(InputError, f"{subject} is not the layer information of a TensorRT engine"):
-        entries = json.loads(text)["Layers"]
+        content = json.loads(text)
+        if not isinstance(content, dict):
+            raise TypeError("it is not a JSON object")
+        entries = content["Layers"]
         layers = tuple(_layer(entry) for entry in entries)
     return EngineLayers(layers, any(isinstance(entry, dict) for entry in entries))
 

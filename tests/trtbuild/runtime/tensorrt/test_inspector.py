@@ -126,8 +126,9 @@ def test_words_that_hold_other_words(word: str, precision: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"Layers": 3'])
 def test_other_texts_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="not the layer information"):
+    with pytest.raises(InputError, match="not the layer information") as raised:
         read_layers(text)
+    assert "indices" not in str(raised.value)  # of Python, and of no use to users
 
 
 def test_nodes_are_matched_with_reasons() -> None:
