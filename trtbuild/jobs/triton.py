@@ -371,7 +371,7 @@ def _check_free(
             raise OutputError(
                 f"'{path}' is another engine; give it another --model-version, or --force to replace it."
             )
-    if config.exists() and config.read_text(encoding="utf-8") != text:
+    if config.exists() and config.read_bytes() != text.encode():
         raise OutputError(
             f"'{config}' differs from what this engine needs; use another --name, or --force to "
             "replace it."

@@ -268,3 +268,10 @@ def test_another_model_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> No
         "differs from what this engine"
         in trtbuild(capsys, "export-triton", other, "-o", "repository").sentence
     )
+    Path("repository/net/config.pbtxt").write_bytes(b"\xff\xfe")
+    assert (
+        "differs from what this engine"
+        in trtbuild(
+            capsys, "export-triton", "net.plan", "-o", "repository", "--model-version", 3
+        ).sentence
+    )
