@@ -150,10 +150,12 @@ def bench(
         besides: other files that the command reads and writes.
 
     Raises:
-        InputError: a file is wrong, the engines do not match, a baseline is of another device or
-            network, or the data does not fit.
+        InputError: an option or a file is wrong, the engines do not match, a baseline is of another device
+            or network, or the data does not fit.
         MissingError: the backend does not work here.
     """
+    if not recipe.margin_percent > 0:  # before the measurement
+        raise OptionError(f"--within must be above 0 %, not {recipe.margin_percent:g}.")
     _check_paths(recipe, besides)
     device = this_device()
     baseline = _baseline(recipe, device)

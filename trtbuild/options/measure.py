@@ -43,9 +43,14 @@ class MeasureOptions:
 
     def __post_init__(self) -> None:
         if not 1 <= self.min_rounds <= self.max_rounds:
-            raise OptionError("latency needs 1 <= min_rounds <= max_rounds.")
-        if not (0 < self.duration_ms < math.inf and 0 <= self.warmup_ms < math.inf):
-            raise OptionError("latency needs a duration above 0 ms and a warm-up of at least 0 ms.")
+            raise OptionError(
+                f"--min-rounds is at least 1 and at most --max-rounds, and not {self.min_rounds} of "
+                f"{self.max_rounds}."
+            )
+        if not 0 < self.duration_ms < math.inf:
+            raise OptionError(f"--seconds must be above 0, not {self.duration_ms / 1000:g}.")
+        if not 0 <= self.warmup_ms < math.inf:
+            raise OptionError(f"--warmup-ms must be 0 or more, not {self.warmup_ms:g}.")
         if self.runs_per_turn is not None and self.runs_per_turn < 1:
             raise OptionError("a turn needs at least 1 run.")
 

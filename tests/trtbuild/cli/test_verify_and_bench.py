@@ -378,7 +378,11 @@ def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, 
         (["int8.onnx", "--batch-size", "x"], "--batch-size"),
         (["int8.onnx", "--batch-size", "0"], "at least one sample"),
         (["int8.onnx", "--against", "other.onnx"], "they cannot be compared"),
-        (["int8.onnx", "--against", "int8.onnx", "--within", "0"], "margin must be above"),
+        (["int8.onnx", "--against", "int8.onnx", "--within", "0"], "--within must be above 0 %"),
+        (["int8.onnx", "--within", "nan"], "--within must be above 0 %, not nan"),
+        (["int8.onnx", "--seconds", "0"], "--seconds must be above 0, not 0"),
+        (["int8.onnx", "--warmup-ms", "-1"], "--warmup-ms must be 0 or more, not -1"),
+        (["int8.onnx", "--max-rounds", "3"], "at most --max-rounds, and not 12 of 3"),
         (["int8.onnx", "--data", "images.npz", "--batch-size", "64"], "fewer than 64"),
         (
             ["int8.onnx", "--min-speedup", "2"],
@@ -390,7 +394,7 @@ def test_bench_against_a_baseline_of_this_device_and_of_another(capsys, folder, 
 )
 def test_bad_input_of_bench(capsys, folder, arguments, message) -> None:
     known = [folder / a if a.endswith((".onnx", ".npz")) else a for a in arguments]
-    code, out, err = call(capsys, "bench", *known, "--seconds", 0.1)
+    code, out, err = call(capsys, "bench", "--seconds", 0.1, *known)
     assert code == 2
     assert out == ""
     assert message in err
