@@ -112,7 +112,7 @@ class LayerTime:
 
 def profile_layers(
     module: nn.Module,
-    inputs: Sequence[InputSpec] | BoundInputs,
+    inputs: Sequence[InputSpec],
     *,
     runs: int = 10,
     warmup: int = 2,
@@ -125,7 +125,7 @@ def profile_layers(
         runs: number of runs that are averaged.
         warmup: runs before those.
     """
-    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    bound = bind_inputs(module, inputs)
     leaves = {path: m for path, m in module.named_modules() if path and not list(m.children())}
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     given, keywords = sample(bound, seed=0)

@@ -52,16 +52,18 @@ class BoundInputs:
         return tuple(str(spec.name) for spec in self.specs)
 
 
-def bind_inputs(module: nn.Module, specs: Sequence[InputSpec]) -> BoundInputs:
-    """Give every input the name of its parameter of ``forward``.
+def bind_inputs(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) -> BoundInputs:
+    """Give every input the name of its parameter of ``forward``; inputs that are bound already stay.
 
     Raises:
         OptionError: a name is not a parameter, or there are too many or too few inputs.
         ModelError: it is no module, or a part of it is TorchScript, or lazy and without weights.
     """
+    if isinstance(inputs, BoundInputs):
+        return inputs
     refuse_unfinished(module)
     takes = _Parameters.of(module)
-    named = _named(specs, takes)
+    named = _named(inputs, takes)
     given = {spec.name for spec in named}
     absent = [name for name in takes.required if name not in given]
     if absent:

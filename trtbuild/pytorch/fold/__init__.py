@@ -111,7 +111,7 @@ def fold_norms(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) -> 
         OptionError: `inputs` do not fit ``forward``.
     """
     module = unwrapped(module)
-    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    bound = bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):  # copies made inside inference mode cannot be traced
         return _fold(module, bound)
 

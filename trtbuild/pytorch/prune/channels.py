@@ -114,7 +114,7 @@ _DECLINED = "Torch-Pruning has no way to cut what it is coupled with"
 @warnings_that_only_warn()
 def prune_channels(
     module: nn.Module,
-    inputs: Sequence[InputSpec] | BoundInputs,
+    inputs: Sequence[InputSpec],
     spec: PruneSpec,
     *,
     importance: Callable[[Any], Any] | None = None,
@@ -147,7 +147,7 @@ def prune_channels(
         ModelError: the module cannot be traced, or a rewrite changes its results.
     """
     module = unwrapped(module)
-    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    bound = bind_inputs(module, inputs)
     without = _without_zeros(module, bound, rewrites) if spec.masked else None
     if without is not None and not spec.removes_ranked:
         return without
@@ -290,7 +290,7 @@ def _prune(
 
 def list_groups(
     module: nn.Module,
-    inputs: Sequence[InputSpec] | BoundInputs,
+    inputs: Sequence[InputSpec],
     spec: PruneSpec,
     *,
     rewrites: Sequence[BlockRewrite] = (),
@@ -303,7 +303,7 @@ def list_groups(
         ModelError: the module cannot be traced.
     """
     module = unwrapped(module)
-    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    bound = bind_inputs(module, inputs)
     importance = None if needs_gradients(spec.criterion) else make_importance(spec.criterion)
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, rewrites)

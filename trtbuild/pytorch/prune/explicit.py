@@ -82,7 +82,7 @@ def prune_indices(
         ModelError: the module cannot be traced, or its results would change.
     """
     module = unwrapped(module)
-    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    bound = bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):
         base, rewritten = prepared(module, bound, rewrites)
         done = _cut_named(base, bound, channels)
@@ -164,7 +164,7 @@ def zero_channels(
         ModelError: the module cannot be traced.
     """
     module = unwrapped(module)
-    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    bound = bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, ())
         found: dict[str, list[int]] = {}

@@ -19,7 +19,7 @@ from torch import nn
 
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.pytorch.copies import unwrapped
-from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
+from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, output_layers, tracing
 from trtbuild.pytorch.prune.members import ChannelSlices, channels_of, groups_in
 
@@ -77,9 +77,7 @@ def _submodule(module: nn.Module, path: str) -> nn.Module | None:
         return None
 
 
-def channel_weights(
-    module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs
-) -> tuple[ChannelWeights, ...]:
+def channel_weights(module: nn.Module, inputs: Sequence[InputSpec]) -> tuple[ChannelWeights, ...]:
     """Return the coupled groups of channels of `module` that can be removed, for the functions of this file.
 
     They stay valid during training and for copies of the module, but not after channels are removed.
@@ -88,7 +86,7 @@ def channel_weights(
         ModelError: the module cannot be traced, or none of its channels can be removed.
     """
     module = unwrapped(module)
-    bound = inputs if isinstance(inputs, BoundInputs) else bind_inputs(module, inputs)
+    bound = bind_inputs(module, inputs)
     found = []
     with torch.inference_mode(mode=False), tracing(module, bound):
         graph = build_graph(module, bound)
