@@ -6,6 +6,7 @@ are folded). The counts are per sample: the batch size is divided out. Times com
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -133,17 +134,15 @@ def profile_layers(
     named = {name: value.to(device) for name, value in keywords.items()}
     kinds = [ProfilerActivity.CPU]
     kinds += [ProfilerActivity.CUDA] if device.type == "cuda" else []
-    handles = [handle for path, leaf in leaves.items() for handle in _marked(path, leaf)]
-    try:
-        with torch.no_grad():
-            for _ in range(warmup):
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for path, leaf in leaves.items():
+            for hook in _marked(path, leaf):
+                hooks.enter_context(hook)
+        for _ in range(warmup):
+            module(*arguments, **named)
+        with profile(activities=kinds) as profiler:
+            for _ in range(runs):
                 module(*arguments, **named)
-            with profile(activities=kinds) as profiler:
-                for _ in range(runs):
-                    module(*arguments, **named)
-    finally:
-        for handle in handles:
-            handle.remove()
     return _times(profiler.key_averages(), leaves, runs)
 
 

@@ -8,6 +8,7 @@ float32, for networks that torch happens to compute exactly. A wrong graph diffe
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -177,17 +178,14 @@ def rounding_error(
         noise = 2 * torch.rand(values.shape, generator=generator) - 1
         return values + (_NUDGE * values.abs().max() * noise).to(values.dtype)
 
-    rounding = [one for one in module.modules() if isinstance(one, FrozenFakeQuantize)]
-    handles = [one.register_forward_pre_hook(nudge) for one in rounding]
     found = [0.0] * len(outputs)
-    try:
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for one in module.modules():
+            if isinstance(one, FrozenFakeQuantize):
+                hooks.enter_context(one.register_forward_pre_hook(nudge))
         for _ in range(_NUDGES):
-            with torch.no_grad():
-                others = tensors_in(module(*arguments, **keywords))
+            others = tensors_in(module(*arguments, **keywords))
             found = [max(far, distance(*pair)) for far, *pair in zip(found, outputs, others)]
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 

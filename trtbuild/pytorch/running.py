@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from trtbuild.pytorch.float64 import tensors_in
 from trtbuild.pytorch.inputs import sample
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from torch import nn
 
     from trtbuild.pytorch.inputs import BoundInputs
@@ -32,15 +35,14 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
     arguments, keywords = sample(inputs, seed)
     running: list[str] = []
 
-    def leave(*_: Any) -> None:
+    def enter(path: str, _: Any) -> None:
+        running.append(path)
+
+    def leave(_: Any) -> None:
         running.pop()
 
-    handles = []
-    for path, child in module.named_modules():
-        handles.append(child.register_forward_pre_hook(lambda *_, path=path: running.append(path)))
-        handles.append(child.register_forward_hook(leave))
     try:
-        with torch.no_grad():
+        with _watched(module, enter, leave), torch.no_grad():
             return module(*arguments, **keywords)
     except Exception as error:
         layer = running[-1] if running and running[-1] else "forward"
@@ -49,9 +51,22 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
             f"the module does not take the input {shapes}: in '{layer}', {first_line(error)}"
             + _types_at_odds(module, inputs)
         ) from error
-    finally:
-        for handle in handles:
-            handle.remove()
+
+
+@contextlib.contextmanager
+def _watched(
+    module: nn.Module, enter: Callable[[str, Any], None], leave: Callable[[Any], None]
+) -> Iterator[None]:
+    """Call `enter` with the path and the arguments of each module that is called, `leave` with its output."""
+    with contextlib.ExitStack() as hooks:
+        for path, child in module.named_modules():
+            before = child.register_forward_pre_hook(
+                lambda _m, *read, path=path: enter(path, read), with_kwargs=True
+            )
+            after = child.register_forward_hook(lambda _m, _i, output: leave(output))
+            hooks.enter_context(before)
+            hooks.enter_context(after)
+        yield
 
 
 def _types_at_odds(module: nn.Module, inputs: BoundInputs) -> str:
@@ -129,22 +144,10 @@ def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> _Trace:
     def leave(output: Any) -> None:
         note(running.pop(), output)
 
-    handles = []
-    for path, child in module.named_modules():
-        handles += [
-            child.register_forward_pre_hook(
-                lambda _m, *read, path=path: enter(path, read), with_kwargs=True
-            ),
-            child.register_forward_hook(lambda _m, _i, output: leave(output)),
-        ]
     arguments, keywords = sample(inputs, seed=0)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            output = module(*arguments, **keywords)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _watched(module, enter, leave), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        output = module(*arguments, **keywords)
     return _Trace(steps, list(tensors_in(output)))
 
 

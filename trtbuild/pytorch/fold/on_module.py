@@ -11,6 +11,7 @@ have no other callers it does: each child gets the output of the one before it.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -382,10 +383,8 @@ def _record(module: nn.Module, inputs: BoundInputs) -> tuple[Counter[int], dict[
         count[id(child)] += 1
         ranks[id(child)] = output.dim() if hasattr(output, "dim") else -1
 
-    handles = [child.register_forward_hook(note) for child in module.modules()]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for child in module.modules():
+            hooks.enter_context(child.register_forward_hook(note))
         run(module, inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
     return count, ranks

@@ -73,14 +73,13 @@ class Replay:
         self._batch = batch
         self._calls.clear()
         self._frames = [_Frame()]
-        handle = self._module.get_submodule(path).register_forward_pre_hook(
-            reached, with_kwargs=True
-        )
-        try:
-            with self._remembering(), contextlib.suppress(_Reached):
-                run()
-        finally:
-            handle.remove()
+        layer = self._module.get_submodule(path)
+        with (
+            layer.register_forward_pre_hook(reached, with_kwargs=True),
+            self._remembering(),
+            contextlib.suppress(_Reached),
+        ):
+            run()
         return read.pop()
 
     @contextlib.contextmanager

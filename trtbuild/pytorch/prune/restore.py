@@ -8,6 +8,7 @@ layers before now make. He et al. 2017, "Channel Pruning for Accelerating Very D
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -169,17 +170,13 @@ def _in_order(
 ) -> list[str]:
     """Those of `paths` that are called once, in the order of their calls."""
     called: list[str] = []
-    handles = [
-        module.get_submodule(path).register_forward_pre_hook(
-            lambda *_, path=path: called.append(path)
-        )
-        for path in paths
-    ]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for path in paths:
+            layer = module.get_submodule(path)
+            hooks.enter_context(
+                layer.register_forward_pre_hook(lambda *_, path=path: called.append(path))
+            )
         _run(module, bound, sample)
-    finally:
-        for handle in handles:
-            handle.remove()
     times = Counter(called)
     return [path for path in called if times[path] == 1]
 
@@ -217,18 +214,14 @@ def _targets(
             wanted = output.index_select(_axis(layer, output), left[path])
             found[path, number] = _drawn(layer, wanted, torch.Generator().manual_seed(number))
 
-    handles = [
-        dense.get_submodule(path).register_forward_hook(
-            lambda layer, _, output, path=path: keep(path, layer, output)
-        )
-        for path in left
-    ]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for path in left:
+            hook = dense.get_submodule(path).register_forward_hook(
+                lambda layer, _, output, path=path: keep(path, layer, output)
+            )
+            hooks.enter_context(hook)
         for number, sample in enumerate(samples):  # noqa: B007 - `keep` reads it
             _run(dense, bound, sample)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 
