@@ -14,11 +14,16 @@ from trtbuild.errors import OptionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["CONVOLUTIONS", "LAYERS", "TRANSPOSED", "match_layers"]
+__all__ = ["CONVOLUTIONS", "LAYERS", "TRANSPOSED", "is_depthwise", "match_layers"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+def is_depthwise(module: nn.Module) -> bool:
+    """Return whether `module` is a convolution that computes every output channel in a group of its own."""
+    return bool(getattr(module, "groups", 1) == getattr(module, "out_channels", 0) > 1)
 
 
 def match_layers(

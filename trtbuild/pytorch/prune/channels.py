@@ -39,9 +39,9 @@ from trtbuild.pytorch.prune.outcome import (
     remembered,
     width_changes,
 )
-from trtbuild.pytorch.prune.ranking import CutPlan, layer_widths
+from trtbuild.pytorch.prune.ranking import CutPlan
 from trtbuild.pytorch.prune.requested_share import as_near_as_can_be
-from trtbuild.pytorch.prune.widths import MISS, common_multiple, width_of
+from trtbuild.pytorch.prune.widths import MISS, common_multiple, layer_widths, width_of
 from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
 from trtbuild.wording import counted
 

@@ -20,13 +20,13 @@ from trtbuild.pytorch.prune.key_groups import (
 )
 from trtbuild.pytorch.prune.ranking import (
     accumulate,
-    layer_widths,
     layers_given,
     make_pruner,
     shares,
 )
 from trtbuild.pytorch.prune.sizes import update_sizes
 from trtbuild.pytorch.prune.slices import TooManyWaysError, operators, sizes_of
+from trtbuild.pytorch.prune.widths import layer_widths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ import torch
 from trtbuild.errors import ModelError, first_line
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import other_batch
-from trtbuild.pytorch.layers import LAYERS, TRANSPOSED
+from trtbuild.pytorch.layers import LAYERS, TRANSPOSED, is_depthwise
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,35 +46,27 @@ class DenseReference:
             layer = item.dep.target.module
             reads = graph.is_in_channel_pruning_fn(item.dep.handler)
             if reads and isinstance(layer, LAYERS):
-                self._zero(str(graph._module2name[layer]), [int(index) for index in item.idxs])
+                self.note_unread(graph._module2name[layer], [int(index) for index in item.idxs])
 
-    def _zero(self, path: str, indices: list[int]) -> None:
+    def note_unread(self, path: str, indices: list[int]) -> None:
+        """Zero the weights that read these inputs of the layer at `path`. Call it before the cut."""
         layer = self._dense.get_submodule(path)
-        groups = getattr(layer, "groups", 1)
-        depthwise = groups > 1 and groups == layer.weight.shape[0] * (
-            layer.weight.shape[1] if isinstance(layer, TRANSPOSED) else 1
-        )
-        if depthwise:
+        if is_depthwise(layer):
             return  # it passes each channel on; the weights that read its output are zeroed
-        inputs = layer.weight.shape[0 if isinstance(layer, TRANSPOSED) else 1]
-        inputs *= 1 if isinstance(layer, TRANSPOSED) else groups
+        groups, transposed = getattr(layer, "groups", 1), isinstance(layer, TRANSPOSED)
+        inputs = layer.weight.shape[0] if transposed else layer.weight.shape[1] * groups
         survivors = self._survivors.get(path, torch.arange(inputs))
         gone = survivors[indices]
         keep = torch.ones(len(survivors), dtype=torch.bool)
         keep[indices] = False
         self._survivors[path] = survivors[keep]
         with torch.no_grad():
-            if isinstance(layer, TRANSPOSED):
+            if transposed:
                 layer.weight[gone] = 0
             else:
+                size = layer.weight.shape[1]
                 grouped = layer.weight.view(groups, -1, *layer.weight.shape[1:])
-                for channel in gone.tolist():
-                    size = layer.weight.shape[1]
-                    grouped[channel // size, :, channel % size] = 0
-
-    def note_unread(self, path: str, indices: list[int]) -> None:
-        """Zero the weights that read these inputs of the layer at `path`. Call it before the cut."""
-        self._zero(path, indices)
+                grouped[gone // size, :, gone % size] = 0
 
     def broken(self, cut: nn.Module, *, values: bool) -> str:
         """Return how `cut` differs from the dense network without the noted channels; empty if it does not.

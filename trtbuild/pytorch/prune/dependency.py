@@ -21,7 +21,7 @@ from torch import nn
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.inputs import sample
-from trtbuild.pytorch.layers import LAYERS
+from trtbuild.pytorch.layers import LAYERS, is_depthwise
 from trtbuild.pytorch.prune.buffers import channel_buffers_as_parameters
 from trtbuild.pytorch.prune.slices import SlicedGraph
 
@@ -44,7 +44,6 @@ __all__ = [
     "describe",
     "find_attention",
     "is_mixer",
-    "is_prunable",
     "output_layers",
     "tracing",
     "update_attention",
@@ -159,21 +158,12 @@ def _reaches_output(node: Any) -> bool:
         if id(following) in seen:
             continue
         seen.add(id(following))
-        if isinstance(following.module, LAYERS) and not _is_depthwise(following.module):
+        if isinstance(following.module, LAYERS) and not is_depthwise(following.module):
             continue
         if not following.outputs:
             return True
         stack.extend(following.outputs)
     return False
-
-
-def is_prunable(module: object) -> bool:
-    """Return whether `module` is a layer whose output channels can be removed: a convolution or linear."""
-    return isinstance(module, LAYERS)
-
-
-def _is_depthwise(module: nn.Module) -> bool:
-    return getattr(module, "groups", 1) == getattr(module, "out_channels", 0) > 1
 
 
 def is_mixer(graph: Any, group: Any, heads: Any) -> bool:
@@ -222,8 +212,7 @@ def describe(graph: Any, group: Any, kept: str = "") -> PruneGroup:
         cause = _path(graph, item.dep.source) or nearest.get(id(item.dep.source), "")
         nearest.setdefault(id(item.dep.target), path or cause)
         if path:
-            out = graph.is_out_channel_pruning_fn(item.dep.handler)
-            side = "out" if out else "in"
+            side = "out" if cuts_outputs(graph, item) else "in"
             members.append(Member(path, side, "" if path == cause else cause, len(item.idxs)))
     root = members[0].path if members else ""
     width = graph.get_out_channels(group[0].dep.target.module) or 0

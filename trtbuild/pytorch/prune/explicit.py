@@ -43,9 +43,8 @@ from trtbuild.pytorch.prune.outcome import (
     remembered,
     width_changes,
 )
-from trtbuild.pytorch.prune.ranking import layer_widths
 from trtbuild.pytorch.prune.sizes import update_sizes
-from trtbuild.pytorch.prune.widths import common_multiple
+from trtbuild.pytorch.prune.widths import common_multiple, layer_widths
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trtbuild.pytorch.layers import LAYERS, TRANSPOSED
+from trtbuild.pytorch.layers import LAYERS, TRANSPOSED, is_depthwise
+from trtbuild.pytorch.prune.dependency import cuts_outputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,11 +38,7 @@ class ChannelSlices:
     @property
     def passes(self) -> bool:
         """Whether it passes each channel on separately: a norm, or a depthwise convolution."""
-        groups = getattr(self.owner, "groups", 1)
-        return (
-            not isinstance(self.owner, LAYERS)
-            or groups == getattr(self.owner, "out_channels", 0) > 1
-        )
+        return not isinstance(self.owner, LAYERS) or is_depthwise(self.owner)
 
     def squares(self, width: int, weight: torch.Tensor) -> torch.Tensor:
         """Return the sum of squared weights of each of `width` channels, with gradients."""
@@ -59,11 +56,7 @@ def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
             continue
         cut = graph.get_pruner_of_module(layer).prune_out_channels
         group = graph.get_pruning_group(layer, cut, list(range(graph.get_out_channels(layer))))
-        seen |= {
-            item.dep.target.module
-            for item in group
-            if graph.is_out_channel_pruning_fn(item.dep.handler)
-        }
+        seen |= {item.dep.target.module for item in group if cuts_outputs(graph, item)}
         yield layer, group
 
 
@@ -77,7 +70,7 @@ def channels_of(graph: Any, group: Any) -> list[ChannelSlices]:
             owner, nn.MultiheadAttention | nn.Embedding
         ):
             continue
-        gives = bool(graph.is_out_channel_pruning_fn(item.dep.handler))
+        gives = cuts_outputs(graph, item)
         if not gives and getattr(owner, "groups", 1) > 1:
             continue
         axis = int(gives is isinstance(owner, TRANSPOSED)) if weight.ndim > 1 else 0

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import OptionError
 from trtbuild.pytorch.prune.key_groups import find_key_groups
-from trtbuild.pytorch.prune.ranking import layer_widths
+from trtbuild.pytorch.prune.widths import layer_widths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from trtbuild.pytorch.copies import copy_module, make_weights_plain
 from trtbuild.pytorch.prune.history import PruneHistory, history_of, remember
-from trtbuild.pytorch.prune.ranking import layer_widths
 from trtbuild.pytorch.prune.rewrites import rewrite_blocks
+from trtbuild.pytorch.prune.widths import layer_widths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

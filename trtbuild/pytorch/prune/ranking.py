@@ -14,7 +14,7 @@ from trtbuild.errors import OptionError
 from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.dependency import cuts_outputs, forward_arguments
 from trtbuild.pytorch.prune.slices import following_slices, sliced_alike
-from trtbuild.pytorch.prune.widths import Span, kept_channels, width_of
+from trtbuild.pytorch.prune.widths import Span, kept_channels, layer_widths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.prune.sizes import StoredSize
     from trtbuild.pytorch.spec import PruneSpec
 
-__all__ = ["CutPlan", "accumulate", "layer_widths", "layers_given", "make_pruner", "shares"]
+__all__ = ["CutPlan", "accumulate", "layers_given", "make_pruner", "shares"]
 
 _MOST_BACKWARDS = 64
 """The most backward passes for gradients of single samples."""
@@ -74,12 +74,6 @@ class CutPlan:
         whole = self.spec.ratio if ratio is None else ratio
         steps = self.spec.steps
         return 1 - (1 - whole * step / steps) / (1 - whole * (step - 1) / steps)
-
-
-def layer_widths(module: nn.Module) -> dict[str, int]:
-    """Return the output channels of every convolution and linear layer, by path."""
-    layers = ((path, child) for path, child in module.named_modules() if isinstance(child, LAYERS))
-    return {path: width_of(layer) for path, layer in layers}
 
 
 def accumulate(

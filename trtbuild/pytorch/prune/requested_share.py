@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from trtbuild.pytorch.prune.ranking import layer_widths
-from trtbuild.pytorch.prune.widths import MISS
+from trtbuild.pytorch.prune.widths import MISS, layer_widths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.pytorch.aten import calls, module_path, name_of, state_names
-from trtbuild.pytorch.prune.dependency import HEAD_NUMBERS, is_prunable
+from trtbuild.pytorch.fold.layers import LAYER_OPERATORS
+from trtbuild.pytorch.layers import LAYERS
+from trtbuild.pytorch.prune.dependency import HEAD_NUMBERS
 from trtbuild.pytorch.prune.widths import width_of
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ __all__ = ["StoredSize", "find_sizes", "update_sizes"]
 _CUTS = {"split": (1,), "split_with_sizes": (1,), "narrow": (2, 3), "slice": (2, 3)}
 """Operators that cut, and the positions of the arguments that say where."""
 _SHAPES = ("view", "reshape", "unflatten")
-_LAYERS = ("conv1d", "conv2d", "conv3d", "linear", "conv_transpose1d", "conv_transpose2d")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def find_sizes(
     found: dict[tuple[str, str], StoredSize] = {}
     for node in calls(program):
         layer = _layer_before(node, names) if name_of(node) in (*_CUTS, *_SHAPES) else None
-        if layer is None or not is_prunable(module.get_submodule(layer)):
+        if layer is None or not isinstance(module.get_submodule(layer), LAYERS):
             continue
         width = width_of(module.get_submodule(layer))
         wanted = set(_cut_at(node)) or {width, width // 3 if layer in packed else width}
@@ -101,7 +102,7 @@ def _cut_at(node: Node) -> Iterator[Any]:
 def _layer_before(node: Node, names: dict[str, str]) -> str | None:
     """Path of the layer whose channels reach `node`, following first arguments; None without one."""
     while node.op == "call_function" and node.args:
-        if name_of(node) in _LAYERS:
+        if name_of(node) in LAYER_OPERATORS:
             weight = names.get(getattr(node.args[1], "name", ""), "")
             return weight.rpartition(".")[0] or None
         first = node.args[0]

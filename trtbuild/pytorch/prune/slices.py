@@ -18,7 +18,7 @@ import torch_pruning as tp
 from torch_pruning._helpers import _HybridIndex
 
 from trtbuild.errors import ModelError
-from trtbuild.pytorch.layers import LAYERS
+from trtbuild.pytorch.layers import LAYERS, is_depthwise
 from trtbuild.pytorch.prune.edges import (
     ChannelWidths,
     Edge,
@@ -323,10 +323,8 @@ def _layers_before(node: Any) -> list[nn.Module]:
         if id(one) in seen:
             continue
         seen.add(id(one))
-        layer = one.module
-        depthwise = getattr(layer, "groups", 1) == getattr(layer, "out_channels", 0) > 1
-        if isinstance(layer, LAYERS) and not depthwise:
-            found.append(layer)
+        if isinstance(one.module, LAYERS) and not is_depthwise(one.module):
+            found.append(one.module)
             continue
         stack.extend(one.inputs)
     return found

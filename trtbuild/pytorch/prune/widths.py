@@ -12,11 +12,23 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from trtbuild.pytorch.layers import LAYERS
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-__all__ = ["MISS", "ROUNDINGS", "Span", "common_multiple", "kept_channels", "width_of"]
+    from torch import nn
+
+__all__ = [
+    "MISS",
+    "ROUNDINGS",
+    "Span",
+    "common_multiple",
+    "kept_channels",
+    "layer_widths",
+    "width_of",
+]
 
 ROUNDINGS = (32, 16, 8, 4, 2, 1)
 """INT8 kernels work on blocks of 32 channels; other widths are padded inside TensorRT."""
@@ -144,3 +156,9 @@ def common_multiple(widths: Sequence[int]) -> int:
 def width_of(layer: Any) -> int:
     """Return the output channels of a convolution or linear layer."""
     return int(getattr(layer, "out_channels", 0) or layer.out_features)
+
+
+def layer_widths(module: nn.Module) -> dict[str, int]:
+    """Return the output channels of every convolution and linear layer, by path."""
+    layers = ((path, child) for path, child in module.named_modules() if isinstance(child, LAYERS))
+    return {path: width_of(layer) for path, layer in layers}
