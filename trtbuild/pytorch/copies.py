@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "computed_weights",
     "copy_module",
     "enforce_eval",
     "hidden_modules",
@@ -96,16 +97,15 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 def hidden_modules(module: nn.Module) -> dict[str, nn.Module]:
     """Return the modules in lists, tuples, sets or dicts of `module`, which torch does not register."""
-    registered = {id(child) for child in module.modules()}
+    known = {id(child) for child in module.modules()}
     found: dict[str, nn.Module] = {}
     for path, owner in module.named_modules():
         for name, value in vars(owner).items():
             if name in _MODULE_INTERNALS:
                 continue
             for where, child in _modules_in(value, f"{path}.{name}".lstrip(".")):
-                if id(child) not in registered and all(
-                    child is not other for other in found.values()
-                ):
+                if id(child) not in known:
+                    known.add(id(child))
                     found[where] = child
     return found
 
@@ -251,7 +251,7 @@ def make_weights_plain(module: nn.Module) -> list[str]:
         A line for each weight: its name, and what computed it.
     """
     done = []
-    for path, child, name, kind in list(_computed(module)):
+    for path, child, name, kind in list(computed_weights(module)):
         if kind == "parametrization":
             parametrize.remove_parametrizations(child, name, leave_parametrized=True)
         elif kind == "mask":
@@ -274,8 +274,8 @@ def _forget_spectral_norm(module: nn.Module, name: str) -> None:
             del hooks[key]
 
 
-def _computed(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, str]]:
-    """Path, module, parameter name and kind of every computed weight."""
+def computed_weights(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, str]]:
+    """Yield path, layer, parameter name and kind of every computed weight; the kind of masks is ``mask``."""
     for path, child in module.named_modules():
         if parametrize.is_parametrized(child):
             for name in list(child.parametrizations):

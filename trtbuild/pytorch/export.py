@@ -337,15 +337,10 @@ def _dimension_warnings(model: ir.Model, bound: BoundInputs) -> list[str]:
 @contextlib.contextmanager
 def _destination(model: ir.Model, path: Path | None, external_data: bool | None) -> Iterator[Path]:
     """Yield the written file for checks before it is moved to `path`; without `path`, a temporary file."""
-    if path is not None:
-        with staged_model(model, path, external_data=external_data) as file:
-            _check(file)
-            yield file
-        return
-    with (
-        temporary_folder() as folder,
-        staged_model(model, folder / "model.onnx", external_data=external_data) as file,
-    ):
+    with contextlib.ExitStack() as stack:
+        if path is None:
+            path = stack.enter_context(temporary_folder()) / "model.onnx"
+        file = stack.enter_context(staged_model(model, path, external_data=external_data))
         _check(file)
         yield file
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from trtbuild.errors import OptionError
+from trtbuild.pytorch.copies import computed_weights
 from trtbuild.pytorch.layers import LAYERS, match_layers
 from trtbuild.wording import counted
 
@@ -204,13 +205,10 @@ def make_masks_permanent(module: nn.Module) -> list[str]:
     Returns:
         The names of the parameters.
     """
-    done = []
-    for path, layer in module.named_modules():
-        for hook in list(layer._forward_pre_hooks.values()):
-            if isinstance(hook, prune.BasePruningMethod):
-                prune.remove(layer, hook._tensor_name)
-                done.append(f"{path}.{hook._tensor_name}".lstrip("."))
-    return done
+    masked = [found for found in computed_weights(module) if found[3] == "mask"]
+    for _, layer, name, _ in masked:
+        prune.remove(layer, name)
+    return [f"{path}.{name}".lstrip(".") for path, _, name, _ in masked]
 
 
 def sparsity_report(module: nn.Module, parameter: str = "weight") -> SparsityReport:
