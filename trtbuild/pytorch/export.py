@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import ModelError
 from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
@@ -27,7 +27,6 @@ from trtbuild.pytorch.running import check_repeatable, run
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 from trtbuild.pytorch.tracing import bounds, capture, open_lengths, quiet
 from trtbuild.temporaries import temporary_folder
-from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,10 +43,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.parity import ParityReport
     from trtbuild.pytorch.spec import InputSpec
 
-__all__ = ["ExportResult", "export_onnx", "name_outputs_of", "refuse_other_outputs", "to_onnx"]
-
-_ALSO_OUTPUT = "_orig"
-"""What the exporter adds to the name of an input that the module also gives as an output."""
+__all__ = ["ExportResult", "export_onnx", "refuse_other_outputs", "to_onnx"]
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,7 @@ def export_onnx(
         for value, name in zip(model.graph.inputs, bound.names):
             value.name = name
     name_dims(model, bound.specs)
-    name_outputs_of(model, sample_output, output_names)
+    name_outputs(model, sample_output, output_names)
     warnings += _dimension_warnings(model, bound)
     warnings += [f"{limit}: the module takes no other size." for limit in limits]
     with _destination(model, path, external_data) as file:
@@ -282,43 +278,6 @@ def to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model
 def _short(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
-
-
-def name_outputs_of(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> None:
-    """Name the outputs of `model` in place, and inputs that are outputs, too, as the module does.
-
-    Args:
-        model: the exported network.
-        sample: what the module answered; the keys of a dict of tensors become names.
-        names: names in their place.
-
-    Raises:
-        OptionError: their number is wrong, or two are equal.
-    """
-    outputs = model.graph.outputs
-    if names and len(names) != len(outputs):
-        raise OptionError(
-            f"{counted(len(names), 'output name')} for {counted(len(outputs), 'output')} of the network."
-        )
-    made = {value.name for value in outputs}
-    # an input that is an output, too, gets another name from the exporter
-    inputs = [
-        name.removesuffix(_ALSO_OUTPUT) if name.removesuffix(_ALSO_OUTPUT) in made else name
-        for name in (value.name or "" for value in model.graph.inputs)
-    ]
-    chosen = list(names) or _names_of(sample, len(outputs))
-    if len(set(chosen)) != len(chosen) or not set(chosen).isdisjoint(inputs):
-        raise OptionError(f"output names {chosen} are not distinct, or are names of inputs.")
-    name_outputs(model, chosen)
-    for value, name in zip(model.graph.inputs, inputs):
-        value.name = name
-
-
-def _names_of(sample: Any, count: int) -> list[str]:
-    """``output``, ``output_0`` ..., or the keys of a dict of tensors."""
-    if isinstance(sample, dict) and len(sample) == count:
-        return [str(key) for key in sample]
-    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
 
 
 def _dimension_warnings(model: ir.Model, bound: BoundInputs) -> list[str]:

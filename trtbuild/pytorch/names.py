@@ -15,13 +15,15 @@ import ast
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from trtbuild.errors import OptionError
 from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import WEIGHTED
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["name_by_modules", "name_dims", "name_outputs", "strip_metadata"]
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_ALSO_OUTPUT = "_orig"
+"""What the exporter adds to the name of an input that the module also gives as an output."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,40 @@ def _name_weight(node: ir.Node, path: str, graph: ir.Graph) -> None:
         graph.initializers[name] = weight
 
 
-def name_outputs(model: ir.Model, names: Sequence[str]) -> None:
-    """Give the graph's outputs these names, in order."""
-    for value, name in zip(model.graph.outputs, names):
+def name_outputs(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> None:
+    """Name the outputs of `model` in place, and inputs that are outputs, too, as the module does.
+
+    Args:
+        model: the exported network.
+        sample: what the module answered; the keys of a dict of tensors become names.
+        names: names in their place.
+
+    Raises:
+        OptionError: their number is wrong, or two are equal.
+    """
+    outputs = model.graph.outputs
+    if names and len(names) != len(outputs):
+        raise OptionError(
+            f"{counted(len(names), 'output name')} for {counted(len(outputs), 'output')} of the network."
+        )
+    made = {value.name for value in outputs}
+    # an input that is an output, too, gets another name from the exporter
+    inputs = [
+        name.removesuffix(_ALSO_OUTPUT) if name.removesuffix(_ALSO_OUTPUT) in made else name
+        for name in (value.name or "" for value in model.graph.inputs)
+    ]
+    chosen = list(names) or _names_of(sample, len(outputs))
+    if len(set(chosen)) != len(chosen) or not set(chosen).isdisjoint(inputs):
+        raise OptionError(f"output names {chosen} are not distinct, or are names of inputs.")
+    for value, name in zip((*outputs, *model.graph.inputs), (*chosen, *inputs)):
         value.name = name
+
+
+def _names_of(sample: Any, count: int) -> list[str]:
+    """``output``, ``output_0`` ..., or the keys of a dict of tensors."""
+    if isinstance(sample, dict) and len(sample) == count:
+        return [str(key) for key in sample]
+    return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
 
 
 def name_dims(model: ir.Model, inputs: Sequence[InputSpec]) -> None:
@@ -146,16 +180,11 @@ def name_dims(model: ir.Model, inputs: Sequence[InputSpec]) -> None:
 def strip_metadata(model: ir.Model) -> None:
     """Remove the exporter's metadata: stack traces with absolute paths, scopes, signatures."""
     graph = model.graph
-    holders: Iterable[ir.Model | ir.Graph] = (model, graph)
-    for holder in holders:
-        holder.metadata_props.clear()
-        holder.doc_string = None
-    for node in graph.all_nodes():
-        node.metadata_props.clear()
-        node.doc_string = None
-    for value in _values(graph):
-        value.metadata_props.clear()
-        value.doc_string = None
+    holders: tuple[ir.Model | ir.Graph | ir.Node | ir.Value, ...]
+    holders = (model, graph, *graph.all_nodes(), *_values(graph))
+    for one in holders:
+        one.metadata_props.clear()
+        one.doc_string = None
 
 
 def _values(graph: ir.Graph) -> list[ir.Value]:

@@ -12,9 +12,10 @@ from trtbuild.files import make_directory
 from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.model.writing import staged_model
 from trtbuild.pytorch.aten import module_path, name_of
-from trtbuild.pytorch.export import name_outputs_of, refuse_other_outputs, to_onnx
+from trtbuild.pytorch.export import refuse_other_outputs, to_onnx
 from trtbuild.pytorch.float64 import tensors_in
 from trtbuild.pytorch.inputs import refuse_unfinished
+from trtbuild.pytorch.names import name_outputs
 from trtbuild.pytorch.parity import distance
 from trtbuild.pytorch.spec import DEFAULT_OPSET
 from trtbuild.runtime.onnxruntime import Execution, open_session
@@ -73,7 +74,7 @@ def write_program(program: ExportedProgram, folder: Path) -> Path:
         answers = module(*copy.deepcopy(arguments), **copy.deepcopy(keywords))
     refuse_other_outputs(answers)
     model = to_onnx(program, module, DEFAULT_OPSET)
-    name_outputs_of(model, answers)
+    name_outputs(model, answers)
     path = make_directory(folder) / f"{_class_name(program)}.onnx"
     with staged_model(model, path) as file:
         outputs = tensors_in(answers)
