@@ -17,6 +17,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from trtbuild.errors import OptionError
 from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import WEIGHTED
@@ -155,7 +157,8 @@ def name_outputs(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> Non
 
 def _names_of(sample: Any, count: int) -> list[str]:
     """``output``, ``output_0`` ..., or the keys of a dict of tensors."""
-    if isinstance(sample, dict) and len(sample) == count:
+    values = list(sample.values()) if isinstance(sample, dict) else []
+    if len(values) == count and all(isinstance(one, torch.Tensor) for one in values):
         return [str(key) for key in sample]
     return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
 

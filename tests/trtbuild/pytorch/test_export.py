@@ -155,6 +155,16 @@ def test_outputs_of_a_dict_keep_their_keys() -> None:
     assert [value.name for value in named.model.graph.outputs] == ["a", "b"]
 
 
+def test_keys_do_not_name_outputs_that_they_do_not_stand_for() -> None:
+    class Three(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, Any]:
+            return {"scores": x + 1, "states": (x * 2, x * 3), "loss": None}
+
+    result = export_onnx(Three(), [InputSpec((2, 3))])
+    names = [value.name for value in result.model.graph.outputs]
+    assert names == ["output_0", "output_1", "output_2"]
+
+
 @pytest.mark.parametrize("names", [["only"], ["same", "same"], ["x", "y"]])
 def test_output_names_that_do_not_fit(names: list[str]) -> None:
     class Two(nn.Module):
