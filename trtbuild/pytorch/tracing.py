@@ -45,30 +45,30 @@ def capture(module: nn.Module, inputs: BoundInputs, *, dynamic: bool = False) ->
     if dynamic:
         inputs = _with_dims_of_two(inputs)
     module = copy_module(module, share_parameters=True)  # tracing leaves tensors in the module
-    arguments, keywords = sample(inputs, seed=0)
     shapes = _dynamic_shapes(inputs) if dynamic else None
     failures = []
-    refusal: Exception | None = None
     for strict in (False, True):
         try:
-            with quiet():
-                return torch.export.export(
-                    module, arguments, keywords, dynamic_shapes=shapes, strict=strict
-                )
+            return _traced(module, inputs, shapes, strict=strict)
         except Exception as error:  # noqa: BLE001 - torch raises any type; reported below
             if shapes is not None and "Constraints violated" in str(error):
-                refusal = error
-                break
+                return _with_fewer_sizes(module, inputs, error)
             failures.append(f"{'strict' if strict else 'non-strict'}: {_cause(error)}")
-    if refusal is not None:
-        recurrent = any(isinstance(one, torch.nn.LSTM | torch.nn.GRU) for one in module.modules())
-        program = _with_open_length(module, inputs) if recurrent else None
-        return program if program is not None else _with_bounds(module, inputs, refusal)
     raise ModelError(
         "the module cannot be traced by torch.export; tried\n  " + "\n  ".join(failures) + "\n"
         "A branch or a size that depends on values has to be rewritten (torch.where, torch.cond), or "
         "taken out of the module."
     )
+
+
+def _traced(
+    module: nn.Module, inputs: BoundInputs, shapes: dict[str, Any] | None, *, strict: bool = False
+) -> ExportedProgram:
+    arguments, keywords = sample(inputs, seed=0)
+    with quiet():
+        return torch.export.export(
+            module, arguments, keywords, dynamic_shapes=shapes, strict=strict
+        )
 
 
 @contextlib.contextmanager
@@ -96,46 +96,40 @@ def open_lengths() -> Iterator[None]:
             one._dispatch_cache.clear()
 
 
-def _with_open_length(module: nn.Module, inputs: BoundInputs) -> ExportedProgram | None:
-    """Export with recurrent layers over a dynamic length; None where that does not help."""
-    arguments, keywords = sample(inputs, seed=0)
-    shapes = _dynamic_shapes(inputs)
-    try:
-        with quiet(), open_lengths():
-            return torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
-    except Exception:  # noqa: BLE001 - torch raises any type; the first refusal is reported
-        return None
-
-
-def _with_bounds(module: nn.Module, inputs: BoundInputs, refusal: Exception) -> ExportedProgram:
+def _with_fewer_sizes(
+    module: nn.Module, inputs: BoundInputs, refusal: Exception
+) -> ExportedProgram:
     """Export with lower bounds for the dynamic dims: those that torch suggests, or the least powers of two.
 
     A network that halves its maps must not get a map of one pixel, which torch would take for a constant
-    size. Where bounds do not help, torch finds the relations of the dims itself.
+    size. Recurrent layers are first tried over a dynamic length. Where bounds do not help, torch finds the
+    relations of the dims itself.
 
     Raises:
         ModelError: torch then still fixes one of the dims.
     """
-    arguments, keywords = sample(inputs, seed=0)
+    named = _dynamic_shapes(inputs)
+    if any(isinstance(one, torch.nn.LSTM | torch.nn.GRU) for one in module.modules()):
+        with contextlib.suppress(Exception), open_lengths():
+            return _traced(module, inputs, named)
     least = dict.fromkeys((name for one in inputs.specs for name in one.dynamic.values()), 2)
-    told, wish = refusal, _suggested(_dynamic_shapes(inputs), refusal)
-    while True:
-        if wish is None:
-            wish = _raised(least, inputs, told)
-        shapes = _dynamic_shapes(inputs, torch.export.Dim.AUTO) if wish is None else wish
+    shapes = _suggested(named, refusal) or _raised(least, inputs, refusal)
+    while shapes is not None:
         try:
-            with quiet():
-                program = torch.export.export(module, arguments, keywords, dynamic_shapes=shapes)
-        except Exception as error:
-            if wish is None:
-                raise ModelError(_fixed_dims(refusal)) from error
-            told, wish = error, None
+            program = _traced(module, inputs, shapes)
+        except Exception as error:  # noqa: BLE001 - torch raises any type
+            shapes = _raised(least, inputs, error)
             continue
         if _all_open(program, inputs):
             return program
-        if wish is None:
-            raise ModelError(_fixed_dims(refusal)) from refusal
-        least, wish = {}, None
+        break
+    try:
+        program = _traced(module, inputs, _dynamic_shapes(inputs, torch.export.Dim.AUTO))
+    except Exception as error:
+        raise ModelError(_fixed_dims(refusal)) from error
+    if not _all_open(program, inputs):
+        raise ModelError(_fixed_dims(refusal)) from refusal
+    return program
 
 
 def _suggested(named: dict[str, Any] | None, refusal: Exception) -> dict[str, Any] | None:
