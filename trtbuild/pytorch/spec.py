@@ -47,7 +47,7 @@ MIN_OPSET = 17
 MAX_OPSET = 20
 """Opset 21 and newer have operators (GroupNormalization) that TensorRT 10.0 to 10.8 cannot parse."""
 
-CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random")
+CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random", "hessian")
 """How channels are ranked; `trtbuild.pytorch.prune.channels` says what each means."""
 
 CRITERIA_BY_LOSS = ("taylor", "hessian")
@@ -273,7 +273,7 @@ class PruneSpec:
     )
     criterion: str = option(
         "l2", "How channels are ranked; taylor and hessian need --prune-loss.", flag="--prune-criterion",
-        choices=(*CRITERIA, "hessian"),
+        choices=CRITERIA,
     )  # fmt: skip
     scope: str = option(
         "local", "Set of channels that are ranked together.", flag="--prune-scope", choices=SCOPES
@@ -326,8 +326,13 @@ class PruneSpec:
     def removes_ranked(self) -> bool:
         """Whether channels are removed by their rank."""
         shares = (self.ratio, self.head_ratio, *(ratio for _, ratio in self.layer_ratios))
-        budgets = (self.macs, self.parameters, self.latency)
-        return any(shares) or any(one is not None for one in budgets)
+        return any(shares) or bool(self.budgets)
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """The budgets that say how much to prune; empty where a ratio says it."""
+        given = (self.macs, self.parameters, self.latency)
+        return tuple(share for share in given if share is not None)
 
     def __post_init__(self) -> None:
         named = (("ratio", self.ratio), ("head ratio", self.head_ratio), *self.layer_ratios)
@@ -337,8 +342,8 @@ class PruneSpec:
                     f"pruning {label} {ratio} is out of range: it is a share, at least 0 and below 1 "
                     "(0.5 removes half of the channels)."
                 )
-        for share in (self.macs, self.parameters, self.latency):
-            if share is not None and not 0 < share <= 1:
+        for share in self.budgets:
+            if not 0 < share <= 1:
                 raise OptionError(
                     f"a budget of {share} is out of range: it is the share that is left, above 0, at most 1."
                 )
@@ -346,10 +351,8 @@ class PruneSpec:
             raise OptionError(
                 f"the largest ratio of a layer must lie between 0 and 1, not {self.max_ratio}."
             )
-        if self.criterion not in (*CRITERIA, *CRITERIA_BY_LOSS):
-            raise OptionError(
-                f"criterion '{self.criterion}' is not one of {', '.join((*CRITERIA, 'hessian'))}."
-            )
+        if self.criterion not in CRITERIA:
+            raise OptionError(f"criterion '{self.criterion}' is not one of {', '.join(CRITERIA)}.")
         if self.scope not in SCOPES:
             raise OptionError(f"pruning scope '{self.scope}' is not one of {', '.join(SCOPES)}.")
         if self.steps < 1 or (self.round_to is not None and self.round_to < 1):
@@ -397,7 +400,6 @@ class ExportSpec:
 
     Attributes:
         path: the file to write; None keeps the model in memory only.
-        seed: of the sample values.
     """
 
     source: ModuleSource = group(ModuleSource, "PyTorch module", required=True)
@@ -422,7 +424,6 @@ class ExportSpec:
     external_data: bool | None = option(
         None, "Write the weights to a separate file.", when_absent="above 2 GB only"
     )
-    seed: int = 0
     dynamic: tuple[str, ...] = option(
         (),
         "batch, or [input:]axis=name,... for other axes. Repeatable.",

@@ -34,7 +34,7 @@ from trtbuild.pytorch.prune import (  # noqa: E402
     save_pruned,
 )
 from trtbuild.pytorch.prune.widths import Span, kept_channels  # noqa: E402
-from trtbuild.pytorch.spec import CRITERIA, InputSpec, PruneSpec  # noqa: E402
+from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS, InputSpec, PruneSpec  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -82,7 +82,7 @@ def test_dead_channels_are_found_and_their_removal_changes_nothing(build: Any, d
     torch.testing.assert_close(got, want, rtol=0, atol=1e-12 * want.abs().max().item())
 
 
-@pytest.mark.parametrize("criterion", [name for name in CRITERIA if name != "taylor"])
+@pytest.mark.parametrize("criterion", [name for name in CRITERIA if name not in CRITERIA_BY_LOSS])
 def test_criteria(criterion: str) -> None:
     torch.manual_seed(0)
     found = widths(randomize(chain()), PruneSpec(0.5, criterion, round_to=1))

@@ -19,17 +19,12 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.prune.ranking import CutPlan
     from trtbuild.pytorch.spec import PruneSpec
 
-__all__ = ["has_budget", "within_budget"]
+__all__ = ["within_budget"]
 
 _HALVINGS = 8
 """Bisection steps: they find the ratio to a third of a percentage point, finer than widths can follow."""
 _HALVINGS_BY_CLOCK = 6
 """For latency: each step is measured, and measurements do not resolve finer differences."""
-
-
-def has_budget(spec: PruneSpec) -> bool:
-    """Return whether a budget, not a ratio, says how much to prune."""
-    return any(wish is not None for wish in (spec.macs, spec.parameters, spec.latency))
 
 
 def within_budget(base: nn.Module, inputs: BoundInputs, plan: CutPlan, dense: Cost) -> CutPlan:

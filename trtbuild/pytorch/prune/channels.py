@@ -26,10 +26,10 @@ from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.layers import LAYERS, match_layers
-from trtbuild.pytorch.prune.budget import has_budget, within_budget
+from trtbuild.pytorch.prune.budget import within_budget
 from trtbuild.pytorch.prune.cutting import Cut, CutCheck, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
-from trtbuild.pytorch.prune.groups import survey
+from trtbuild.pytorch.prune.groups import Prospect, survey
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS
 from trtbuild.pytorch.prune.outcome import (
     LayerWidth,
@@ -52,12 +52,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
     from trtbuild.pytorch.spec import InputSpec, PruneSpec
 
-__all__ = [
-    "list_groups",
-    "make_importance",
-    "needs_gradients",
-    "prune_channels",
-]
+__all__ = ["list_groups", "prune_channels"]
 
 
 class _Hessian(tp.importance.GroupHessianImportance):  # type: ignore[misc]  # the library has no types
@@ -87,23 +82,7 @@ _IMPORTANCES: dict[str, Callable[[], Any]] = {
     "hessian": _Hessian,
     "random": tp.importance.RandomImportance,
 }
-assert set(_IMPORTANCES) == {*CRITERIA, *CRITERIA_BY_LOSS}
-
-
-def make_importance(criterion: str) -> Any:
-    """Return the importance function with that name.
-
-    Raises:
-        OptionError: it does not exist.
-    """
-    if criterion not in _IMPORTANCES:
-        raise OptionError(f"criterion '{criterion}' is not one of {', '.join(_IMPORTANCES)}.")
-    return _IMPORTANCES[criterion]()
-
-
-def needs_gradients(criterion: str) -> bool:
-    """Return whether the criterion ranks by gradients, so that it needs the user's loss."""
-    return criterion in CRITERIA_BY_LOSS
+assert set(_IMPORTANCES) == {*CRITERIA}
 
 
 _EXACT = 1e-9
@@ -154,17 +133,20 @@ def prune_channels(
     importance, loss = _ranking(spec, importance, loss)
     with torch.inference_mode(mode=False):  # copies made in it could have no gradients
         base, rewritten = prepared(without.module if without else module, bound, rewrites)
+        ratios = _ratios(base, spec)
+        prospect = survey(base, bound, spec, None if loss is not None else importance)
         plan = CutPlan(
             spec=spec,
             importance=importance,
-            round_to=spec.round_to,
-            kept={},
-            ratios=_ratios(base, spec),
-            attention=(),
+            kept=prospect.kept,
+            ratios=ratios,
+            attention=prospect.attention,
+            key_groups=prospect.key_groups,
+            sizes=prospect.sizes,
             loss=loss,
             latency=latency,
         )
-        ranked = _prune(base, rewritten, bound, plan, after_step)
+        ranked = _prune(base, rewritten, bound, plan, prospect, after_step)
     if without is not None:
         return _joined(without, ranked)
     return _with_note(ranked, "no channel was zero.") if spec.masked else ranked
@@ -204,9 +186,9 @@ def _ranking(
     """The importance and the loss that it needs: those passed, or those that the spec names."""
     if importance is not None:
         return importance, loss
-    if loss is None and needs_gradients(spec.criterion):
+    if loss is None and spec.criterion in CRITERIA_BY_LOSS:
         loss = _named_loss(spec)
-    return make_importance(spec.criterion), loss
+    return _IMPORTANCES[spec.criterion](), loss
 
 
 def _joined(first: PruneResult, then: PruneResult) -> PruneResult:
@@ -252,18 +234,10 @@ def _prune(
     rewritten: tuple[tuple[str, str], ...],
     bound: BoundInputs,
     plan: CutPlan,
+    prospect: Prospect,
     after_step: Callable[[nn.Module, int, int], None] | None,
 ) -> PruneResult:
-    spec = plan.spec
-    prospect = survey(base, bound, spec, None if plan.loss is not None else plan.importance)
-    plan = replace(
-        plan,
-        kept=prospect.kept,
-        attention=prospect.attention,
-        key_groups=prospect.key_groups,
-        sizes=prospect.sizes,
-    )
-    if has_budget(spec):
+    if plan.spec.budgets:
         plan = within_budget(base, bound, plan, prospect.cost)
     coupled = _coupled(prospect.groups)
     check = CutCheck.EACH_GROUP if prospect.mixes else CutCheck.EACH_STEP
@@ -278,7 +252,7 @@ def _prune(
     report = PruneReport(
         asked=plan.spec.ratio,
         achieved=achieved,
-        round_to=spec.round_to or common_multiple(cut_to),
+        round_to=plan.spec.round_to or common_multiple(cut_to),
         widths=widths,
         before=prospect.cost,
         after=count_cost(done.module, bound),
@@ -304,7 +278,8 @@ def list_groups(
     """
     module = unwrapped(module)
     bound = bind_inputs(module, inputs)
-    importance = None if needs_gradients(spec.criterion) else make_importance(spec.criterion)
+    by_loss = spec.criterion in CRITERIA_BY_LOSS
+    importance = None if by_loss else _IMPORTANCES[spec.criterion]()
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, rewrites)
         return survey(base, bound, spec, importance).groups
@@ -332,7 +307,7 @@ def _as_asked(
 
 def _is_one_share(spec: PruneSpec) -> bool:
     """Whether one share of all channels is requested, with widths that are chosen here."""
-    others = spec.layer_ratios or spec.head_ratio or spec.round_to or has_budget(spec)
+    others = spec.layer_ratios or spec.head_ratio or spec.round_to or spec.budgets
     return spec.ratio > 0 and not others
 
 
@@ -357,7 +332,7 @@ def _cut_what_can_be(
     Groups that mix channels, and whose cut stops the network from running, are first cut together: if
     forward takes the width of attention from its input, both have to be cut to the same width.
     """
-    dense = count_cost(base, bound) if has_budget(plan.spec) else None
+    dense = count_cost(base, bound) if plan.spec.budgets else None
     tie = True
     while True:
         done = cut(base, bound, plan, check)
@@ -411,7 +386,7 @@ def _reason(path: str, plan: CutPlan, coupled: Mapping[str, PruneGroup], module:
     raw = next((name for name in members if name in parameters), "")
     if raw:
         return f"it is coupled with the raw parameter '{raw}' in a way that cannot be cut"
-    rounding = f"rounding to {plan.round_to}" if plan.round_to else "rounding"
+    rounding = f"rounding to {plan.spec.round_to}" if plan.spec.round_to else "rounding"
     return f"its ranking, or {rounding}, {_NOTHING_LEFT}"
 
 

@@ -38,7 +38,6 @@ class CutPlan:
     Attributes:
         spec: the user's request.
         importance: ranks the channels of a group.
-        round_to: remaining widths are multiples of this; None: multiples that suit each layer.
         kept: layer path -> why it keeps its width.
         ratios: layer path -> its own ratio.
         attention: blocks with heads.
@@ -53,7 +52,6 @@ class CutPlan:
 
     spec: PruneSpec
     importance: Any
-    round_to: int | None
     kept: Mapping[str, str]
     ratios: Mapping[str, float]
     attention: tuple[Attention, ...]
@@ -64,16 +62,10 @@ class CutPlan:
     latency: Callable[[nn.Module], float] | None = None
     tied: frozenset[str] = frozenset()
 
-    def part(self, step: int, ratio: float | None = None) -> float:
-        """Return the share of the remaining channels to remove in `step`, for a ratio of the dense network.
-
-        Args:
-            step: from 1.
-            ratio: None: the ratio of the request.
-        """
-        whole = self.spec.ratio if ratio is None else ratio
+    def part(self, step: int, ratio: float) -> float:
+        """Return the share of the remaining channels to remove in `step`, from 1, for a ratio of all."""
         steps = self.spec.steps
-        return 1 - (1 - whole * step / steps) / (1 - whole * (step - 1) / steps)
+        return 1 - (1 - ratio * step / steps) / (1 - ratio * (step - 1) / steps)
 
 
 def accumulate(
@@ -132,7 +124,7 @@ def shares(
     """
     spec = plan.spec
     own = {path: plan.part(step, ratio) for path, ratio in plan.ratios.items()}
-    pruner = make_pruner(module, inputs, plan, ratios=own, everywhere=plan.part(step))
+    pruner = make_pruner(module, inputs, plan, ratios=own, everywhere=plan.part(step, spec.ratio))
     wishes = {} if spec.scope == "local" else _ranked(pruner)
     now = layer_widths(module)
     spans: list[Span] = []
@@ -157,7 +149,7 @@ def shares(
     spans, owners = _as_tied(spans, owners, plan.tied)
     ratios: dict[str, float] = {}
     planned: dict[str, int] = {}
-    for span, left, paths in zip(spans, kept_channels(spans, plan.round_to), owners):
+    for span, left, paths in zip(spans, kept_channels(spans, spec.round_to), owners):
         for path in paths:
             # half a unit less to remove, because the library rounds the remaining width down
             staying = (left + 0.5 * units_of[path]) / span.size
