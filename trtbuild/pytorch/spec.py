@@ -48,7 +48,7 @@ MAX_OPSET = 20
 """Opset 21 and newer have operators (GroupNormalization) that TensorRT 10.0 to 10.8 cannot parse."""
 
 CRITERIA = ("l1", "l2", "bn-scale", "lamp", "fpgm", "taylor", "random", "hessian")
-"""How channels are ranked; `trtbuild.pytorch.prune.channels` says what each means."""
+"""How channels are ranked; `trtbuild.pytorch.prune.criteria` says what each means."""
 
 CRITERIA_BY_LOSS = ("taylor", "hessian")
 """Criteria that rank by the gradients of a loss."""

@@ -15,18 +15,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch_pruning as tp
 from torch import nn
 
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import ModelError
 from trtbuild.foreign_warnings import warnings_that_only_warn
-from trtbuild.plugins import foreign_code, import_named
 from trtbuild.pytorch.copies import unwrapped
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.float64 import float64_copy, outputs64, relative_difference
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.layers import LAYERS, match_layers
 from trtbuild.pytorch.prune.budget import within_budget
+from trtbuild.pytorch.prune.criteria import importance_of, needed_loss
 from trtbuild.pytorch.prune.cutting import Cut, CutCheck, cut
 from trtbuild.pytorch.prune.explicit import prune_indices, zero_channels
 from trtbuild.pytorch.prune.groups import Prospect, survey
@@ -42,7 +41,7 @@ from trtbuild.pytorch.prune.outcome import (
 from trtbuild.pytorch.prune.ranking import CutPlan
 from trtbuild.pytorch.prune.requested_share import as_near_as_can_be
 from trtbuild.pytorch.prune.widths import MISS, common_multiple, layer_widths, width_of
-from trtbuild.pytorch.spec import CRITERIA, CRITERIA_BY_LOSS
+from trtbuild.pytorch.spec import CRITERIA_BY_LOSS
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
@@ -53,36 +52,6 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.spec import InputSpec, PruneSpec
 
 __all__ = ["list_groups", "prune_channels"]
-
-
-class _Hessian(tp.importance.GroupHessianImportance):  # type: ignore[misc]  # the library has no types
-    """Torch-Pruning's Hessian importance; its own sum keeps only the last sample."""
-
-    def accumulate_grad(self, model: nn.Module) -> None:
-        """Add the squared gradients of one sample."""
-        for one in model.parameters():
-            if one.grad is not None:
-                self._accu_grad[one] = self._accu_grad.get(one, 0) + one.grad.square()
-                self._counter[one] = self._counter.get(one, 0) + 1
-
-
-_IMPORTANCES: dict[str, Callable[[], Any]] = {
-    # Sum of magnitudes, and Euclidean norm, of a channel's weights (Li et al. 2017, arXiv 1608.08710).
-    "l1": lambda: tp.importance.GroupMagnitudeImportance(p=1),
-    "l2": lambda: tp.importance.GroupMagnitudeImportance(p=2),
-    # The norm's scale (Liu et al. 2017, arXiv 1708.06519): only for channels with a norm.
-    "bn-scale": tp.importance.BNScaleImportance,
-    # Magnitude relative to the layer's remaining channels (Lee et al. 2021, arXiv 2010.07611).
-    "lamp": lambda: tp.importance.LAMPImportance(p=2),
-    # Distance to the geometric median of the filters (He et al. 2019, arXiv 1811.00250).
-    "fpgm": lambda: tp.importance.FPGMImportance(p=2),
-    # Gradient times weight (Molchanov et al. 2019, arXiv 1906.10771): needs a loss.
-    "taylor": tp.importance.GroupTaylorImportance,
-    # The same with the squared gradients of every sample as the curvature (LeCun et al. 1989).
-    "hessian": _Hessian,
-    "random": tp.importance.RandomImportance,
-}
-assert set(_IMPORTANCES) == {*CRITERIA}
 
 
 _EXACT = 1e-9
@@ -130,7 +99,9 @@ def prune_channels(
     without = _without_zeros(module, bound, rewrites) if spec.masked else None
     if without is not None and not spec.removes_ranked:
         return without
-    importance, loss = _ranking(spec, importance, loss)
+    if importance is None:
+        importance = importance_of(spec.criterion)
+        loss = needed_loss(spec) if loss is None else loss
     with torch.inference_mode(mode=False):  # copies made in it could have no gradients
         base, rewritten = prepared(without.module if without else module, bound, rewrites)
         ratios = _ratios(base, spec)
@@ -178,19 +149,6 @@ def _with_note(result: PruneResult, note: str) -> PruneResult:
     return replace(result, report=replace(report, notes=(note, *report.notes)))
 
 
-def _ranking(
-    spec: PruneSpec,
-    importance: Callable[[Any], Any] | None,
-    loss: Callable[[nn.Module], torch.Tensor] | None,
-) -> tuple[Callable[[Any], Any], Callable[[nn.Module], torch.Tensor] | None]:
-    """The importance and the loss that it needs: those passed, or those that the spec names."""
-    if importance is not None:
-        return importance, loss
-    if loss is None and spec.criterion in CRITERIA_BY_LOSS:
-        loss = _named_loss(spec)
-    return _IMPORTANCES[spec.criterion](), loss
-
-
 def _joined(first: PruneResult, then: PruneResult) -> PruneResult:
     """Combine the reports of two cuts; the history of the second has both already."""
     dense = {width.path: width.before for width in first.report.widths}
@@ -205,28 +163,6 @@ def _joined(first: PruneResult, then: PruneResult) -> PruneResult:
         notes=(*first.report.notes, *then.report.notes),
     )
     return replace(then, report=report)
-
-
-def _named_loss(spec: PruneSpec) -> Callable[[nn.Module], torch.Tensor]:
-    """The loss function that the spec names, with its results checked."""
-    if spec.loss is None:
-        raise OptionError(
-            f"the criterion '{spec.criterion}' ranks by gradients and needs a loss: --prune-loss "
-            "package:function, which takes the module and returns its loss on your data."
-        )
-    given = import_named(spec.loss, OptionError)
-
-    def loss(module: nn.Module) -> torch.Tensor:
-        with foreign_code(OptionError, f"the loss '{spec.loss}' raised "):
-            value = given(module)
-        if not isinstance(value, torch.Tensor) or not value.requires_grad:
-            raise OptionError(
-                f"the loss '{spec.loss}' returned {type(value).__name__} without gradients; it should return "
-                "a tensor, computed by the module that it is given (without torch.no_grad)."
-            )
-        return value
-
-    return loss
 
 
 def _prune(
@@ -279,7 +215,7 @@ def list_groups(
     module = unwrapped(module)
     bound = bind_inputs(module, inputs)
     by_loss = spec.criterion in CRITERIA_BY_LOSS
-    importance = None if by_loss else _IMPORTANCES[spec.criterion]()
+    importance = None if by_loss else importance_of(spec.criterion)
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, rewrites)
         return survey(base, bound, spec, importance).groups

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters
+from trtbuild.pytorch.prune.criteria import accumulate
 from trtbuild.pytorch.prune.dense_reference import DOES_NOT_RUN, DenseReference
 from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
 from trtbuild.pytorch.prune.heads import head_counts, heads_left
@@ -19,7 +20,6 @@ from trtbuild.pytorch.prune.key_groups import (
     weakest_key_groups,
 )
 from trtbuild.pytorch.prune.ranking import (
-    accumulate,
     layers_given,
     make_pruner,
     shares,

@@ -10,7 +10,6 @@ import torch
 import torch_pruning as tp
 from torch import nn
 
-from trtbuild.errors import OptionError
 from trtbuild.pytorch.layers import LAYERS
 from trtbuild.pytorch.prune.dependency import cuts_outputs, forward_arguments
 from trtbuild.pytorch.prune.slices import following_slices, sliced_alike
@@ -25,10 +24,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.prune.sizes import StoredSize
     from trtbuild.pytorch.spec import PruneSpec
 
-__all__ = ["CutPlan", "accumulate", "layers_given", "make_pruner", "shares"]
-
-_MOST_BACKWARDS = 64
-"""The most backward passes for gradients of single samples."""
+__all__ = ["CutPlan", "layers_given", "make_pruner", "shares"]
 
 
 @dataclass(frozen=True)
@@ -66,46 +62,6 @@ class CutPlan:
         """Return the share of the remaining channels to remove in `step`, from 1, for a ratio of all."""
         steps = self.spec.steps
         return 1 - (1 - ratio * step / steps) / (1 - ratio * (step - 1) / steps)
-
-
-def accumulate(
-    module: nn.Module, importance: Any, loss: Callable[..., torch.Tensor] | None
-) -> None:
-    """Store the gradients of the user's loss in `module`, for criteria that rank by them.
-
-    An importance that needs gradients per sample gets them for each value of the loss. Each takes a
-    backward pass through the whole batch, so if there are many values, sums with random signs are used: the
-    square of such a sum is on average the sum of the squares (Hutchinson 1990, doi
-    10.1080/03610919008812866).
-
-    Raises:
-        OptionError: the loss has no value, or one that is not finite.
-    """
-    if loss is None:
-        return
-    module.zero_grad()
-    value = loss(module)
-    if not value.numel() or not bool(value.isfinite().all()):
-        what = "a value that is not finite" if value.numel() else "no value"
-        raise OptionError(f"the loss gave {what}, and channels cannot be ranked by it.")
-    gather = getattr(importance, "accumulate_grad", None)
-    if gather is None:
-        value.mean().backward()
-        return
-    importance.zero_grad()
-    values = value.reshape(-1)
-    for signs in _signs(len(values)).to(values):
-        module.zero_grad()
-        (signs @ values).backward(retain_graph=True)
-        gather(module)
-
-
-def _signs(count: int) -> torch.Tensor:
-    """Rows of factors for sums of `count` values: each value alone, or random signs if there are many."""
-    if count <= _MOST_BACKWARDS:
-        return torch.eye(count)
-    generator = torch.Generator().manual_seed(0)
-    return 2.0 * torch.randint(2, (_MOST_BACKWARDS, count), generator=generator) - 1
 
 
 def shares(
