@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters
+from trtbuild.pytorch.prune.attention_blocks import update_attention
 from trtbuild.pytorch.prune.criteria import accumulate
 from trtbuild.pytorch.prune.dense_reference import DOES_NOT_RUN, DenseReference
-from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_attention, update_norms
+from trtbuild.pytorch.prune.dependency import is_mixer, tracing, update_norms
 from trtbuild.pytorch.prune.heads import head_counts, heads_left
 from trtbuild.pytorch.prune.key_groups import (
     columns_of,
@@ -287,11 +288,7 @@ class _Run:
         """Update the widths that modules store as numbers, and return the changes."""
         module = self.result.module
         return (
-            update_attention(module, list(self.plan.attention), self._heads()),
+            update_attention(module, self.plan.attention, self.pruner.num_heads),
             update_norms(module),
             update_sizes(module, self.plan.sizes),
         )
-
-    def _heads(self) -> dict[nn.Module, int]:
-        heads: dict[nn.Module, int] = self.pruner.num_heads
-        return heads

@@ -1,12 +1,7 @@
-"""Torch-Pruning's dependency graph, its groups as module paths, and attention heads.
+"""Torch-Pruning's dependency graph, and its groups as module paths.
 
 The library traces gradients, so every parameter must require them, gradients must be on, and it leaves the
 module in eval mode; `tracing` arranges that and restores everything.
-
-Attention heads are found so that pruning respects them, and the module is updated afterwards.
-A packed projection makes query, key and value of all heads in one tensor. Channels can only be removed
-head by head, or the same ones from every head. The module's own numbers (`num_heads`, `head_dim`) are
-plain attributes, which Torch-Pruning does not know.
 """
 
 from __future__ import annotations
@@ -26,27 +21,19 @@ from trtbuild.pytorch.prune.buffers import channel_buffers_as_parameters
 from trtbuild.pytorch.prune.slices import SlicedGraph
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from trtbuild.pytorch.inputs import BoundInputs
 
 __all__ = [
-    "HEAD_COUNTS",
-    "HEAD_NUMBERS",
-    "HEAD_WIDTHS",
-    "PACKED",
-    "SEPARATE",
-    "Attention",
     "Member",
     "PruneGroup",
     "build_graph",
     "cuts_outputs",
     "describe",
-    "find_attention",
     "is_mixer",
     "output_layers",
     "tracing",
-    "update_attention",
     "update_norms",
 ]
 
@@ -224,102 +211,6 @@ def _path(graph: Any, node: Any) -> str:
     if isinstance(node.module, nn.Parameter):
         return str(graph._param_to_name.get(node.module, ""))
     return str(graph._module2name.get(node.module, ""))
-
-
-HEAD_COUNTS = ("num_heads", "n_heads", "n_head", "heads", "nhead", "num_attention_heads")
-HEAD_WIDTHS = ("head_dim", "dim_head", "d_head", "attention_head_size")
-HEAD_NUMBERS = frozenset((*HEAD_COUNTS, *HEAD_WIDTHS))
-"""Attributes with the number of heads or the channels of one head."""
-PACKED = ("qkv", "to_qkv", "in_proj", "Wqkv", "c_attn")
-SEPARATE = (
-    ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("query", "key", "value"),
-    ("to_q", "to_k", "to_v"), ("wq", "wk", "wv"), ("q_lin", "k_lin", "v_lin"),
-    ("query_proj", "key_proj", "value_proj"), ("linear_q", "linear_k", "linear_v"),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Attention:
-    """One attention block.
-
-    Attributes:
-        path: its module path.
-        count: name of its attribute with the number of heads.
-        projections: paths of the linear layers that make queries, keys and values.
-        packed: whether one layer makes all three.
-    """
-
-    path: str
-    count: str
-    projections: tuple[str, ...]
-    packed: bool
-
-
-def find_attention(module: nn.Module) -> list[Attention]:
-    """Return the blocks that have a number of heads and linear projections by the usual names.
-
-    A block whose stated head width does not fit its layers is not returned: a layer with keys and values for
-    only one head (GPT-BigCode) may still be divisible into three parts per head.
-    """
-    found = []
-    for path, block in module.named_modules():
-        count = next((n for n in HEAD_COUNTS if isinstance(getattr(block, n, None), int)), None)
-        if count is None or isinstance(block, nn.MultiheadAttention):
-            continue
-        heads = getattr(block, count)
-        packed = [
-            name
-            for name in PACKED
-            if _splits(getattr(block, name, None), 3 * heads)
-            and _is_told(block, getattr(block, name).out_features // (3 * heads))
-        ]
-        separate = [
-            names
-            for names in SEPARATE
-            if all(_splits(getattr(block, n, None), heads) for n in names)
-            and _is_told(block, getattr(block, names[0]).out_features // heads)
-        ]
-        names = packed[:1] or [name for group in separate[:1] for name in group]
-        if names:
-            paths = tuple(f"{path}.{name}".lstrip(".") for name in names)
-            found.append(Attention(path, count, paths, bool(packed)))
-    return found
-
-
-def _splits(layer: object, parts: int) -> bool:
-    return isinstance(layer, nn.Linear) and parts > 0 and layer.out_features % parts == 0
-
-
-def _is_told(block: nn.Module, width: int) -> bool:
-    """Whether `block` states that a head has `width` channels, or states no width."""
-    return all(getattr(block, name) == width for name in _head_widths(block))
-
-
-def _head_widths(block: nn.Module) -> list[str]:
-    """The attributes of `block` with the number of channels of a head."""
-    return [name for name in HEAD_WIDTHS if isinstance(getattr(block, name, None), int)]
-
-
-def update_attention(
-    module: nn.Module, blocks: list[Attention], heads: Mapping[nn.Module, int]
-) -> dict[str, dict[str, int]]:
-    """Set number and width of heads in every block after its projections were cut.
-
-    Returns:
-        Module path -> attribute -> new value, of the changed attributes.
-    """
-    changed: dict[str, dict[str, int]] = {}
-    for attention in blocks:
-        block = module.get_submodule(attention.path)
-        layer = module.get_submodule(attention.projections[0])
-        count = heads[layer]
-        width = layer.out_features // (count * (3 if attention.packed else 1))
-        wanted = {attention.count: count, **dict.fromkeys(_head_widths(block), width)}
-        for name, value in wanted.items():
-            if getattr(block, name) != value:
-                setattr(block, name, value)
-                changed.setdefault(attention.path, {})[name] = value
-    return changed
 
 
 def cuts_outputs(graph: Any, item: Any) -> bool:

@@ -20,16 +20,15 @@ from trtbuild.pytorch.copies import copy_module, share_again, shared_parameters,
 from trtbuild.pytorch.cost import count_cost
 from trtbuild.pytorch.inputs import BoundInputs, bind_inputs
 from trtbuild.pytorch.layers import LAYERS
+from trtbuild.pytorch.prune.attention_blocks import find_attention, update_attention
 from trtbuild.pytorch.prune.cutting import Cut, history_in
 from trtbuild.pytorch.prune.dense_reference import DenseReference
 from trtbuild.pytorch.prune.dependency import (
     build_graph,
     cuts_outputs,
-    find_attention,
     is_mixer,
     output_layers,
     tracing,
-    update_attention,
     update_norms,
 )
 from trtbuild.pytorch.prune.groups import find_stored_sizes

@@ -11,12 +11,11 @@ from trtbuild.errors import ModelError
 from trtbuild.pytorch.copies import copy_module
 from trtbuild.pytorch.cost import Cost, cost_of
 from trtbuild.pytorch.layers import LAYERS, match_layers
+from trtbuild.pytorch.prune.attention_blocks import Attention, find_attention
 from trtbuild.pytorch.prune.dependency import (
-    Attention,
     PruneGroup,
     build_graph,
     describe,
-    find_attention,
     is_mixer,
     output_layers,
     tracing,

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from trtbuild.pytorch.prune.dependency import HEAD_COUNTS, HEAD_WIDTHS, PACKED, SEPARATE
+from trtbuild.pytorch.prune.attention_blocks import (
+    HEAD_COUNTS,
+    HEAD_WIDTHS,
+    PACKED,
+    SEPARATE,
+    number_in,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,7 +105,7 @@ def find_key_groups(module: nn.Module) -> list[KeyGroups]:
     """
     found = []
     for path, block in module.named_modules():
-        count, key_count = (_number(block, names) for names in (HEAD_COUNTS, _KEY_COUNTS))
+        count, key_count = (number_in(block, names) for names in (HEAD_COUNTS, _KEY_COUNTS))
         output = next((n for n in _OUTPUTS if isinstance(getattr(block, n, None), nn.Linear)), "")
         if not output:
             continue
@@ -122,10 +128,6 @@ def find_key_groups(module: nn.Module) -> list[KeyGroups]:
                 found.append(KeyGroups(path, width, share, counts, names, output))
                 break
     return found
-
-
-def _number(block: nn.Module, names: tuple[str, ...]) -> str:
-    return next((name for name in names if isinstance(getattr(block, name, None), int)), "")
 
 
 def _in_one_layer(
@@ -152,7 +154,7 @@ def _in_one_layer(
 def _width(block: nn.Module, query: Any, count: str) -> int:
     """The channels of one head; 0 if the block does not tell."""
     if not count:
-        return int(getattr(block, _number(block, HEAD_WIDTHS), 0))
+        return int(getattr(block, number_in(block, HEAD_WIDTHS), 0))
     heads = getattr(block, count)
     return int(query.out_features // heads) if heads > 0 else 0
 

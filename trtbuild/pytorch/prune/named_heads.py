@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from trtbuild.pytorch.prune.dependency import Attention
+    from trtbuild.pytorch.prune.attention_blocks import Attention
     from trtbuild.pytorch.prune.key_groups import KeyGroups
 
 __all__ = ["heads_behind", "take_key_groups"]

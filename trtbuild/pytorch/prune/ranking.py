@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from trtbuild.pytorch.inputs import BoundInputs
-    from trtbuild.pytorch.prune.dependency import Attention
+    from trtbuild.pytorch.prune.attention_blocks import Attention
     from trtbuild.pytorch.prune.key_groups import KeyGroups
     from trtbuild.pytorch.prune.sizes import StoredSize
     from trtbuild.pytorch.spec import PruneSpec

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.pytorch.aten import calls, module_path, name_of, state_names
 from trtbuild.pytorch.fold.layers import LAYER_OPERATORS
 from trtbuild.pytorch.layers import LAYERS
-from trtbuild.pytorch.prune.dependency import HEAD_NUMBERS
+from trtbuild.pytorch.prune.attention_blocks import HEAD_NUMBERS
 from trtbuild.pytorch.prune.widths import width_of
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
-    from trtbuild.pytorch.prune.dependency import Attention
+    from trtbuild.pytorch.prune.attention_blocks import Attention
 
 __all__ = ["StoredSize", "find_sizes", "update_sizes"]
 
