@@ -42,44 +42,36 @@ def passing_over_the_unknown() -> Iterator[None]:
         for kind in ("concat", "split", "reshape", "expand", "slice"):
             name = f"update_{kind}_index_mapping"
             stack.enter_context(mock.patch.object(mappings, name, guarded(getattr(mappings, name))))
-        stack.enter_context(
-            mock.patch.object(mappings, "update_unbind_index_mapping", _unbound(mappings))
-        )
+        unbind = mock.patch.object(mappings, "update_unbind_index_mapping", guarded(_follow_unbind))
+        stack.enter_context(unbind)
         yield
 
 
-def _unbound(mappings: Any) -> Callable[[Any, Any], None]:
-    """Return a function that gives an ``unbind`` one piece of channels per output, not per reader.
+def _follow_unbind(graph: Any, node: Any) -> None:
+    """Give an ``unbind`` one piece of channels per output, not per reader.
 
     The library counts one piece per reader, and a query that is normalized has two.
     """
-
-    def followed(graph: Any, node: Any) -> None:
-        function = node.grad_fn
-        infer = tp.dependency.shape_infer.infer_out_channels_recursively
-        width = next((found for one in node.inputs if (found := infer(graph, one, [0]))), None)
-        count = len(function._input_metadata)
-        if function._saved_dim != 0 or width is None or width % count:
-            return
-        size = width // count
-        node.module.offsets = [size * number for number in range(count + 1)]
-        seen: dict[Any, int] = {}
-        for place, taker in enumerate(node.outputs):
-            nth = seen[taker] = seen.get(taker, -1) + 1
-            taken = [number for one, number in taker.grad_fn.next_functions if one is function]
-            where = [index for index, one in enumerate(taker.inputs) if one is node]
-            bounds = [size * taken[nth], size * (taken[nth] + 1)]
-            for edge, back in (
-                (node.dependencies[len(node.inputs) + place], False),
-                (taker.dependencies[where[nth]], True),
-            ):
-                edge.index_mapping[0] = mappings._SplitIndexMapping(bounds, reverse=back)
-
-    def tried(graph: Any, node: Any) -> None:
-        with contextlib.suppress(ArithmeticError, LookupError, TypeError):
-            followed(graph, node)
-
-    return tried
+    function = node.grad_fn
+    infer = tp.dependency.shape_infer.infer_out_channels_recursively
+    width = next((found for one in node.inputs if (found := infer(graph, one, [0]))), None)
+    count = len(function._input_metadata)
+    if function._saved_dim != 0 or width is None or width % count:
+        return
+    size = width // count
+    node.module.offsets = [size * number for number in range(count + 1)]
+    seen: dict[Any, int] = {}
+    for place, taker in enumerate(node.outputs):
+        nth = seen[taker] = seen.get(taker, -1) + 1
+        taken = [number for one, number in taker.grad_fn.next_functions if one is function]
+        where = [index for index, one in enumerate(taker.inputs) if one is node]
+        bounds = [size * taken[nth], size * (taken[nth] + 1)]
+        for edge, back in (
+            (node.dependencies[len(node.inputs) + place], False),
+            (taker.dependencies[where[nth]], True),
+        ):
+            split = tp.dependency.index_mapping._SplitIndexMapping(bounds, reverse=back)
+            edge.index_mapping[0] = split
 
 
 @contextlib.contextmanager
