@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.data.callables import first_item, repeatable
 from trtbuild.errors import OptionError
 from trtbuild.pytorch.copies import unwrapped
-from trtbuild.pytorch.inputs import refuse_unfinished
+from trtbuild.pytorch.inputs import Parameters, refuse_unfinished
 from trtbuild.pytorch.spec import InputSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import numpy as np
     from torch import nn
 
@@ -23,9 +20,10 @@ __all__ = ["inputs_of"]
 def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]:
     """Return the module's inputs, and the data, kept in memory if they can be read only once.
 
-    Names are those of ``forward``; dims, dtypes and ranges those of the first item, whose first axis is the
-    batch. An object with ``__getitem__`` that is not a list, tuple, dict or array (a dataset) gives single
-    samples; all else gives batches. Pixels (uint8) and floats get the type of the module's parameters.
+    Names are those of the parameters of ``forward`` without a default, or of its first; dims, dtypes and
+    ranges those of the first item, whose first axis is the batch. An object with ``__getitem__`` that is not
+    a list, tuple, dict or array (a dataset) gives single samples; all else gives batches. Pixels (uint8) and
+    floats get the type of the module's parameters.
 
     Args:
         module: the network, or what ``torch.compile`` or ``DataParallel`` made of it.
@@ -43,7 +41,8 @@ def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]
         )
     module = unwrapped(module)
     refuse_unfinished(module)
-    names = tuple(_required(module))
+    takes = Parameters.of(module)
+    names = takes.required or takes.order[:1]
     if not names:
         raise OptionError(
             "the module's forward names no input (*args alone): say what it takes, input='1x3x224x224'."
@@ -53,17 +52,6 @@ def inputs_of(module: nn.Module, data: Any) -> tuple[tuple[InputSpec, ...], Any]
     is_sample = _gives_samples(data)
     floating = _floating_type(module)
     return tuple(_input(one, arrays[one], floating, is_sample=is_sample) for one in names), data
-
-
-def _required(module: nn.Module) -> Iterator[str]:
-    """Parameters of ``forward`` without a default; the first parameter if all have one."""
-    parameters = [
-        one
-        for one in inspect.signature(module.forward).parameters.values()
-        if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-    ]
-    needed = [one.name for one in parameters if one.default is one.empty]
-    yield from needed or [one.name for one in parameters[:1]]
 
 
 def _gives_samples(data: Any) -> bool:

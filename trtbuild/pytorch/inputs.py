@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BoundInputs",
+    "Parameters",
     "bind_inputs",
     "other_batch",
     "refuse_program",
@@ -62,7 +63,7 @@ def bind_inputs(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) ->
     if isinstance(inputs, BoundInputs):
         return inputs
     refuse_unfinished(module)
-    takes = _Parameters.of(module)
+    takes = Parameters.of(module)
     named = _named(inputs, takes)
     given = {spec.name for spec in named}
     absent = [name for name in takes.required if name not in given]
@@ -76,7 +77,7 @@ def bind_inputs(module: nn.Module, inputs: Sequence[InputSpec] | BoundInputs) ->
 
 
 @dataclass(frozen=True)
-class _Parameters:
+class Parameters:
     """The parameters of a module's ``forward``, by name.
 
     Attributes:
@@ -92,7 +93,7 @@ class _Parameters:
     required: tuple[str, ...]
 
     @classmethod
-    def of(cls, module: nn.Module) -> _Parameters:
+    def of(cls, module: nn.Module) -> Parameters:
         """Read the signature of ``forward``."""
         found = inspect.signature(module.forward).parameters.values()
         free = [p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.POSITIONAL_ONLY)]
@@ -108,7 +109,7 @@ class _Parameters:
         return (*self.free, *self.keyword)
 
 
-def _named(specs: Sequence[InputSpec], takes: _Parameters) -> list[InputSpec]:
+def _named(specs: Sequence[InputSpec], takes: Parameters) -> list[InputSpec]:
     """The inputs, each with a name: its own, or that of the next parameter without an input."""
     taken = {spec.name for spec in specs}
     left = [name for name in takes.free if name not in taken]

@@ -138,8 +138,8 @@ def _sizes(inputs: BoundInputs) -> list[tuple[BoundInputs, ...]]:
     if dims:
         more = with_sizes(inputs, {name: size + 1 for name, size in dims.items()})
         cases.append((more, with_sizes(inputs, {name: 2 * size for name, size in dims.items()})))
-        if any(name for spec in inputs.specs for name in (spec.dynamic.get(0),) if name):
-            batches = {spec.dynamic[0] for spec in inputs.specs if 0 in spec.dynamic}
+        batches = {spec.dynamic[0] for spec in inputs.specs if 0 in spec.dynamic}
+        if batches:
             cases.append((with_sizes(inputs, dict.fromkeys(batches, 1)),))
     return cases
 

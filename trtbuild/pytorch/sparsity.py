@@ -90,7 +90,7 @@ def make_two_four(module: nn.Module, layers: Sequence[str] = ("*",)) -> tuple[Sp
     """
     found = []
     for path, layer in match_layers(module, layers, LAYERS).items():
-        inputs = _inputs_per_group(layer)
+        inputs, outputs = _per_group(layer)
         reason = ""
         if getattr(layer, "groups", 1) > 1 and inputs == 1:
             reason = "it is depthwise: there are no four input channels"
@@ -101,22 +101,18 @@ def make_two_four(module: nn.Module, layers: Sequence[str] = ("*",)) -> tuple[Sp
         if not reason:
             mask = two_four_mask(layer.weight, 0 if isinstance(layer, TRANSPOSED) else 1)
             prune.custom_from_mask(layer, "weight", mask)
-        found.append(SparseLayer(path, not reason, _is_worth(layer), reason))
+        worth = min(inputs, outputs) >= WORTH_CHANNELS
+        found.append(SparseLayer(path, not reason, worth, reason))
     if not any(layer.sparse for layer in found):
         raise OptionError(f"no layer can be 2:4 sparse: '{found[0].path}': {found[0].reason}.")
     return tuple(found)
 
 
-def _inputs_per_group(layer: nn.Module) -> int:
+def _per_group(layer: nn.Module) -> tuple[int, int]:
+    """The channels that each group of a layer reads and makes."""
     if isinstance(layer, nn.Linear):
-        return int(layer.in_features)
-    return int(layer.in_channels // layer.groups)
-
-
-def _is_worth(layer: nn.Module) -> bool:
-    if isinstance(layer, nn.Linear):
-        return bool(min(layer.in_features, layer.out_features) >= WORTH_CHANNELS)
-    return bool(min(layer.in_channels, layer.out_channels) // layer.groups >= WORTH_CHANNELS)
+        return layer.in_features, layer.out_features
+    return layer.in_channels // layer.groups, layer.out_channels // layer.groups
 
 
 def check_two_four(model: ir.Model) -> tuple[NodeSparsity, ...]:
