@@ -27,13 +27,12 @@ from trtbuild.pytorch.prune.dependency import (
     build_graph,
     cuts_outputs,
     is_mixer,
-    output_layers,
     tracing,
     update_norms,
 )
 from trtbuild.pytorch.prune.groups import find_stored_sizes
 from trtbuild.pytorch.prune.key_groups import columns_of, cut_key_groups, find_key_groups
-from trtbuild.pytorch.prune.members import channels_of, groups_in
+from trtbuild.pytorch.prune.members import removable_groups
 from trtbuild.pytorch.prune.named_heads import heads_behind, take_key_groups
 from trtbuild.pytorch.prune.outcome import (
     PruneReport,
@@ -49,6 +48,7 @@ from trtbuild.wording import counted
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from trtbuild.pytorch.prune.members import ChannelSlices
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
     from trtbuild.pytorch.spec import InputSpec
 
@@ -165,27 +165,24 @@ def zero_channels(
     bound = bind_inputs(module, inputs)
     with torch.inference_mode(mode=False):
         base, _ = prepared(module, bound, ())
-        found: dict[str, list[int]] = {}
         with tracing(base, bound):
-            graph = build_graph(base, bound)
-            outputs = set(output_layers(graph))
-            for layer, group in groups_in(graph):
-                given = [m for m in channels_of(graph, group) if isinstance(m.owner, LAYERS)]
-                if any(member.gives and member.owner in outputs for member in given):
-                    continue
-                width = graph.get_out_channels(layer)
-                gone = torch.zeros(width, dtype=torch.bool)
-                for side in (True, False):
-                    sizes = [
-                        m.squares(width, m.owner.weight)
-                        for m in given
-                        if m.gives is side and not m.passes
-                    ]
-                    if sizes:
-                        gone |= torch.stack(sizes).sum(0) == 0
-                if 0 < int(gone.sum()) < width:
-                    found[str(graph._module2name[layer])] = gone.nonzero().flatten().tolist()
-        return found
+            groups = removable_groups(build_graph(base, bound))
+            found = {path: _zero_in(width, slices) for path, width, slices in groups}
+    return {path: gone for path, gone in found.items() if gone}
+
+
+def _zero_in(width: int, slices: Sequence[ChannelSlices]) -> list[int]:
+    """The channels of a group that are zero in all layers that make them, or that read them; not all."""
+    gone = torch.zeros(width, dtype=torch.bool)
+    for makes in (True, False):
+        sizes = [
+            one.squares(width, one.owner.weight)
+            for one in slices
+            if one.gives is makes and not one.passes
+        ]
+        if sizes:
+            gone |= torch.stack(sizes).sum(0) == 0
+    return [] if gone.all() else gone.nonzero().flatten().tolist()
 
 
 def _group(

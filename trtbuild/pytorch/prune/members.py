@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from trtbuild.pytorch.layers import LAYERS, TRANSPOSED, is_depthwise
-from trtbuild.pytorch.prune.dependency import cuts_outputs
+from trtbuild.pytorch.prune.dependency import cuts_outputs, output_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ChannelSlices", "channels_of", "groups_in"]
+__all__ = ["ChannelSlices", "removable_groups"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,21 @@ class ChannelSlices:
         return each.new_zeros(width).index_add(0, where, each[list(self.slices)])
 
 
-def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
-    """Return the coupled groups of a dependency graph, each once, with the layer that names it."""
+def removable_groups(graph: Any) -> Iterator[tuple[str, int, list[ChannelSlices]]]:
+    """Yield the coupled groups of a dependency graph, each once, that do not make the network's outputs.
+
+    Yields:
+        The path of the layer that names the group, its number of channels, and the slices of every weight.
+    """
+    outputs = set(output_layers(graph))
+    for layer, group in _groups_in(graph):
+        slices = _slices_of(graph, group)
+        if not any(one.gives and one.owner in outputs for one in slices):
+            yield str(graph._module2name[layer]), int(graph.get_out_channels(layer)), slices
+
+
+def _groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
+    """All coupled groups, with the layers that name them."""
     seen: set[nn.Module] = set()
     for layer in [one for one in graph.module2node if isinstance(one, LAYERS)]:
         if layer in seen:
@@ -60,8 +73,8 @@ def groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
         yield layer, group
 
 
-def channels_of(graph: Any, group: Any) -> list[ChannelSlices]:
-    """Return the slices of every weight of a group; for grouped convolutions only on their output side."""
+def _slices_of(graph: Any, group: Any) -> list[ChannelSlices]:
+    """The slices of every weight of a group; of grouped convolutions only those on their output side."""
     found = []
     for item in group:
         owner = item.dep.target.module

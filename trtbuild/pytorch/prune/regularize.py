@@ -20,8 +20,8 @@ from torch import nn
 from trtbuild.errors import ModelError, OptionError
 from trtbuild.pytorch.copies import unwrapped
 from trtbuild.pytorch.inputs import bind_inputs
-from trtbuild.pytorch.prune.dependency import build_graph, output_layers, tracing
-from trtbuild.pytorch.prune.members import ChannelSlices, channels_of, groups_in
+from trtbuild.pytorch.prune.dependency import build_graph, tracing
+from trtbuild.pytorch.prune.members import ChannelSlices, removable_groups
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,14 +90,9 @@ def channel_weights(module: nn.Module, inputs: Sequence[InputSpec]) -> tuple[Cha
     found = []
     with torch.inference_mode(mode=False), tracing(module, bound):
         graph = build_graph(module, bound)
-        outputs = set(output_layers(graph))
-        for layer, group in groups_in(graph):
-            members = channels_of(graph, group)
-            if any(one.gives and one.owner in outputs for one in members):
-                continue
-            width = int(graph.get_out_channels(layer))
+        for layer, width, members in removable_groups(graph):
             slices = tuple((str(graph._module2name[one.owner]), one) for one in members)
-            found.append(ChannelWeights(str(graph._module2name[layer]), width, slices))
+            found.append(ChannelWeights(layer, width, slices))
     if not found:
         raise ModelError("all layers of the module give its outputs: no channel of it can go.")
     return tuple(found)
