@@ -6,6 +6,7 @@ ordinary rounding of 50 layers alone makes more than 1e-3.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from trtbuild.pytorch.inputs import BoundInputs
 
-__all__ = ["float64_copy", "outputs64", "relative_difference", "tensors_in"]
+__all__ = ["distance", "float64_copy", "outputs64", "relative_difference", "tensors_in"]
 
 _SMALLER = frozenset((torch.float32, torch.float16, torch.bfloat16))
 _CASTS = frozenset((torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16))
@@ -68,19 +69,26 @@ def tensors_in(output: Any) -> list[torch.Tensor]:
 
 
 def relative_difference(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> float:
-    """Return the largest ``max|expected - found| / max|expected|`` of the outputs; infinity if shapes differ.
+    """Return the largest `distance` of the outputs; infinity if their numbers differ or one is not finite."""
+    if len(expected) != len(found):
+        return math.inf
+    pairs = zip(expected, found)
+    return max(
+        (distance(want, got) if want.isfinite().all() else math.inf for want, got in pairs),
+        default=0.0,
+    )
 
-    Also infinity if an output on either side is not finite.
-    """
-    if [tensor.shape for tensor in expected] != [tensor.shape for tensor in found]:
-        return float("inf")
-    worst = 0.0
-    for want, got in zip(expected, found):
-        if want.numel() == 0:
-            continue
-        difference = (want.double() - got.double()).abs().max().item()
-        scale = want.double().abs().max().item()
-        if not (difference < float("inf") and scale < float("inf")):
-            return float("inf")
-        worst = max(worst, difference / scale if scale else difference)
-    return worst
+
+def distance(want: torch.Tensor, got: torch.Tensor) -> float:
+    """Return ``max|want - got| / max|want|``; infinity if shapes differ or only one is finite."""
+    if want.shape != got.shape:
+        return math.inf
+    if want.numel() == 0:
+        return 0.0
+    expected, found = want.double(), got.double()
+    finite = expected.isfinite()
+    if not torch.equal(finite, found.isfinite()):
+        return math.inf
+    difference = float(torch.where(finite, expected - found, 0.0).abs().max())
+    scale = float(torch.where(finite, expected, 0.0).abs().max())
+    return difference / scale if scale else difference

@@ -12,12 +12,11 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.fake_quantize import FrozenFakeQuantize
-from trtbuild.pytorch.float64 import float64_copy, outputs64, tensors_in
+from trtbuild.pytorch.float64 import distance, float64_copy, outputs64, tensors_in
 from trtbuild.pytorch.inputs import sample, with_sizes
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
@@ -28,9 +27,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trtbuild.pytorch.inputs import BoundInputs
-    from trtbuild.runtime.session import Session
+    from trtbuild.runtime.session import Feeds, Session
 
-__all__ = ["ParityReport", "check_parity", "distance", "rounding_error"]
+__all__ = ["ParityReport", "check_parity", "rounding_error"]
 
 _SLACK = 8.0
 _FLOOR = 1e-5
@@ -196,25 +195,8 @@ def _exact_outputs(exact: nn.Module, case: BoundInputs, seed: int) -> list[torch
         return None
 
 
-def _feeds(session: Session, case: BoundInputs, seed: int) -> dict[str, np.ndarray]:
+def _feeds(session: Session, case: BoundInputs, seed: int) -> Feeds:
     arguments, keywords = sample(case, seed)
     values: Sequence[torch.Tensor] = (*arguments, *keywords.values())
     wanted = {spec.name for spec in session.inputs}
     return {n: value.numpy() for n, value in zip(case.names, values) if n in wanted}
-
-
-def distance(want: torch.Tensor, got: torch.Tensor) -> float:
-    """Return ``max|want - got| / max|want|``; infinity if shapes differ or only one is finite."""
-    if want.shape != got.shape:
-        return float("inf")
-    if want.numel() == 0:
-        return 0.0
-    expected, found = want.double().numpy(), got.double().numpy()
-    if not np.array_equal(np.isfinite(expected), np.isfinite(found)):
-        return float("inf")
-    finite = np.isfinite(expected)
-    difference = np.abs(expected - found, where=finite, out=np.zeros_like(expected)).max(
-        initial=0.0
-    )
-    scale = np.abs(expected, where=finite, out=np.zeros_like(expected)).max(initial=0.0)
-    return float(difference / scale if scale else difference)
