@@ -170,8 +170,8 @@ def files_of_torch(folder) -> Iterator[tuple[str, Valid]]:
     import safetensors.torch
     import torch
 
-    from trtbuild.pytorch.checkpoint import read_checkpoint
     from trtbuild.pytorch.prune.history import PruneHistory
+    from trtbuild.pytorch.weight_files import read_checkpoint
 
     yield (
         "history",

@@ -31,7 +31,6 @@ __all__ = [
     "CheckpointReport",
     "load_tensors",
     "load_weights",
-    "read_checkpoint",
     "without_tied",
 ]
 

@@ -101,17 +101,10 @@ def with_computed(
             norms.append(name)
         else:
             found.update({size: pair[0], direction: pair[1]})
-    told = (
-        [f"masks were multiplied into {counted(len(masks), 'weight')} ('{masks[0]}')."]
-        if masks
-        else []
+    told = (("masks were multiplied into", masks), ("weight norm was evaluated in", norms))
+    return found, tuple(
+        f"{text} {counted(len(names), 'weight')} ('{names[0]}')." for text, names in told if names
     )
-    told += (
-        [f"weight norm was evaluated in {counted(len(norms), 'weight')} ('{norms[0]}')."]
-        if norms
-        else []
-    )
-    return found, tuple(told)
 
 
 def _spellings(name: str) -> tuple[tuple[str, str], ...]:
