@@ -116,9 +116,10 @@ class InputSpec:
         return f"{name}{'x'.join(map(str, self.dims))}{dtype}{values}"
 
 
+_NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _INPUT = re.compile(
     r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<dims>\d+(?:x\d+)*)"
-    r"(?::(?P<dtype>[a-z]+\d*))?(?::(?P<low>-?[\d.]+)\.\.(?P<high>-?[\d.]+))?"
+    rf"(?::(?P<dtype>[a-z]+\d*))?(?::(?P<low>{_NUMBER})\.\.(?P<high>{_NUMBER}))?"
 )
 
 

@@ -18,6 +18,7 @@ from torch import nn  # noqa: E402
 from tests.trtbuild.pytorch.fold_cases import randomize  # noqa: E402
 from trtbuild.errors import ModelError, OptionError, OutputError  # noqa: E402
 from trtbuild.pytorch import InputSpec, export_onnx  # noqa: E402
+from trtbuild.pytorch.spec import parse_input  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,6 +220,24 @@ def test_several_inputs_by_position_and_by_name() -> None:
 def test_inputs_that_do_not_fit(specs: list[InputSpec], told: str) -> None:
     with pytest.raises(OptionError, match=told):
         export_onnx(nn.Linear(4, 4), specs)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        InputSpec((1, 3), low=-1e-05, high=1e16),
+        InputSpec((2,), "ids", "int64", 0.0, 1e18),
+        InputSpec((1, 1), low=-0.5, high=255.0),
+    ],
+)
+def test_the_text_of_an_input_is_read_back(spec: InputSpec) -> None:
+    assert parse_input(str(spec)) == spec
+
+
+@pytest.mark.parametrize("text", ["1x3:float32:1.2.3..4", "1x3:0..", "1x3:-..1", "1x3:1e..2"])
+def test_a_range_without_two_numbers_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match="is not"):
+        parse_input(text)
 
 
 def test_a_wrong_input_shape_names_the_layer() -> None:
