@@ -31,6 +31,7 @@ __all__ = [
     "build_graph",
     "cuts_outputs",
     "describe",
+    "group_of",
     "is_mixer",
     "output_layers",
     "tracing",
@@ -190,7 +191,14 @@ def update_norms(module: nn.Module) -> dict[str, dict[str, Any]]:
     return changed
 
 
-def describe(graph: Any, group: Any, kept: str = "") -> PruneGroup:
+def group_of(graph: Any, layer: nn.Module, channels: list[int] | None = None) -> Any:
+    """Return Torch-Pruning's group of these output channels of `layer`; of all for None."""
+    cut = graph.get_pruner_of_module(layer).prune_out_channels
+    every = range(graph.get_out_channels(layer)) if channels is None else channels
+    return graph.get_pruning_group(layer, cut, list(every))
+
+
+def describe(graph: Any, group: Any) -> PruneGroup:
     """Return a group of Torch-Pruning in module paths."""
     members = []
     nearest: dict[int, str] = {}  # of an operator: the module whose channels it has
@@ -203,7 +211,7 @@ def describe(graph: Any, group: Any, kept: str = "") -> PruneGroup:
             members.append(Member(path, side, "" if path == cause else cause, len(item.idxs)))
     root = members[0].path if members else ""
     width = graph.get_out_channels(group[0].dep.target.module) or 0
-    return PruneGroup(root, int(width), tuple(members), kept)
+    return PruneGroup(root, int(width), tuple(members))
 
 
 def _path(graph: Any, node: Any) -> str:

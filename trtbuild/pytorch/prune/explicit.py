@@ -26,6 +26,7 @@ from trtbuild.pytorch.prune.dense_reference import DenseReference
 from trtbuild.pytorch.prune.dependency import (
     build_graph,
     cuts_outputs,
+    group_of,
     is_mixer,
     tracing,
     update_norms,
@@ -203,8 +204,7 @@ def _group(
         return None
     if len(wanted) == len(survivors):
         raise OptionError(f"'{path}' would lose all of its channels.")
-    cut = graph.get_pruner_of_module(layer).prune_out_channels
-    group = graph.get_pruning_group(layer, cut, wanted)
+    group = group_of(graph, layer, wanted)
     own = {
         int(i)
         for item in group

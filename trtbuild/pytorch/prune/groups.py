@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -16,6 +16,7 @@ from trtbuild.pytorch.prune.dependency import (
     PruneGroup,
     build_graph,
     describe,
+    group_of,
     is_mixer,
     output_layers,
     tracing,
@@ -133,18 +134,12 @@ def _groups(
         if path in seen:
             continue
         try:
-            cut = graph.get_pruner_of_module(layer).prune_out_channels
-            width = graph.get_out_channels(layer)
-            raw = graph.get_pruning_group(layer, cut, list(range(width)))
+            raw = group_of(graph, layer)
             if importance is not None:
                 importance(raw)
         except Exception as error:  # noqa: BLE001 - index mappings of the library fail in many ways
-            kept.setdefault(
-                path,
-                str(error).rstrip(".")
-                if isinstance(error, ModelError)
-                else f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})",
-            )
+            told = f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})"
+            kept.setdefault(path, str(error).rstrip(".") if isinstance(error, ModelError) else told)
             found.append((None, PruneGroup(path, layer.weight.shape[0], (), kept[path])))
             continue
         group = describe(graph, raw)
@@ -156,5 +151,5 @@ def _groups(
         reason = kept.get(path) or (
             f"it is coupled with '{blocker}': {kept[blocker]}" if blocker else ""
         )
-        found.append((raw, PruneGroup(group.root, group.width, group.members, reason)))
+        found.append((raw, replace(group, kept=reason)))
     return found

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from trtbuild.pytorch.layers import LAYERS, TRANSPOSED, is_depthwise
-from trtbuild.pytorch.prune.dependency import cuts_outputs, output_layers
+from trtbuild.pytorch.prune.dependency import cuts_outputs, group_of, output_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,8 +67,7 @@ def _groups_in(graph: Any) -> Iterator[tuple[nn.Module, Any]]:
     for layer in [one for one in graph.module2node if isinstance(one, LAYERS)]:
         if layer in seen:
             continue
-        cut = graph.get_pruner_of_module(layer).prune_out_channels
-        group = graph.get_pruning_group(layer, cut, list(range(graph.get_out_channels(layer))))
+        group = group_of(graph, layer)
         seen |= {item.dep.target.module for item in group if cuts_outputs(graph, item)}
         yield layer, group
 
