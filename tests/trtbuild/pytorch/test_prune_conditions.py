@@ -15,6 +15,7 @@ from trtbuild.errors import ModelError  # noqa: E402
 from trtbuild.pytorch.inputs import bind_inputs  # noqa: E402
 from trtbuild.pytorch.inputs import sample as draw  # noqa: E402
 from trtbuild.pytorch.prune import load_pruned, prune_channels, save_pruned  # noqa: E402
+from trtbuild.pytorch.prune.groups import survey  # noqa: E402
 from trtbuild.pytorch.spec import InputSpec, PruneSpec  # noqa: E402
 
 
@@ -120,6 +121,16 @@ def test_channels_that_are_coupled_without_end_are_kept_and_the_others_go() -> N
     assert "too many ways" in found["q"].kept
     assert "too many ways" in found["k"].kept
     assert (found["first"].after, found["out"].after) == (16, 16)
+
+
+def test_a_layer_that_cannot_be_followed_is_listed_with_its_width() -> None:
+    def fails(_: object) -> None:
+        raise ValueError("no index")
+
+    module = nn.Sequential(nn.ConvTranspose2d(3, 8, 2), nn.Conv2d(8, 4, 1)).eval()
+    bound = bind_inputs(module, [InputSpec((2, 3, 8, 8))])
+    groups = survey(module, bound, PruneSpec(0.5), fails).groups
+    assert {group.root: group.width for group in groups} == {"0": 8, "1": 4}
 
 
 class Pairs(nn.Module):

@@ -23,6 +23,7 @@ from trtbuild.pytorch.prune.dependency import (
 )
 from trtbuild.pytorch.prune.key_groups import SHARED_KEYS, KeyGroups, find_key_groups
 from trtbuild.pytorch.prune.sizes import StoredSize, find_sizes
+from trtbuild.pytorch.prune.widths import width_of
 from trtbuild.pytorch.running import run
 from trtbuild.pytorch.tracing import capture
 
@@ -140,7 +141,7 @@ def _groups(
         except Exception as error:  # noqa: BLE001 - index mappings of the library fail in many ways
             told = f"Torch-Pruning cannot follow its channels ({type(error).__name__}: {error})"
             kept.setdefault(path, str(error).rstrip(".") if isinstance(error, ModelError) else told)
-            found.append((None, PruneGroup(path, layer.weight.shape[0], (), kept[path])))
+            found.append((None, PruneGroup(path, width_of(layer), (), kept[path])))
             continue
         group = describe(graph, raw)
         outs = {member.path for member in group.members if member.side == "out"}
