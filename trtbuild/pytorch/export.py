@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
 import torch
@@ -14,7 +14,7 @@ from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.model.opset import lower_to_17, opset_of
 from trtbuild.model.writing import files_of, staged_model
 from trtbuild.pytorch.activations import find_activations
-from trtbuild.pytorch.aten import calls, groups_by_sample, module_path, name_of
+from trtbuild.pytorch.aten import groups_by_sample
 from trtbuild.pytorch.attention import AttentionInSteps, has_attention
 from trtbuild.pytorch.copies import copy_module, enforce_eval, make_weights_plain, unwrapped
 from trtbuild.pytorch.fake_quantize import freeze_fake_quantize
@@ -23,6 +23,7 @@ from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.names import name_by_modules, name_dims, name_outputs, strip_metadata
 from trtbuild.pytorch.parity import check_parity
 from trtbuild.pytorch.qat import freeze_quantized_layers
+from trtbuild.pytorch.refusals import refuse_nan, refuse_other_outputs, refuse_projections
 from trtbuild.pytorch.running import check_repeatable, run
 from trtbuild.pytorch.spec import DEFAULT_OPSET, check_opset
 from trtbuild.pytorch.tracing import bounds, capture, open_lengths, quiet
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from trtbuild.pytorch.parity import ParityReport
     from trtbuild.pytorch.spec import InputSpec
 
-__all__ = ["ExportResult", "export_onnx", "refuse_other_outputs", "to_onnx"]
+__all__ = ["ExportResult", "export_onnx", "to_onnx"]
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def export_onnx(
 def _evaluable(module: nn.Module, bound: BoundInputs) -> tuple[nn.Module, BoundInputs, list[str]]:
     """A copy of `module` for evaluation in float32, its inputs, and sentences about what was changed."""
     original = copy_module(module)
-    _refuse_nan(original)
+    refuse_nan(original)
     warnings = enforce_eval(original)
     bound, narrowed = _in_float32(original, bound)
     freeze_fake_quantize(original)
@@ -162,56 +163,6 @@ def _in_float32(module: nn.Module, bound: BoundInputs) -> tuple[BoundInputs, lis
     )
     told = "weights of float64 are exported as float32: TensorRT has no float64."
     return replace(bound, specs=tuple(specs)), [told]
-
-
-def refuse_other_outputs(output: Any) -> None:
-    """Refuse outputs that are not tensors of real numbers: an engine gives nothing else.
-
-    Raises:
-        ModelError: one is a number or complex, say, or there is none; the text names its place.
-    """
-    leaves = torch.utils._pytree.tree_leaves_with_path(output)
-    for path, leaf in leaves:
-        where = torch.utils._pytree.keystr(path)
-        at = f" at {where} of its outputs" if where else ""
-        if leaf is not None and not isinstance(leaf, torch.Tensor):
-            raise ModelError(
-                f"forward gives a {type(leaf).__name__}{at}, but an exported file gives only tensors: "
-                "leave it out, or wrap the module in one that does."
-            )
-        if leaf is not None and leaf.is_complex():
-            raise ModelError(
-                f"forward gives complex numbers{at}, which an engine does not have: wrap the module in one "
-                "that gives torch.view_as_real of them."
-            )
-    if all(leaf is None for _, leaf in leaves):
-        raise ModelError("forward gives no tensor, so there is nothing to export.")
-
-
-def _refuse_nan(module: nn.Module) -> None:
-    named = (*module.named_parameters(), *module.named_buffers())
-    bad = [name for name, one in named if one.is_floating_point() and bool(one.isnan().any())]
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        raise ModelError(
-            f"{', '.join(bad[:3])}{more}: NaN values. The training went wrong, or another checkpoint was "
-            "meant; nothing was exported."
-        )
-
-
-def _refuse_projections(program: ExportedProgram) -> None:
-    """Refuse an LSTM with proj_size, which ONNX's LSTM lacks: torch would write an invalid one."""
-    for node in calls(program):
-        if name_of(node) != "lstm" or not isinstance(node.args[1], list | tuple):
-            continue
-        hidden, cell = (one.meta["val"] for one in node.args[1])
-        if hidden.shape[-1] != cell.shape[-1]:
-            path = module_path(node)
-            where = f"'{path}'" if path else "the module"
-            raise ModelError(
-                f"{where} is an LSTM with proj_size, which ONNX's LSTM does not have; nothing was "
-                "exported. Rewrite its steps with linear layers."
-            )
 
 
 def _prepare(
@@ -248,7 +199,7 @@ def to_onnx(program: ExportedProgram, module: nn.Module, opset: int) -> ir.Model
     Raises:
         ModelError: ONNX cannot express it, or torch cannot export this opset.
     """
-    _refuse_projections(program)
+    refuse_projections(program)
     try:
         with quiet(), open_lengths():
             exported = torch.onnx.export(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from trtbuild.data.callables import first_item, repeatable
 from trtbuild.errors import OptionError
 from trtbuild.pytorch.copies import unwrapped
-from trtbuild.pytorch.inputs import Parameters, refuse_unfinished
+from trtbuild.pytorch.inputs import Parameters
+from trtbuild.pytorch.refusals import refuse_unfinished
 from trtbuild.pytorch.spec import InputSpec
 
 if TYPE_CHECKING:

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.export import ExportedProgram
-from torch.nn.modules.lazy import LazyModuleMixin
 
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import OptionError
+from trtbuild.pytorch.refusals import refuse_unfinished
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
@@ -24,8 +23,6 @@ __all__ = [
     "Parameters",
     "bind_inputs",
     "other_batch",
-    "refuse_program",
-    "refuse_unfinished",
     "sample",
     "with_sizes",
 ]
@@ -126,67 +123,6 @@ def _named(specs: Sequence[InputSpec], takes: Parameters) -> list[InputSpec]:
             )
         named.append(replace(spec, name=name))
     return named
-
-
-def refuse_program(value: object, name: str) -> None:
-    """Refuse a program of ``torch.export`` where a module is needed.
-
-    Raises:
-        ModelError: `value` is one; the text calls it `name`.
-    """
-    if isinstance(value, ExportedProgram):
-        raise ModelError(
-            f"{name} is a program of torch.export, which can be neither trained nor pruned: give "
-            "the module that it was exported from, or build the program with Python's trtbuild.build."
-        )
-
-
-def refuse_unfinished(module: nn.Module) -> None:
-    """Refuse what is not a module, and modules that cannot be analysed or have no weights yet.
-
-    Raises:
-        ModelError: a part of `module` is TorchScript or lazy, is an observer of torchao, has integers that
-            torch.ao packed, or weights on the device ``meta``; the text names it.
-    """
-    refuse_program(module, "the network")
-    if not isinstance(module, nn.Module):
-        raise ModelError(f"the network is a {type(module).__name__}, not an nn.Module.")
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.is_meta:
-            raise ModelError(
-                f"'{name}' has a shape and no values (device 'meta'): construct the module on the CPU, or "
-                "load its weights with assign=True."
-            )
-    for path, child in module.named_modules():
-        where = f"'{path}'" if path else "the module"
-        if isinstance(child, torch.jit.ScriptModule):
-            raise ModelError(
-                f"{where} is TorchScript, whose inside cannot be seen: give the module that it was made of."
-            )
-        if isinstance(child, LazyModuleMixin) and child.has_uninitialized_params():
-            raise ModelError(
-                f"{where} is lazy and has no weights yet: run the module once on a sample, in eval mode, "
-                "before it is given."
-            )
-        if type(child).__module__.startswith("torchao.") and hasattr(child, "calculate_qparams"):
-            raise ModelError(
-                f"the module was prepared by torchao and still observes ranges ({where}): give what "
-                "torchao.quantization.pt2e.quantize_pt2e.convert_pt2e makes of it."
-            )
-        if _is_packed(child):
-            raise ModelError(
-                f"{where} was quantized by torch.ao, whose packed integers ONNX cannot hold: give the float "
-                "module, or what prepare_qat made of it, before convert or quantize_dynamic."
-            )
-
-
-def _is_packed(module: nn.Module) -> bool:
-    """Whether torch.ao has packed integer weights into a C++ object in this layer or a part of it."""
-    return type(module).__module__.startswith("torch.ao.nn.") and any(
-        isinstance(value, torch.ScriptObject)
-        for one in module.modules()
-        for value in vars(one).values()
-    )
 
 
 def _prefix_length(names: Sequence[str], free: Sequence[str]) -> int:

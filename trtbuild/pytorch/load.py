@@ -19,7 +19,7 @@ from trtbuild.options.values import IN_MEMORY
 from trtbuild.pytorch.checkpoint import CheckpointReport, load_weights
 from trtbuild.pytorch.copies import copy_module, enforce_eval, hidden_modules, unwrapped
 from trtbuild.pytorch.float64 import tensors_in
-from trtbuild.pytorch.inputs import refuse_program, refuse_unfinished
+from trtbuild.pytorch.refusals import refuse_program, refuse_unfinished
 from trtbuild.pytorch.spec import HISTORY_FILE
 from trtbuild.wording import counted
 

@@ -12,10 +12,10 @@ from trtbuild.files import make_directory
 from trtbuild.foreign_warnings import warnings_that_only_warn
 from trtbuild.model.writing import staged_model
 from trtbuild.pytorch.aten import module_path, name_of
-from trtbuild.pytorch.export import refuse_other_outputs, to_onnx
+from trtbuild.pytorch.export import to_onnx
 from trtbuild.pytorch.float64 import distance, tensors_in
-from trtbuild.pytorch.inputs import refuse_unfinished
 from trtbuild.pytorch.names import name_outputs
+from trtbuild.pytorch.refusals import refuse_other_outputs, refuse_unfinished
 from trtbuild.pytorch.spec import DEFAULT_OPSET
 from trtbuild.runtime.onnxruntime import Execution, open_session
 
