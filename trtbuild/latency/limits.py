@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from trtbuild.exponential import exp
 from trtbuild.latency.regress import PLACEMENT, drift
@@ -63,7 +62,7 @@ def latency_finding(samples: Samples, limit_ms: float) -> SpeedFinding:
 
     The interval is that of order statistics over the medians of turns, widened by how far they drift.
     """
-    logs = [math.log(float(np.median(turn))) for turn in samples.turns]
+    logs = [math.log(median(turn)) for turn in samples.turns]
     found = median_interval(logs, samples.confidence)
     noise = max(PLACEMENT, drift(logs))
     ends = Estimate(math.exp(found.value), math.exp(found.low - noise), exp(found.high + noise))

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -133,7 +134,7 @@ def taken_together(
     """
     found = _holding(
         ratio(base, candidate, candidate.confidence),
-        float(np.median(candidate.latencies_ms) / np.median(base.latencies_ms)),
+        median(candidate.latencies_ms) / median(base.latencies_ms),
     )
     noise = abs(math.log(ratio(base, control).value)) if control else 0.0
     return decide(
@@ -154,7 +155,7 @@ def against_baseline(
             f"the baseline was taken at batch {base.batch_size} by the {base.clock}, this at batch"
             f" {candidate.batch_size} by the {candidate.clock}; they cannot be compared."
         )
-    logs = [[math.log(float(np.median(turn))) for turn in s.turns] for s in (base, candidate)]
+    logs = [[math.log(median(turn)) for turn in s.turns] for s in (base, candidate)]
     # each with half the error probability, so that both together hold with CONFIDENCE
     earlier, now = (
         median_interval(values, 1 - (1 - one.confidence) / 2)
@@ -240,7 +241,7 @@ def drift(logs: Sequence[float]) -> float:
         logs: logarithms of latencies, in the order of measurement.
     """
     segments = np.array_split(np.asarray(logs), min(_NUM_SEGMENTS, len(logs)))
-    medians = [float(np.median(segment)) for segment in segments]
+    medians: list[float] = [median(segment.tolist()) for segment in segments]
     return max(medians) - min(medians)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,7 +80,7 @@ def summarize(samples: Samples) -> LatencySummary:
         batch_size=samples.batch_size,
         clock=samples.clock,
         num_samples=len(values),
-        median_ms=float(np.median(values)),
+        median_ms=median(ordered),
         p90_ms=quantile(ordered, 0.90),
         p95_ms=quantile(ordered, 0.95),
         p99_ms=quantile(ordered, 0.99),
@@ -104,10 +105,8 @@ def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> 
     ordered = sorted(values)
     count = len(ordered)
     rank = _lower_rank(count, (1.0 - confidence) / 2.0)
-    median = float(np.median(ordered))
-    if rank == 0:
-        return Estimate(median, -math.inf, math.inf)
-    return Estimate(median, ordered[rank - 1], ordered[count - rank])
+    low, high = (ordered[rank - 1], ordered[count - rank]) if rank else (-math.inf, math.inf)
+    return Estimate(median(ordered), low, high)
 
 
 def _lower_rank(count: int, tail: float) -> int:
@@ -131,7 +130,8 @@ def ratio(base: Samples, other: Samples, confidence: float = CONFIDENCE) -> Esti
     Raises:
         OptionError: the two were not measured together.
     """
-    before, after = _turn_medians(base), _turn_medians(other)
+    # not np.median: its first call imports numpy.ma, which takes as long as all else here
+    before, after = ([median(turn) for turn in one.turns] for one in (base, other))
     if len(before) != len(after) or base.clock != other.clock or not before:
         raise OptionError(
             f"'{base.name}' and '{other.name}' were not measured together, turn by turn."
@@ -139,11 +139,3 @@ def ratio(base: Samples, other: Samples, confidence: float = CONFIDENCE) -> Esti
     logs = [math.log(b / a) for a, b in zip(before, after)]
     found = median_interval(logs, confidence)
     return Estimate(math.exp(found.value), exp(found.low), exp(found.high))
-
-
-def _turn_medians(samples: Samples) -> list[float]:
-    """The median run of each turn; one NumPy call, because a build needs hundreds of them several times."""
-    values, size = np.asarray(samples.latencies_ms), samples.runs_per_turn
-    whole = len(values) - len(values) % size
-    medians: list[float] = np.median(values[:whole].reshape(-1, size), axis=1).tolist()
-    return medians + [float(np.median(rest)) for rest in [values[whole:]] if len(rest)]
