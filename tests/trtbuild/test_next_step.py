@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from tests.fakes import FunctionSession, batches_of
 from tests.trtbuild.verification.small_network import images, quantized
 from trtbuild.cli.main import run
 from trtbuild.jobs.engine import build_engine
@@ -25,8 +26,8 @@ from trtbuild.options.effort import Effort
 from trtbuild.options.preprocess import Preprocess
 from trtbuild.options.tables import to_table
 from trtbuild.recipes import EngineRecipe, VerifyRecipe
-from trtbuild.verification.compare import Comparison
-from trtbuild.verification.gate import Finding, Gate, Verdict
+from trtbuild.verification.compare import Comparison, compare
+from trtbuild.verification.gate import Finding, Gate, Verdict, judge
 from trtbuild.verification.intervals import Estimate
 from trtbuild.verification.layers import ActivationError, LayerReport
 from trtbuild.verification.ruling import rule
@@ -322,3 +323,17 @@ def test_a_share_of_few_samples_is_no_figure_for_a_limit(num_samples: int, step:
     found = after_verify(rule([verdict]), comparison, verdict, asked)
     assert found is not None
     assert found.command.endswith(step)
+
+
+def test_lists_of_unlike_lengths_lead_to_a_judge_and_to_no_limit_that_they_cannot_meet() -> None:
+    lists = {len(one): FunctionSession(lambda x, one=one: one) for one in (np.eye(3), np.eye(2, 3))}
+    comparison = compare(
+        lists[3], lists[2], batches_of(np.zeros((20, 1), np.float32), batch_size=1)
+    )
+    verdict = judge(comparison, Gate())
+    asked = VerifyRecipe(
+        reference=Path("n.onnx"), engine=Path("n.plan"), data=DataRecipe(data="d.npz")
+    )
+    found = after_verify(rule([verdict]), comparison, verdict, asked)
+    assert found is not None
+    assert found.command.endswith("--judge MODULE:FUNCTION")

@@ -303,6 +303,9 @@ def _judged(
         main = figures[0]
         limit = _LIMIT_ON.get(main.unit, f"{main.estimate.value:.4g}")
         return _Step(f"set a limit on '{main.name}'", {"--min-agreement": limit})
+    if any(output.num_incomparable for comparison in known for output in comparison.outputs):
+        why = "give a judge that compares lists of unlike lengths, or say what the network is for (--task)"
+        return _Step(why, {"--judge": _JUDGE})
     return _Step("say what the network is for (--task), or limit the SQNR", _LIMIT_SQNR)
 
 

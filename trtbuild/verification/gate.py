@@ -45,6 +45,9 @@ ON_DISTANCE = {
 }
 """Limit on how far an output may be from float -> the beginning of its `Finding.what`."""
 
+# Limits on figures that compare an output with float's value by value.
+_BY_VALUE = frozenset({*ON_DISTANCE, "max_error", "min_top1_agreement", "min_topk_agreement"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
@@ -205,11 +208,21 @@ class Verdict:
 def judge(comparison: Comparison, gate: Gate) -> Verdict:
     """Compare every figure with its limit.
 
+    An output whose size depends on its values, such as a list of boxes, may have another shape than in float.
+    That fails only limits that compare values, which these samples cannot meet; without such a limit,
+    `trtbuild.verification.ruling.floors` says whether anything judges them.
+
     Raises:
         OptionError: a limit is set on a figure that the comparison does not have. Otherwise a gate could
             pass because nothing was judged.
     """
-    findings = [finding for output in comparison.outputs for finding in _soundness(output)]
+    by_value = not _BY_VALUE.isdisjoint(gate.limits)
+    findings = [
+        finding
+        for output in comparison.outputs
+        for finding in _soundness(output)
+        if by_value or not output.num_incomparable or finding.what != _other_shape(output)
+    ]
     judged = list(_judge_limits(comparison, gate))
     _check_all_judged(comparison, gate, {name for name, _ in judged})
     findings += [finding for _, finding in judged]
@@ -269,13 +282,17 @@ def _soundness(output: OutputComparison) -> Iterator[Finding]:
     counts = {
         f"values of '{output.name}' that are not finite": output.num_non_finite,
         f"values of the float '{output.name}' that are not finite": output.num_reference_non_finite,
-        f"samples whose '{output.name}' has another shape than in float": output.num_incomparable,
+        _other_shape(output): output.num_incomparable,
     }
     for what, count in counts.items():
         passed = count == 0
         yield Finding(
             what, "", 0.0, at_most=True, found=float(count), passed=passed, is_limit=False
         )
+
+
+def _other_shape(output: OutputComparison) -> str:
+    return f"samples whose '{output.name}' has another shape than in float"
 
 
 @dataclass(frozen=True)

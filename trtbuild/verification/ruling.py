@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trtbuild.verification.gate import ON_DISTANCE, TOP1_LOST
+from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -69,6 +70,9 @@ _DISTANCES = tuple(ON_DISTANCE.values())
 
 SAYS_LITTLE = "says little"
 """Part of each text of `floors` about a figure that is in doubt rather than low."""
+
+# Their answers have the shape of float's; a detector or a user's judge takes lists of any length.
+_OF_ONE_SHAPE = frozenset({"classify", "ctc", "embed", "segment", "restore"})
 
 # With more noise than half of the signal's power, an output is useless, whatever a limit lets pass.
 _LEAST_SQNR_DB = 3.0
@@ -157,9 +161,12 @@ def _without_limit(
 def _possible_limits(compared: Sequence[Comparison]) -> str:
     """The options that can judge these figures, in words."""
     outputs = [output for one in compared for output in one.outputs]
+    is_judged = any(one.task is not None and one.task.main is not None for one in compared)
+    if any(output.num_incomparable for output in outputs):
+        return "--min-agreement" if is_judged else "--min-agreement with --task or --judge"
     is_float = any(output.sqnr_db is not None for output in outputs)
     flags = ["--min-sqnr" if is_float else "--max-error"]
-    if any(one.task is not None and one.task.main is not None for one in compared):
+    if is_judged:
         flags.insert(0, "--min-agreement")
     if any(output.top1_agreement_percent is not None for output in outputs):
         return f"{', '.join(flags)} or, with --labels, --max-top1-drop"
@@ -199,8 +206,9 @@ def floors(
     float output must have `FAR_SQNR_DB` in its worst part, unless a limit on outputs or on top-1 judges it.
     Every output must have 3 dB even if something else is judged. Two exceptions: boxes, since suppression
     changes their order; and a network that was trained after it was float and whose task is judged, since it
-    computes something else. Against labels, top-1 must not drop beyond doubt, unless ``--max-top1-drop``
-    judges that.
+    computes something else. Every output must have the shape that it has in float, unless boxes or a judge of
+    the user's own are judged: lists may differ in length, and then their rows do not correspond. Against
+    labels, top-1 must not drop beyond doubt, unless ``--max-top1-drop`` judges that.
 
     Args:
         comparisons: name of a network -> its figures.
@@ -219,6 +227,8 @@ def floors(
         task = comparison.task
         if task is not None and task.main is not None and not is_evaluated:
             found += _poor_figure(name, task, judged)
+        if not (is_evaluated or _takes_lists(task)):
+            found += _of_other_shape(name, comparison)
         if task is None or task.main is None:
             found += _far_outputs(name, comparison, _LEAST_SQNR_DB if on_outputs else FAR_SQNR_DB)
         elif task.task != "detect" and not (was_trained and {task.main.name, TOP1_LOST} & judged):
@@ -226,6 +236,20 @@ def floors(
         if comparison.accuracy is not None and TOP1_LOST not in judged:
             found += _lost(name, comparison.accuracy)
     return tuple(text for _, text in sorted(found))
+
+
+def _takes_lists(task: TaskScore | None) -> bool:
+    """Whether the figure of a task judges answers that differ in length."""
+    return task is not None and task.main is not None and task.task not in _OF_ONE_SHAPE
+
+
+def _of_other_shape(name: str, comparison: Comparison) -> Iterable[tuple[float, str]]:
+    for output in comparison.outputs:
+        if output.num_incomparable:
+            count, samples = output.num_incomparable, counted(comparison.num_images, "sample")
+            text = f"'{output.name}' of {name} has another shape than in float for {count} of {samples}"
+            share = count / max(comparison.num_images, 1)
+            yield -100.0 * share, f"{text}, and nothing judges lists of unlike lengths"
 
 
 def _poor_figure(name: str, task: TaskScore, judged: set[str]) -> Iterable[tuple[float, str]]:
@@ -249,6 +273,8 @@ def _lost(name: str, accuracy: Accuracy) -> Iterable[tuple[float, str]]:
 def _far_outputs(name: str, comparison: Comparison, least_db: float) -> Iterable[tuple[float, str]]:
     for output in comparison.outputs:
         estimate = output.judged_sqnr_db
+        if output.num_incomparable:
+            continue  # the rows of lists that differ in length do not correspond
         if estimate is not None and estimate.value < least_db:
             value = estimate.value
             error = f"({FAR_SQNR_DB:g} dB are 10 % error)"

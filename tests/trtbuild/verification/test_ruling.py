@@ -226,6 +226,45 @@ def test_an_engine_below_the_floor_is_never_shipped() -> None:
     assert ruled(compared(0, "none", noise=0.01)).why.startswith("all values are finite")
 
 
+def lists_compared(num_short: int, **task):
+    """An engine that finds one box of three less in the first images."""
+    short = {row.tobytes() for row in IMAGES[:num_short]}
+    boxes = np.array([[0, 9 * i, 0, 9 * i + 8, 8, 0.9, 1] for i in range(3)], np.float32)
+    options = ComparisonOptions(make_task=choose_task(TaskOptions(**task), None))
+    engine = FunctionSession(lambda x: boxes[: 2 if x.tobytes() in short else 3])
+    float_network = FunctionSession(lambda x: boxes)
+    return compare(float_network, engine, batches_of(IMAGES, batch_size=1), options)
+
+
+def has_same_boxes(reference, candidate, labels, names):
+    return [float(np.array_equal(reference["y"], candidate["y"]))]
+
+
+def test_lists_of_another_length_are_judged_as_boxes_or_by_a_judge() -> None:
+    found = lists_compared(4, kind="detect", box_layout="nms")
+    assert found.output("y").num_incomparable == 4
+    assert found.task.main.estimate.value == pytest.approx(200 * 116 / 236)
+    assert ruled(found, min_agreement=90).word == "SHIP"
+    assert ruled(found).why.startswith("all values are finite")
+    judged_by_us = lists_compared(4, judge=has_same_boxes)
+    assert judged_by_us.task.main.estimate.value == pytest.approx(0.9)
+    assert ruled(judged_by_us, min_agreement=0.5).word == "SHIP"
+    # a limit on values cannot be met by samples that have no value to compare
+    for limits in ({"min_sqnr": 1}, {"max_error": 1e6}):
+        assert ruled(found, min_agreement=90, **limits).word == "DO NOT SHIP"
+
+
+@pytest.mark.parametrize("num_short", [4, 40])
+def test_lists_of_another_length_that_nothing_judges_are_not_shipped(num_short: int) -> None:
+    found = lists_compared(num_short, kind="none")
+    without = ruled(found)
+    assert without.word == "NOT JUDGED"
+    assert f"'y' of it has another shape than in float for {num_short} of 40 samples" in without.why
+    assert "--judge" in without.why
+    assert ruled(lists_compared(0, kind="none")).why.startswith("all values are finite")
+    assert floors({"it": found}, (), is_evaluated=True) == ()
+
+
 def test_an_evaluation_of_ones_own_judges_as_a_task_does() -> None:
     far = compared(0, "none", noise=0.5)  # 6 dB
     poor = compared(12)  # 70 % and -0.8 dB
