@@ -34,10 +34,13 @@ CONSTANTS = {
     "v20": np.array([2, 0]),
     "v111": np.array([1, 1, 1]),
     "v012": np.array([0, 1, 2]),
+    "v03": np.array([0, 3]),
     "v46": np.array([4, 6]),
     "v346": np.array([3, 4, 6]),
     "far": np.array([2**63 - 1]),
     "back": np.array([-(2**63)]),
+    "int_end": np.array([2**31 - 1]),
+    "near_end": np.array([2**31 - 2]),
     "twelve": np.array([12]),
     "hundred": np.array(100),
     "half": np.array(0.5, np.float32),
@@ -62,6 +65,7 @@ CONSTANTS = {
     "gates": _line(1, 12, 6),
     "state": _line(1, 12, 4),
     "row_pads": np.array([0, 1, 0, 0, 0, 2]),
+    "minus_pads": np.array([0, -1, 0, 0, 0, -2]),
     "batch_pads": np.array([1, 0, 0, 1, 0, 0]),
     "front_pads": np.array([1, 0, 0, 0, 0, 0]),
     "back_pads": np.array([0, 0, 0, 1, 0, 0]),
@@ -78,6 +82,7 @@ CONSTANTS = {
         "to_" + "_".join(map(str, target)): np.array(target)
         for target in (
             (-1,), (-1, 6), (-1, 4, 6), (-1, 12), (-1, 16), (-1, 4, 5), (0, -1), (0, 0, 2, 3), (1, -1),
+            (-1, 4, 36), (4, -1, 36), (0, 4, 6, 0),
             (3, 4, 6), (1, 8, 6), (4, -1, 6), (0, -1, 12), (4, -1, 5),
             (2, 2, -1, 3, 2), (4, -1, 3), (-1, 2, 12), (3, -1, 2), (0, 0, 3, 2),
         )
@@ -116,6 +121,7 @@ APART = [
     "y = MaxPool<kernel_shape = [2]>(x)",
     "u = Unsqueeze(x, v2) y = LRN<size = 3>(u)",
     "y = BatchNormalization(x, four, four, four, four)",
+    "v = Gather<axis = 1>(x, i0) r = Abs(row) y = BatchNormalization(v, row, row, row, r)",
     "y = InstanceNormalization(x, four, four)",
     "y = LayerNormalization(x, row)",
     "y = LayerNormalization<axis = 1>(x, token)",
@@ -139,6 +145,7 @@ APART = [
     "y = Slice(x, v0, v2, v1)",
     "y = Slice(x, v1, v2, vm1)",
     "y = Slice(x, v0, far, v0)",
+    "y = Slice(x, v0, int_end, v0)",
     "y = Pad(x, row_pads)",
     "y = Pad(x, v12, , vm1)",
     'y = Pad<mode = "reflect">(x, row_pads)',
@@ -227,6 +234,8 @@ APART = [
     # the batch is used only as a length
     "d = Shape(x) n = Gather(d, v0) s = Concat<axis = 0>(n, v46) y = Reshape(x, s)",
     "d = Shape(x) n = Gather(d, i0) u = Unsqueeze(n, v0) s = Concat<axis = 0>(u, vm1) y = Reshape(x, s)",
+    "d = Shape(x) n = Slice(d, v0, v1, v0) s = Concat<axis = 0>(n, v46) y = Reshape(x, s)",
+    "d = Shape<end = 1>(x) q = Neg(vm3) s = Concat<axis = 0>(d, q, vm1) y = Reshape(x, s)",
     "d = Shape(x) r = ConstantOfShape(d) y = Add(x, r)",
     "d = Shape(x) e = Expand(row, d) y = Mul(x, e)",
     "d = Shape(x) y = Expand(x, d)",
@@ -282,6 +291,7 @@ MIXED = [
     "d = Shape(x) n = Gather(d, v0) f = Cast<to = 1>(n) r = Sqrt(f) y = Div(x, r)",
     "d = Shape(x) f = Cast<to = 1>(d) s = ReduceSum(f) y = Div(x, s)",
     "n = Size(x) f = Cast<to = 1>(n) y = Div(x, f)",
+    "d = Shape(x) l = Flatten(d) f = Cast<to = 1>(l) s = ReduceSum(f) y = Div(x, s)",
     "d = Shape(x) n = Gather(d, v0) c = Greater(n, i2) y = Where(c, x, row)",
     (
         "d = Shape(x) n = Gather(d, i0) r = Range(i0, n, i1) f = Cast<to = 1>(r) u = Unsqueeze(f, v12)"
@@ -386,7 +396,16 @@ MIXED = [
     'y = Einsum<equation = "nij->ij">(x)',
     'y = Einsum<equation = "nij,nkj->ik">(x, x)',
     'y = Einsum<equation = "nij,n->nij">(x, ones)',
+    (
+        "p = Reshape(x, to_m1_6) t = Transpose<perm = [1, 0, 2]>(x) q = Reshape(t, to_m1_6)"
+        ' e = Einsum<equation = "nj,nk->njk">(p, q) y = Reshape(e, to_m1_4_36)'
+    ),
+    (
+        "p = Reshape(x, to_m1_6) t = Transpose<perm = [1, 0, 2]>(x) q = Reshape(t, to_m1_6)"
+        ' e = Einsum<equation = "nj,nk->njk">(p, q) r = Reshape(e, to_4_m1_36) y = Gather(r, i0)'
+    ),
     "v, y = MaxPool<kernel_shape = [2]>(x)",
+    "v, i = MaxPool<kernel_shape = [2]>(x) y = Cast<to = 1>(i)",
     (
         "t = Transpose<perm = [1, 0, 2]>(x) g, h = GRU<hidden_size = 4>(t, gates, state, , , begin)"
         " y = Squeeze(h, v0)"
@@ -429,6 +448,10 @@ MIXED = [
 
 # Images are independent, which is not found.
 UNDECIDED = [
+    "y = Slice(x, v0, near_end, v0)",
+    "p = Neg(minus_pads) y = Pad(x, p)",
+    "a = Neg(v1) y = Pad(x, v12, , a)",
+    "f = Abs(factors) y = Resize(x, , f)",
     (
         "y = If(on) <then_branch = a () => (float[N, 4, 6] p) { p = Relu(x) },"
         " else_branch = b () => (float[N, 4, 6] q) { q = Neg(x) }>"
@@ -512,6 +535,7 @@ def test_softmax_until_opset_12_joins_axes() -> None:
     )
     assert not is_apart(model, "y", {"x": IMAGES})
     assert not tensors_with_rows(model)
+    assert "y" in tensors_with_rows(network("y = Softmax(x)", opset=13))
 
 
 @pytest.mark.parametrize(
@@ -523,6 +547,11 @@ def test_softmax_until_opset_12_joins_axes() -> None:
         # crops the batch, which ONNX Runtime does not do
         'y = Resize<coordinate_transformation_mode = "tf_crop_and_resize">(x, window, factors)',
         "d = Shape(x) n = Gather(d, far) y = Reshape(x, n)",  # no such place
+        "d = Shape(x) n = Gather(d, v03) y = Reshape(x, n)",
+        # a bias for each image, and a diagonal: for a certain number of images only
+        "y = LayerNormalization(x, row, three)",
+        'y = Einsum<equation = "nnj->nj">(x)',
+        "y = Reshape(x, to_0_4_6_0)",  # x has no fourth axis
     ],
 )
 def test_nothing_is_known_where_onnxruntime_cannot_show_it(nodes) -> None:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from trtbuild.model.attributes import (
     attribute,
     axes,
-    dropout_is_off,
     input_at,
     is_inference_batch_norm,
     normal_axis,
@@ -136,11 +135,6 @@ def _by_statistics(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
     return _kept_in_front(node, rows, num_axes) if is_inference_batch_norm(node) else None
 
 
-def _not_dropped(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
-    del num_axes
-    return rows if dropout_is_off(node) else None
-
-
 def _reduced(node: ir.Node, rows: Rows, num_axes: int) -> Rows | None:
     given = axes(node)
     if given == ():
@@ -232,7 +226,7 @@ OF_ONE_OPERAND: Mapping[str, Rule] = {
     **dict.fromkeys(("CumProd", "CumSum"), _accumulated),
     **dict.fromkeys(("LayerNormalization", "RMSNormalization"), _normalized),
     "BatchNormalization": _by_statistics,
-    "Dropout": _not_dropped,
+    "Dropout": _kept,
     "MeanVarianceNormalization": _centered,
     "OneHot": _one_hot,
     "Pad": _padded,

@@ -37,7 +37,7 @@ Entry: TypeAlias = "int | str"
 
 @dataclass(frozen=True)
 class Size:
-    """A product of a number and named lengths."""
+    """A product of a number and named lengths, which are sorted."""
 
     count: int = 1
     names: tuple[str, ...] = ()
@@ -91,4 +91,4 @@ def quotient(size: Size, divisor: Size) -> Size | None:
     names, others = Counter(size.names), Counter(divisor.names)
     if divisor.count < 1 or size.count % divisor.count or others - names:
         return None
-    return Size(size.count // divisor.count, tuple(sorted((names - others).elements())))
+    return Size(size.count // divisor.count, tuple((names - others).elements()))
