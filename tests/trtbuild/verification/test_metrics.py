@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -123,6 +124,19 @@ def test_integer_outputs_are_compared_by_equality() -> None:
     found = measured(x, np.array([[1, 2], [3, 7]], np.int64), [2])
     assert (found.kind, found.equal_percent, found.max_error) == ("integers", 75.0, 3.0)
     assert found.sqnr_db is None
+    assert found.judged == "'out'"
+    assert found.judged_cosine == found.judged_relative_l2 == ("'out'", None)
+
+
+def test_truth_values_have_no_error_but_the_share_that_is_equal() -> None:
+    x = np.array([[True, False], [True, True]])
+    found = measured(x, ~x, [2])
+    assert (found.kind, found.equal_percent, found.max_error) == ("integers", 0.0, 0.0)
+
+
+@pytest.mark.parametrize(("x", "y", "cosine"), [(0.0, 0.0, 1.0), (0.0, 2.0, 0.0), (2.0, 0.0, 0.0)])
+def test_the_cosine_of_zeros_says_whether_both_are_zero(x: float, y: float, cosine: float) -> None:
+    assert measured(np.full((3, 4), x), np.full((3, 4), y), [3]).cosine.value == cosine
 
 
 def test_a_data_dependent_shape_that_differs_is_counted() -> None:
@@ -144,7 +158,9 @@ def test_an_output_without_an_image_axis_is_one_item_a_batch() -> None:
     [
         ((4, 10), np.float32, True),
         ((4, 10, 1, 1), np.float16, True),
+        ((4, 10), ml_dtypes.bfloat16, True),
         ((4, 1), np.float32, False),
+        ((4,), np.float32, False),
         ((4, 10, 2), np.float32, False),
         ((3, 10), np.float32, False),
         ((4, 10), np.int64, False),
@@ -162,6 +178,48 @@ def test_divergence_of_the_class_probabilities_against_scipy(softmaxed: bool) ->
     found = measured(p, q, [4, 2]) if softmaxed else measured(x, y, [4, 2])
     expected = special.rel_entr(p, q).sum(1).mean()
     assert found.divergence_nats.value == pytest.approx(expected, rel=1e-9)
+    assert found.topk_agreement_percent is None  # no more than five classes
+
+
+def test_a_class_that_the_engine_rules_out_costs_as_much_as_a_probability_of_1e_12() -> None:
+    found = measured(np.array([[0.5, 0.5]]), np.array([[1.0, 0.0]]), [1])
+    expected = 0.5 * math.log(0.5) + 0.5 * math.log(0.5 / 1e-12)
+    assert found.divergence_nats.value == pytest.approx(expected, rel=1e-12)
+
+
+def test_what_is_said_to_be_no_scores_is_compared_as_values() -> None:
+    x = np.random.default_rng(0).normal(size=(4, 9))
+    found = measured(x, x + 0.1, [4], as_scores=False)
+    assert (found.kind, found.top1_agreement_percent, found.divergence_nats) == (
+        "values",
+        None,
+        None,
+    )
+
+
+@pytest.mark.parametrize(("sign", "low", "high"), [(1, 0.9, 1.0), (-1, -1.0, -0.9)])
+def test_the_interval_of_a_cosine_ends_where_cosines_end(
+    sign: int, low: float, high: float
+) -> None:
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(4, 6))
+    found = measured(x, sign * (x + rng.normal(0, [[0.01], [0.01], [0.01], [0.1]], x.shape)), [4])
+    assert low <= found.cosine.low < found.cosine.value < found.cosine.high <= high
+    assert (found.cosine.high if sign > 0 else found.cosine.low) == sign
+
+
+def test_divergence_leaves_out_what_is_not_finite_and_is_the_same_at_any_height_of_scores() -> None:
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(size=(2, 5)), rng.normal(size=(2, 5))
+    expected = (
+        special.rel_entr(special.softmax(x, axis=1), special.softmax(y, axis=1)).sum(1).mean()
+    )
+    x[1] += 2000.0
+    spoilt = np.array([[1.0, math.nan, 0.0, 0.0, 0.0]])
+    with np.errstate(invalid="ignore"):
+        found = measured(np.vstack([x, x[:1]]), np.vstack([y, spoilt]), [3])
+    # at 2000, a float64 is rounded by 1e-13
+    assert found.divergence_nats.value == pytest.approx(expected, rel=1e-11)
 
 
 @pytest.mark.parametrize(
