@@ -8,7 +8,7 @@ threshold with its clipped share, SQNR and divergence.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -57,30 +57,37 @@ class Agreement(str, Enum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """One tensor's two thresholds."""
+    """One tensor's two thresholds.
+
+    Attributes:
+        tensor: its name.
+        first, second: the thresholds.
+        agreement: how close they are.
+        bins: `second` minus `first`, in bins of 1/2048 of the power of two that covers the tensor; of a
+            tensor with outliers, of a range in which the larger threshold keeps at least 128 bins, as every
+            rule does.
+        costs: clipped share and SQNR of both, if the tensor's histogram was given.
+        divergences: divergence at the first threshold, at the second, and the least of all thresholds. If
+            the first two are within a few percent of the third, the entropy rule accepts both thresholds.
+        ratio: `second` / `first`; NaN if one is not usable.
+        flagged: whether they differ by more than the histogram's resolution explains.
+    """
 
     tensor: str
     first: float
     second: float
     agreement: Agreement
     bins: float
-    """`second` minus `first`, in bins of 1/2048 of the power of two that covers the tensor; of a tensor with
-    outliers, of a range in which the larger threshold keeps at least 128 bins, as every rule does."""
     costs: tuple[TensorRange, TensorRange] | None = None
-    """Clipped share and SQNR of both, if the tensor's histogram was given."""
     divergences: tuple[float, float, float] | None = None
-    """Divergence at the first threshold, at the second, and the least of all thresholds. If the first two
-    are within a few percent of the third, the entropy rule accepts both thresholds."""
+    ratio: float = field(init=False)
+    flagged: bool = field(init=False)
 
-    @property
-    def ratio(self) -> float:
-        """`second` / `first`; NaN if one is not usable."""
-        return self.second / self.first if self.agreement != Agreement.UNUSABLE else math.nan
-
-    @property
-    def flagged(self) -> bool:
-        """Whether they differ by more than the histogram's resolution explains."""
-        return self.agreement in (Agreement.NEAR, Agreement.APART, Agreement.FAR)
+    def __post_init__(self) -> None:
+        usable = self.agreement != Agreement.UNUSABLE
+        object.__setattr__(self, "ratio", self.second / self.first if usable else math.nan)
+        differ = self.agreement in (Agreement.NEAR, Agreement.APART, Agreement.FAR)
+        object.__setattr__(self, "flagged", differ)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Write the JSON schemas of what commands print with ``--json``, and of JSON files, made from dataclasses.
 
+A description is the text of the class or field in the class's docstring.
+
 Usage: ``python tools/write_schemas.py docs/schemas``; a test compares the published files with the code.
 """
 
@@ -11,6 +13,7 @@ import functools
 import importlib
 import inspect as python_inspect
 import json
+import re
 import sys
 import types
 from collections.abc import Mapping
@@ -20,12 +23,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from calibrators.crosscheck import Comparison
-from trtbuild.artifact import EarlyStop
 from trtbuild.cli import failure
-from trtbuild.data.skipped import Skipped
-from trtbuild.data.survey import InputSurvey
-from trtbuild.diff import compare as diff
+from trtbuild.diff.compare import EngineDiff
 from trtbuild.files import make_directory, write_text
 from trtbuild.jobs import (
     advise,
@@ -49,15 +48,11 @@ from trtbuild.jobs import (
     triton,
     verify,
 )
-from trtbuild.jobs.compress import record as compress_record
+from trtbuild.jobs.compress.record import Compression
 from trtbuild.json_codec import Document, json_fields
-from trtbuild.latency import baseline, layer_times
-from trtbuild.latency.conditions import Conditions, Device
-from trtbuild.latency.limits import SpeedFinding
-from trtbuild.latency.regress import LatencyVerdict
-from trtbuild.latency.stats import LatencySummary
-from trtbuild.verification import compare
-from trtbuild.verification.ruling import Ruling
+from trtbuild.latency.baseline import Baseline
+from trtbuild.latency.layer_times import LayerTimes
+from trtbuild.verification.compare import Comparison
 
 __all__ = ["schema_of", "schemas"]
 
@@ -74,12 +69,25 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 }
 
 DOCUMENTS: tuple[type[Document], ...] = (
+    Baseline,
+    Comparison,
+    Compression,
+    EngineDiff,
+    LayerTimes,
+    advise.DataAdvice,
+    bench.LatencyRecord,
     cache.CacheContent,
     cache.CacheDiff,
     cache.Converted,
+    calibrate.Ranges,
+    check.NetworkCheck,
+    crosscheck.CrosscheckRecord,
     demo.DemoFigures,
+    doctor.Checkup,
     dry_run.BuildPlan,
     export.Export,
+    fleet.Fleet,
+    inspect.InspectionRecord,
     optimize.Optimization,
     optimize.PassList,
     prune.ChannelGroups,
@@ -87,137 +95,47 @@ DOCUMENTS: tuple[type[Document], ...] = (
     qat.QatOutcome,
     quantize.PlacementList,
     quantize.QuantizedFile,
+    rebuild.Rebuilt,
     recipe_file.RecipeFile,
     triton.TritonModel,
+    verify.Verification,
 )
 
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Return name -> schema; the name is the value of the field ``schema``."""
-    latency = {
-        "ruling": _schema(Ruling | None),
-        "latencies": _array(schema_of(LatencySummary)),
-        "verdicts": _array(schema_of(LatencyVerdict)),
-        "speed": _array(schema_of(SpeedFinding)),
-        "device": schema_of(Device),
-        "conditions": schema_of(Conditions),
-        "remarks": _array({"type": "string"}),
-        "data": {"type": "string"},
-    }
-    kept = schema_of(baseline.Baseline)
-    kept["required"].remove("inputs")  # older files of this version lack it
-    return {
-        **{one.SCHEMA: _named(schema_of(one), one.SCHEMA, one.VERSION) for one in DOCUMENTS},
-        verify.SCHEMA: _named(schema_of(verify.Verification), verify.SCHEMA, verify.VERSION),
-        compare.SCHEMA: _named(schema_of(compare.Comparison), compare.SCHEMA, compare.VERSION),
-        baseline.SCHEMA: _named(kept, baseline.SCHEMA, baseline.VERSION),
-        advise.SCHEMA: _named(schema_of(advise.DataAdvice), advise.SCHEMA, advise.VERSION),
-        fleet.SCHEMA: _named(schema_of(fleet.Fleet), fleet.SCHEMA, fleet.VERSION),
-        diff.SCHEMA: _diff(),
-        layer_times.SCHEMA: _named(
-            schema_of(layer_times.LayerTimes), layer_times.SCHEMA, layer_times.VERSION
-        ),
-        failure.SCHEMA: _named(schema_of(failure.Failure), failure.SCHEMA, failure.VERSION),
-        compress_record.SCHEMA: _named(
-            schema_of(compress_record.Compression), compress_record.SCHEMA, compress_record.VERSION
-        ),
-        check.SCHEMA: _named(schema_of(check.NetworkCheck), check.SCHEMA, check.VERSION),
-        doctor.SCHEMA: _named(schema_of(doctor.Checkup), doctor.SCHEMA, doctor.VERSION),
-        calibrate.SCHEMA: _ranges(),
-        crosscheck.SCHEMA: _crosschecked(),
-        inspect.SCHEMA: _inspected(),
-        rebuild.SCHEMA: _rebuilt(),
-        bench.SCHEMA: _named(_object(latency, tuple(latency)), bench.SCHEMA, bench.VERSION),
-    }
-
-
-def _diff() -> dict[str, Any]:
-    found = schema_of(diff.EngineDiff)
-    found["properties"] = {"equal": {"type": "boolean"}, **found["properties"]}
-    found["required"] = ["equal", *found["required"]]
-    return _named(found, diff.SCHEMA, diff.VERSION)
-
-
-def _ranges() -> dict[str, Any]:
-    text, number, count = _PLAIN[str], _PLAIN[float], _PLAIN[int]
-    data = {
-        "used": _mapping(count),
-        "inputs": _mapping(schema_of(InputSurvey)),
-        "passed_over": _array(schema_of(Skipped)),
-        "warnings": _array(text),
-        "repeated": _array(text),
-        "spoilt": _array(text),
-    }
-    figures = {"amax": number, "clipped_share": number, "sqnr_db": number}
-    methods = _mapping(_mapping(_object(figures, tuple(figures))))
-    parts = {
-        "files": _array(text),
-        "method": text,
-        "num_samples": count,
-        "amax": _mapping(number),
-        "data": _or_null(_object(data, tuple(data))),
-        "spread": _mapping(number),
-        "until_stable": _schema(EarlyStop | None),
-        "methods": _or_null(methods),
-    }
-    return _named(_object(parts, tuple(parts)), calibrate.SCHEMA, calibrate.VERSION)
-
-
-def _crosschecked() -> dict[str, Any]:
-    side = _object({"name": _PLAIN[str], "kind": _PLAIN[str]}, ("name", "kind"))
-    tensor = _with(schema_of(Comparison), ratio=_NUMBER, flagged=_PLAIN[bool])
-    names = _array(_PLAIN[str])
-    parts = {
-        "first": side,
-        "second": side,
-        "tensors": _array(tensor),
-        "only_first": names,
-        "only_second": names,
-        "plots": names,
-    }
-    return _named(_object(parts, tuple(parts)), crosscheck.SCHEMA, crosscheck.VERSION)
-
-
-def _inspected() -> dict[str, Any]:
-    text = _PLAIN[str]
-    layer = {
-        **dict.fromkeys(("name", "kind", "precision", "tactic"), text),
-        "nodes": _array(text),
-        "reformat": _PLAIN[bool],
-    }
-    parts = {
-        "precisions": _mapping(_PLAIN[int]),
-        "reformats": _PLAIN[int],
-        "detailed": _PLAIN[bool],
-        "layers": _array(_object(layer, tuple(layer))),
-        "not_opened": text,
-        "nodes": _array(_with(schema_of(inspect.NodePrecision), as_asked=_PLAIN[bool])),
-    }
-    return _named(_object(parts, tuple(parts)), inspect.SCHEMA, inspect.VERSION)
-
-
-def _rebuilt() -> dict[str, Any]:
-    text: dict[str, Any] = {"type": "string"}
-    difference = {"kind": text, "name": text, "before": {}, "after": {}}  # values of manifests
-    network = _diff()
-    del network["$schema"]
-    parts = {
-        "manifest": text,
-        "same_bytes": {"type": "boolean"},
-        "differences": _array(_object(difference, tuple(difference))),
-        "networks": _mapping(network),
-        "unexplained": text,
-        "verdicts": _array(text),
-        "figures": _array(schema_of(diff.FigureChange)),
-    }
-    return _named(_object(parts, tuple(parts)), rebuild.SCHEMA, rebuild.VERSION)
+    documents = {one.SCHEMA: _named(one, one.SCHEMA, one.VERSION) for one in DOCUMENTS}
+    documents[Baseline.SCHEMA]["required"].remove("inputs")  # older files of this version lack it
+    failed = _named(failure.Failure, failure.SCHEMA, failure.VERSION)
+    return {**documents, failure.SCHEMA: failed}
 
 
 def schema_of(cls: type) -> dict[str, Any]:
     """Return the schema of a dataclass as `trtbuild.json_codec.encode` writes it."""
     hints = get_type_hints(cls, localns=_for_type_checker(cls.__module__))
-    fields = [field.name for field in json_fields(cls)]
-    return _object({name: _schema(hints[name]) for name in fields}, tuple(fields))
+    about, said = _described(cls)
+    properties = {
+        field.name: {**_schema(hints[field.name]), **_description(said.get(field.name, ""))}
+        for field in json_fields(cls)
+    }
+    return {**_description(about), **_object(properties, tuple(properties))}
+
+
+def _described(cls: type) -> tuple[str, dict[str, str]]:
+    """The first sentence of a dataclass's docstring, and what its ``Attributes:`` say of each field."""
+    text = python_inspect.getdoc(cls) or ""
+    about = "" if text.startswith(f"{cls.__name__}(") else text.partition("\n\n")[0]
+    entries = re.findall(
+        r"^    (\w+(?:, \w+)*): (.*(?:\n {8,}.*)*)",
+        text.partition("\nAttributes:\n")[2],
+        re.MULTILINE,
+    )
+    return about, {name: said for names, said in entries for name in names.split(", ")}
+
+
+def _description(text: str) -> dict[str, str]:
+    plain = " ".join(text.split()).replace("``", "`")
+    return {"description": plain} if plain else {}
 
 
 @functools.cache
@@ -265,12 +183,6 @@ def _or_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
-def _with(schema: dict[str, Any], **added: dict[str, Any]) -> dict[str, Any]:
-    """An object's schema with more fields at its end."""
-    properties = {**schema["properties"], **added}
-    return _object(properties, tuple(properties))
-
-
 def _array(items: dict[str, Any]) -> dict[str, Any]:
     return {"type": "array", "items": items}
 
@@ -284,13 +196,11 @@ def _object(properties: dict[str, Any], required: tuple[str, ...]) -> dict[str, 
     }
 
 
-def _named(schema: dict[str, Any], name: str, version: int) -> dict[str, Any]:
+def _named(cls: type, name: str, version: int) -> dict[str, Any]:
+    schema = schema_of(cls)
     head = {"schema": {"const": name}, "version": {"const": version}}
-    return {
-        "$schema": _DIALECT,
-        "title": name,
-        **_object({**head, **schema["properties"]}, (*head, *schema["required"])),
-    }
+    whole = _object({**head, **schema["properties"]}, (*head, *schema["required"]))
+    return {"$schema": _DIALECT, "title": name, **schema, **whole}
 
 
 def _write(folder: Path) -> None:

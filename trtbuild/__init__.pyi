@@ -46,6 +46,7 @@ from .errors import TrtbuildError as TrtbuildError
 from .jobs.advise import DataAdvice as DataAdvice
 from .jobs.advise import advise as advise
 from .jobs.bench import BenchResult as BenchResult
+from .jobs.bench import LatencyRecord as LatencyRecord
 from .jobs.bench import bench as bench
 from .jobs.compress.record import Compression as Compression
 from .jobs.compress.record import CompressionPoint as CompressionPoint

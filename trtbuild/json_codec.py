@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+_D = TypeVar("_D", bound="Document")
 # Larger counts do not fit a float and an int64 array; Python reads numbers of any length.
 _MOST_COUNT = 2**63
 
@@ -88,6 +89,15 @@ class Document:
     def to_json(self) -> dict[str, Any]:
         """Return JSON types: the schema's name and version, then the fields."""
         return {"schema": self.SCHEMA, "version": self.VERSION, **encode(self)}
+
+    @classmethod
+    def load(cls: type[_D], path: Path) -> _D:
+        """Read a file of `to_json`.
+
+        Raises:
+            InputError: unreadable, or of another schema or version.
+        """
+        return decode(cls, load_object(path, cls.SCHEMA, cls.VERSION), f"'{path}'")
 
 
 def _plain_value(value: Any) -> str | bool | int | float | None:

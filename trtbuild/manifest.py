@@ -18,8 +18,6 @@ from trtbuild.latency.regress import LatencyVerdict  # noqa: TC001
 from trtbuild.latency.stats import LatencySummary  # noqa: TC001
 from trtbuild.plan import Decision, GroupRecord  # noqa: TC001
 from trtbuild.runtime.manifest_beside import EngineRecord, manifest_of
-from trtbuild.verification.compare import SCHEMA as COMPARISON
-from trtbuild.verification.compare import VERSION as COMPARISON_VERSION
 from trtbuild.verification.compare import Comparison
 from trtbuild.verification.gate import Verdict  # noqa: TC001
 from trtbuild.verification.layers import LayerReport  # noqa: TC001
@@ -129,8 +127,8 @@ class JudgedComparison(Comparison):
     """A network's figures against the float one, with the verdict of the limits."""
 
     verdict: Verdict
-    schema: str = COMPARISON
-    version: int = COMPARISON_VERSION
+    schema: str = Comparison.SCHEMA
+    version: int = Comparison.VERSION
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from trtbuild.errors import TrtbuildError
 from trtbuild.jobs.bench import bench
 from trtbuild.jobs.cache import read_cache
 from trtbuild.jobs.calibrate import calibrate_file
-from trtbuild.jobs.verify import judge_again, load_verification, verify
+from trtbuild.jobs.verify import Verification, judge_again, verify
 from trtbuild.json_codec import dumps
 from trtbuild.latency.baseline import load_baseline
 from trtbuild.latency.regress import against_baseline
@@ -64,7 +64,7 @@ class Valid:
 
 
 def judge_saved(path):
-    found = judge_again(load_verification(path), Gate(min_sqnr=10.0))
+    found = judge_again(Verification.load(path), Gate(min_sqnr=10.0))
     verification_report(found)
     dumps(found.to_json())
 

@@ -17,6 +17,7 @@ from tools.write_schemas import schemas
 from trtbuild.cli.main import run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PUBLISHED = DOCS / "schemas"
@@ -41,6 +42,34 @@ def test_the_page_names_the_schema_of_every_command_with_json() -> None:
 
 def schema_version(name: str) -> int:
     return int(schemas()[name]["properties"]["version"]["const"])
+
+
+def test_descriptions_are_those_of_the_docstrings() -> None:
+    found = schemas()["trtbuild.cache_diff"]
+    assert found["description"] == "The differences of two caches."
+    changed = found["properties"]["changed"]["items"]["properties"]
+    assert changed["first_scale"]["description"] == "its scale in both."
+    assert changed["ratio"]["description"].startswith("second scale / first scale; infinite")
+    named = schemas()["trtbuild.cache"]["properties"]["tensorrt_version"]["description"]
+    assert named.endswith("empty for the legacy calibrator.")  # its second line
+
+
+@pytest.mark.parametrize("name", sorted(schemas()))
+def test_every_field_or_its_object_is_described(name: str) -> None:
+    assert list(undescribed(schemas()[name], name)) == []
+
+
+def undescribed(schema: dict, where: str) -> Iterator[str]:
+    properties = schema.get("properties", {})
+    silent = [key for key, one in properties.items() if "description" not in one]
+    if "description" not in schema:
+        yield from (f"{where}.{key}" for key in silent)
+    inner = [(f"{where}.{key}", one) for key, one in properties.items()]
+    inner += [(where, one) for one in (*schema.get("anyOf", ()), *schema.get("prefixItems", ()))]
+    inner += [(where, schema[key]) for key in ("items", "additionalProperties") if key in schema]
+    for place, one in inner:
+        if isinstance(one, dict):
+            yield from undescribed(one, place)
 
 
 @pytest.fixture(scope="module")

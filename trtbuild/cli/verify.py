@@ -63,13 +63,13 @@ def command(
         raise OptionError("give the float network and the engine, or --saved FILE.")
     recipe = given.make(reference=_float_network(reference or "", module), engine=engine)
     from trtbuild.jobs.paths import check_paths, named_inputs
-    from trtbuild.jobs.verify import judge_again, load_verification, verify
+    from trtbuild.jobs.verify import Verification, judge_again, verify
     from trtbuild.report.verify import verification_report
 
     besides = files.besides(*given.files, written=output)
     if saved is not None:
         check_paths(named_inputs(the_saved_result=saved), [], besides)
-        found = judge_again(load_verification(saved), recipe.gate)
+        found = judge_again(Verification.load(saved), recipe.gate)
     else:
         with out.progress() as progress:
             found = verify(recipe, progress, besides)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.data.image_files import LIST_SUFFIXES
 from trtbuild.data.json_labels import JSON_SUFFIXES
 from trtbuild.data.skipped import HIDDEN, grouped
+from trtbuild.json_codec import NOT_IN_JSON, encode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -57,20 +58,26 @@ class DataAccount:
     Attributes:
         used: use of samples (``calibrate``, ``verify``) -> number of samples.
         inputs: input -> the range and the variation of its first values.
-        skipped: files that were not read.
+        passed_over: files that were not read.
         warnings: sentences about inputs that look wrong.
         repeated: sentences about samples that occur many times.
         random: whether the samples are random numbers.
         may_stop_early: whether calibration may end before its last sample.
+        spoilt: why figures on these samples cannot be trusted, without the questions to the user: the only
+            input looks wrong (one of several may be a mask), the samples that verify are copies, or random.
     """
 
     used: Mapping[str, int]
     inputs: Mapping[str, InputSurvey]
-    skipped: tuple[Skipped, ...]
+    passed_over: tuple[Skipped, ...]
     warnings: tuple[str, ...]
     repeated: tuple[str, ...] = ()
-    random: bool = False
-    may_stop_early: bool = False
+    random: bool = field(default=False, metadata=NOT_IN_JSON)
+    may_stop_early: bool = field(default=False, metadata=NOT_IN_JSON)
+    spoilt: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "spoilt", self._why_spoilt())
 
     def __str__(self) -> str:
         used = ", ".join(
@@ -80,35 +87,21 @@ class DataAccount:
         if self.may_stop_early and "calibrate" in self.used:
             used = f"up to {used}"
         ranges = (f"'{n}' from {s.low:.4g} to {s.high:.4g}" for n, s in self.inputs.items())
-        passed = ", ".join(map(str, self.skipped))
+        passed = ", ".join(map(str, self.passed_over))
         parts = (used, *ranges, f"passed over: {passed}" if passed else "")
         return "; ".join(part for part in parts if part)
 
     @property
-    def spoilt(self) -> tuple[str, ...]:
-        """Why figures on these samples cannot be trusted; without the questions to the user.
+    def details(self) -> dict[str, Any]:
+        """The account as JSON types, for the manifest."""
+        found: dict[str, Any] = encode(self)
+        return found
 
-        The only input looks wrong (one of several may be a mask), the samples that verify are copies, or
-        random.
-        """
+    def _why_spoilt(self) -> tuple[str, ...]:
         wrong = [*self.warnings] if len(self.inputs) == 1 else []
         wrong += [text for text in self.repeated if _VERIFIES in text]
         spoilt = tuple(text.rpartition(". ")[0] for text in wrong)
         return (RANDOM, *spoilt) if self.random else spoilt
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """The account as JSON types, for the manifest."""
-        return {
-            "used": dict(self.used),
-            "inputs": {name: asdict(found) for name, found in self.inputs.items()},
-            "passed_over": [
-                {**asdict(found), "examples": list(found.examples)} for found in self.skipped
-            ],
-            "warnings": list(self.warnings),
-            "repeated": list(self.repeated),
-            "spoilt": list(self.spoilt),
-        }
 
 
 def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
@@ -133,7 +126,7 @@ def account_for(recipe: DataRecipe, **sources: Source | None) -> DataAccount:
         () if recipe.random_data else tuple(_repeated(given)),
         recipe.random_data,
     )
-    warn_of_lost(account.skipped)
+    warn_of_lost(account.passed_over)
     for sentence in (*account.warnings, *account.repeated):
         _log.warning("%s", sentence)
     return account

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.diff.matching import MatchedBy, match_names, match_nodes
 from trtbuild.enums import StrEnum
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from trtbuild.diff.reads import Read
 
 __all__ = [
-    "SCHEMA",
-    "VERSION",
     "ChangeKind",
     "EngineDiff",
     "FigureChange",
@@ -33,9 +31,6 @@ __all__ = [
     "figure_changes",
     "other_conditions",
 ]
-
-SCHEMA = "trtbuild.diff"
-VERSION = 1
 
 
 class ChangeKind(StrEnum):
@@ -198,10 +193,12 @@ class Side:
 
 
 @dataclass(frozen=True)
-class EngineDiff:
+class EngineDiff(Document):
     """The differences of two engines or Q/DQ networks of one model.
 
     Attributes:
+        equal: whether both have the same nodes with the same computation; names, times and figures may
+            differ.
         first, second: summaries of both sides.
         nodes: nodes that both have, in the order of the first.
         ranges: tensors whose amax differs, if a side has a manifest and no network.
@@ -211,6 +208,9 @@ class EngineDiff:
             about the engines.
     """
 
+    SCHEMA = "trtbuild.diff"
+
+    equal: bool = field(init=False)
     first: SideFacts
     second: SideFacts
     nodes: tuple[NodeDiff, ...]
@@ -220,20 +220,15 @@ class EngineDiff:
     figures: tuple[FigureChange, ...]
     conditions: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        differ = any(node.changes for node in self.nodes)
+        equal = not (differ or self.ranges or self.only_first or self.only_second)
+        object.__setattr__(self, "equal", equal)
+
     @property
     def changed(self) -> tuple[NodeDiff, ...]:
         """The nodes that differ in something, or in their name."""
         return tuple(n for n in self.nodes if n.changes or n.name != n.second_name)
-
-    @property
-    def equal(self) -> bool:
-        """Whether both have the same nodes with the same computation; names, times and figures may differ."""
-        differ = any(node.changes for node in self.nodes)
-        return not (differ or self.ranges or self.only_first or self.only_second)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, "equal": self.equal, **encode(self)}
 
 
 def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> EngineDiff:

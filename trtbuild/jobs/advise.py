@@ -7,7 +7,7 @@ import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,7 +30,7 @@ from trtbuild.errors import DataError, ModelError, OptionError, in_one_tree
 from trtbuild.files import write_bytes, write_text
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 from trtbuild.machine import usable_cpus
 from trtbuild.model import input_specs
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE, CalibrateOptions
@@ -51,12 +51,9 @@ if TYPE_CHECKING:
 
 __all__ = ["DataAdvice", "advise"]
 
-SCHEMA = "trtbuild.advice"
-VERSION = 1
-
 
 @dataclass(frozen=True)
-class DataAdvice:
+class DataAdvice(Document):
     """Advice on calibration data.
 
     Attributes:
@@ -73,6 +70,8 @@ class DataAdvice:
         file: file with the subset; empty if it was not asked for.
     """
 
+    SCHEMA = "trtbuild.advice"
+
     data: str
     num_samples: int
     num_tensors: int
@@ -84,10 +83,6 @@ class DataAdvice:
     within: float
     subset: tuple[str, ...]
     file: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
 
 @in_one_tree()

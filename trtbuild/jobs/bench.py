@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, open_named
 from trtbuild.data.random_data import RandomSource
@@ -14,7 +14,7 @@ from trtbuild.errors import DataError, ModelError, OptionError, in_one_tree
 from trtbuild.files import file_digest
 from trtbuild.jobs.foreign_operators import open_whole
 from trtbuild.jobs.paths import check_paths, data_inputs, is_same_file, named_inputs
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 from trtbuild.latency.baseline import (
     Baseline,
     check_device,
@@ -53,20 +53,45 @@ if TYPE_CHECKING:
     from trtbuild.data import DataRecipe, Source
     from trtbuild.jobs.paths import Besides
     from trtbuild.latency.layer_times import LayerTimes, ProfiledSession
+    from trtbuild.latency.stats import LatencySummary
     from trtbuild.model.signature import TensorSpec
     from trtbuild.recipes import BenchRecipe
     from trtbuild.runtime.session import Feeds, Session
 
-__all__ = ["BenchResult", "bench"]
-
-SCHEMA = "trtbuild.latency"
-VERSION = 1
+__all__ = ["BenchResult", "LatencyRecord", "bench"]
 
 # The turns cycle through this many batches: power, and so clocks, depend on the values.
 _NUM_BATCHES = 8
 _CONTROL = "again"
 # A profiler's clock counts microseconds, and a small layer takes only a few of them.
 _PROFILED_RUNS = 64
+
+
+@dataclass(frozen=True)
+class LatencyRecord(Document):
+    """Latencies, and the conclusions from them.
+
+    Attributes:
+        ruling: whether the engine is fast enough; None if it was not compared and had no limit to meet.
+        latencies: of each session and batch size.
+        verdicts: one per batch size; empty without anything to compare with.
+        speed: findings for the limits on speed, for each batch size.
+        device: where they were measured.
+        conditions: what the machine did meanwhile.
+        remarks: what about the conditions makes latencies less certain.
+        data: description of the data.
+    """
+
+    SCHEMA = "trtbuild.latency"
+
+    ruling: Ruling | None
+    latencies: tuple[LatencySummary, ...]
+    verdicts: tuple[LatencyVerdict, ...]
+    speed: tuple[SpeedFinding, ...]
+    device: Device
+    conditions: Conditions
+    remarks: tuple[str, ...]
+    data: str
 
 
 @dataclass(frozen=True)
@@ -122,20 +147,19 @@ class BenchResult:
             return Ruling(FAST_ENOUGH, "every limit on speed holds")
         return Ruling(FAST_ENOUGH, "it is not slower") if self.verdicts else None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types: summaries instead of all samples, with the schema's name and version."""
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "ruling": encode(self.ruling),
-            "latencies": [encode(summarize(samples)) for samples in self.samples],
-            "verdicts": encode(self.verdicts),
-            "speed": encode(self.speed),
-            "device": encode(self.device),
-            "conditions": encode(self.conditions),
-            "remarks": list(self.conditions.remarks()),
-            "data": self.data,
-        }
+    @property
+    def record(self) -> LatencyRecord:
+        """The part that programs read: summaries instead of all samples."""
+        return LatencyRecord(
+            ruling=self.ruling,
+            latencies=tuple(map(summarize, self.samples)),
+            verdicts=self.verdicts,
+            speed=self.speed,
+            device=self.device,
+            conditions=self.conditions,
+            remarks=tuple(self.conditions.remarks()),
+            data=self.data,
+        )
 
 
 @in_one_tree()

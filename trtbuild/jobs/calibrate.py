@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibrators.cache import CalibrationCache, version_digits
 from trtbuild.calibration import calibrate, float_tensors, load_ahead, merge_files, opener
@@ -13,7 +13,7 @@ from trtbuild.errors import in_one_tree
 from trtbuild.files import write_bytes
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 from trtbuild.model import input_specs
 from trtbuild.model.collecting import all_made_stays
 from trtbuild.progress import Progress, silent
@@ -31,10 +31,49 @@ if TYPE_CHECKING:
     from trtbuild.jobs.paths import Besides, Inputs
     from trtbuild.recipes import CalibrateRecipe, CalibrationFiles
 
-__all__ = ["CalibrateResult", "calibrate_file", "merge_parts"]
+__all__ = ["CalibrateResult", "Ranges", "ThresholdFigures", "calibrate_file", "merge_parts"]
 
-SCHEMA = "trtbuild.ranges"
-VERSION = 1
+
+@dataclass(frozen=True)
+class ThresholdFigures:
+    """The threshold of one tensor, and what it costs.
+
+    Attributes:
+        amax: the threshold.
+        clipped_share: share of the values beyond it.
+        sqnr_db: expected SQNR of the tensor.
+    """
+
+    amax: float
+    clipped_share: float
+    sqnr_db: float
+
+
+@dataclass(frozen=True)
+class Ranges(Document):
+    """The ranges of a calibration, without their histograms.
+
+    Attributes:
+        files: the written files: the calibration file, then the cache and the plots if asked for.
+        method: the threshold rule.
+        num_samples: number of samples.
+        amax: tensor -> its threshold.
+        data: account of the data; None if none was read.
+        spread: tensor -> by how much the thresholds of two halves of the data differ, as a share.
+        until_stable: how a calibration that may stop early has ended; None if it may not.
+        methods: method -> tensor -> the threshold that it would choose; None if not asked for.
+    """
+
+    SCHEMA = "trtbuild.ranges"
+
+    files: tuple[Path, ...]
+    method: str
+    num_samples: int
+    amax: Mapping[str, float]
+    data: DataAccount | None
+    spread: Mapping[str, float]
+    until_stable: EarlyStop | None
+    methods: Mapping[str, Mapping[str, ThresholdFigures]] | None
 
 
 @dataclass(frozen=True)
@@ -55,20 +94,26 @@ class CalibrateResult:
     early_stop: EarlyStop | None = None
     data: DataAccount | None = None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version, without the histograms."""
+    def record(self, choices: Mapping[str, Calibration] | None = None) -> Ranges:
+        """Return the part that programs read; `choices` are the ranges by every method, if asked for."""
         calibration = self.calibration
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "files": encode(self.files),
-            "method": calibration.method,
-            "num_samples": int(calibration.provenance["num_samples"]),
-            "amax": encode({name: given.amax for name, given in calibration.ranges.items()}),
-            "data": None if self.data is None else encode(self.data.details),
-            "spread": encode(self.halves_apart),
-            "until_stable": encode(self.early_stop),
-        }
+        return Ranges(
+            files=self.files,
+            method=calibration.method,
+            num_samples=int(calibration.provenance["num_samples"]),
+            amax={name: given.amax for name, given in calibration.ranges.items()},
+            data=self.data,
+            spread=self.halves_apart,
+            until_stable=self.early_stop,
+            methods=None if choices is None else {m: _figures(one) for m, one in choices.items()},
+        )
+
+
+def _figures(calibration: Calibration) -> dict[str, ThresholdFigures]:
+    return {
+        name: ThresholdFigures(given.amax, given.clipped_share, given.sqnr_db)
+        for name, given in calibration.ranges.items()
+    }
 
 
 @in_one_tree()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.backends import AUTO
 from trtbuild.backends.tensorrt import TensorRTBackend
@@ -24,7 +24,7 @@ from trtbuild.backends.tensorrt.rtx import capabilities
 from trtbuild.errors import MissingError, ModelError, OptionError, in_one_tree
 from trtbuild.files import check_is_file
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 from trtbuild.machine import is_importable
 from trtbuild.model import input_specs, read_model, temporary_file
 from trtbuild.model.qdq import is_qdq
@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARSERS",
-    "SCHEMA",
-    "VERSION",
     "BuildOutcome",
     "NetworkCheck",
     "Refusal",
@@ -56,9 +54,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-
-SCHEMA = "trtbuild.check"
-VERSION = 1
 
 PARSERS = {TENSORRT.backend: TENSORRT, RTX.backend: RTX}
 """The backends with a parser of NVIDIA's, the preferred first."""
@@ -84,7 +79,7 @@ class BuildOutcome:
 
 
 @dataclass(frozen=True)
-class NetworkCheck:
+class NetworkCheck(Document):
     """TensorRT's answer to a network.
 
     Attributes:
@@ -98,6 +93,8 @@ class NetworkCheck:
         instead: the file of TensorRT's form, if a refused one is that for ONNX Runtime; else empty.
         ruling: ACCEPTED or REJECTED, and by whom; derived from the other fields.
     """
+
+    SCHEMA = "trtbuild.check"
 
     model: str
     parser: str
@@ -126,10 +123,6 @@ class NetworkCheck:
     def taken(self) -> bool:
         """Whether TensorRT accepts the network, as far as it was tried."""
         return not self.refused and (self.build is None or self.build.built)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
 
 @in_one_tree()

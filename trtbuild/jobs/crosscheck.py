@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibrators import crosscheck
 from trtbuild.calibration.thresholds import read_pair, read_thresholds
 from trtbuild.errors import InputError, in_one_tree
 from trtbuild.jobs.paths import Besides, check_paths, named_inputs
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 from trtbuild.plots.calibration import histogram_plot, plot_file_name, plot_folder, write_plots
 
 if TYPE_CHECKING:
@@ -17,14 +17,41 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from calibrators import Crosscheck
+    from calibrators.crosscheck import Comparison
     from trtbuild.calibration.thresholds import Thresholds
     from trtbuild.plots.data import Plot
     from trtbuild.recipes import CrosscheckRecipe
 
-__all__ = ["CrosscheckResult", "crosscheck_files"]
+__all__ = ["CrosscheckRecord", "CrosscheckResult", "ThresholdSource", "crosscheck_files"]
 
-SCHEMA = "trtbuild.crosscheck"
-VERSION = 1
+
+@dataclass(frozen=True)
+class ThresholdSource:
+    """Where thresholds come from: the user's name for it, and its kind."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class CrosscheckRecord(Document):
+    """The thresholds of two calibrations, tensor by tensor.
+
+    Attributes:
+        first, second: where the thresholds come from.
+        tensors: the thresholds of the tensors that both have.
+        only_first, only_second: tensors that only this side has.
+        plots: the written plots.
+    """
+
+    SCHEMA = "trtbuild.crosscheck"
+
+    first: ThresholdSource
+    second: ThresholdSource
+    tensors: tuple[Comparison, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    plots: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -44,21 +71,17 @@ class CrosscheckResult:
     plots: Mapping[str, Plot]
     files: tuple[Path, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "first": {"name": self.first.name, "kind": self.first.kind},
-            "second": {"name": self.second.name, "kind": self.second.kind},
-            "tensors": [
-                {**encode(entry), "ratio": encode(entry.ratio), "flagged": entry.flagged}
-                for entry in self.found.comparisons
-            ],
-            "only_first": list(self.found.only_first),
-            "only_second": list(self.found.only_second),
-            "plots": encode(self.files),
-        }
+    @property
+    def record(self) -> CrosscheckRecord:
+        """The part that programs read."""
+        return CrosscheckRecord(
+            first=ThresholdSource(self.first.name, self.first.kind),
+            second=ThresholdSource(self.second.name, self.second.kind),
+            tensors=self.found.comparisons,
+            only_first=self.found.only_first,
+            only_second=self.found.only_second,
+            plots=self.files,
+        )
 
 
 @in_one_tree()

@@ -7,11 +7,10 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trtbuild.enums import StrEnum
 from trtbuild.errors import MissingError, OptionError
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 from trtbuild.machine import is_importable, package_versions, system_name
 from trtbuild.plugins import KINDS, Installed, load
 from trtbuild.plugins import installed as installed_plugins
@@ -25,9 +24,6 @@ from trtbuild.runtime.tensorrt.versions import (
 )
 
 __all__ = ["Ability", "Checkup", "Finding", "State", "abilities", "check_up", "examine"]
-
-SCHEMA = "trtbuild.doctor"
-VERSION = 1
 
 # Enough disk space for an engine, its caches and its manifest.
 _WANTED_DISK = 2 * 2**30
@@ -64,7 +60,7 @@ class Ability:
 
 
 @dataclass(frozen=True)
-class Checkup:
+class Checkup(Document):
     """This machine.
 
     Attributes:
@@ -72,6 +68,8 @@ class Checkup:
         abilities: what works with them.
         plug_ins: other packages' calibrators, judges, readers, passes and backends.
     """
+
+    SCHEMA = "trtbuild.doctor"
 
     parts: tuple[Finding, ...]
     abilities: tuple[Ability, ...]
@@ -81,10 +79,6 @@ class Checkup:
     def is_broken(self) -> bool:
         """Whether something is installed and does not work."""
         return any(one.state is State.BROKEN for one in (*self.parts, *self.plug_ins))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
 
 def check_up() -> Checkup:

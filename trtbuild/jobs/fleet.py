@@ -6,7 +6,7 @@ import contextlib
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.diff.compare import FigureValue  # noqa: TC001 - the schema resolves it
 from trtbuild.enums import StrEnum
@@ -16,7 +16,7 @@ from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.figures import accuracy_of
 from trtbuild.jobs.paths import Besides, check_paths, data_inputs, named_inputs
-from trtbuild.json_codec import dumps, encode
+from trtbuild.json_codec import Document, dumps
 from trtbuild.latency.stats import summarize
 from trtbuild.options.calibrate import AS_TENSORRT, DEFAULT_RULE
 from trtbuild.options.tables import make, merge, read_table, to_table
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from trtbuild.result import EngineResult
 
 __all__ = ["Fleet", "FleetOutcome", "FleetTarget", "build_fleet", "read_fleet"]
-
-SCHEMA = "trtbuild.fleet"
-VERSION = 1
 
 _BUILD, _TARGET = "build", "target"
 _RESULT = "fleet.json"
@@ -92,7 +89,7 @@ class FleetTarget:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class Fleet(Document):
     """The results for all targets.
 
     Attributes:
@@ -100,6 +97,8 @@ class Fleet:
         calibration: the calibration file that all were built with; empty if all are float.
         targets: in the order of the fleet file.
     """
+
+    SCHEMA = "trtbuild.fleet"
 
     model: str
     calibration: str
@@ -111,10 +110,6 @@ class Fleet:
         outcomes = {target.outcome for target in self.targets}
         codes = {FleetOutcome.DO_NOT_SHIP: 1, FleetOutcome.REFUSED: 2, FleetOutcome.NOT_HERE: 3}
         return next((code for outcome, code in codes.items() if outcome in outcomes), 0)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
 
 def read_fleet(path: Path, output: Path) -> dict[str, EngineRecipe]:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError, MissingError, decoding
 from trtbuild.files import check_is_file, content_of
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document
 from trtbuild.manifest import manifest_beside
 from trtbuild.runtime.manifest_beside import manifest_of
 from trtbuild.runtime.tensorrt.inspector import EngineLayers, inspect_plan, read_layers
 from trtbuild.runtime.tensorrt.versions import product_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.plan import Decision
-    from trtbuild.runtime.tensorrt.inspector import Layer
+    from trtbuild.runtime.tensorrt.inspector import Layer, LayerRecord
 
-__all__ = ["Inspection", "NodePrecision", "inspect_engine", "match_nodes"]
-
-SCHEMA = "trtbuild.inspection"
-VERSION = 1
+__all__ = ["Inspection", "InspectionRecord", "NodePrecision", "inspect_engine", "match_nodes"]
 
 INT8 = "INT8"
 
@@ -43,6 +40,7 @@ class NodePrecision:
         layer: the layer's name.
         tactic: the layer's kernel.
         why: why it runs in that precision.
+        as_asked: whether INT8 runs where it was asked for; nothing else counts as a miss.
     """
 
     node: str
@@ -52,11 +50,33 @@ class NodePrecision:
     layer: str
     tactic: str
     why: str
+    as_asked: bool = field(init=False)
 
-    @property
-    def as_asked(self) -> bool:
-        """Whether INT8 runs where it was asked for; nothing else counts as a miss."""
-        return self.asked != INT8 or self.ran in (INT8, "")
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "as_asked", self.asked != INT8 or self.ran in (INT8, ""))
+
+
+@dataclass(frozen=True)
+class InspectionRecord(Document):
+    """The precision that each layer of an engine runs in.
+
+    Attributes:
+        precisions: precision -> number of layers that compute in it.
+        reformats: number of layers that only convert.
+        detailed: whether the engine says more of its layers than their names.
+        layers: all layers, in the order of execution.
+        not_opened: why layers are not known; empty if they are.
+        nodes: for each node of the network, the precision that was asked for, and the one that runs.
+    """
+
+    SCHEMA = "trtbuild.inspection"
+
+    precisions: Mapping[str, int]
+    reformats: int
+    detailed: bool
+    layers: tuple[LayerRecord, ...]
+    not_opened: str
+    nodes: tuple[NodePrecision, ...]
 
 
 @dataclass(frozen=True)
@@ -74,18 +94,17 @@ class Inspection:
     nodes: list[NodePrecision]
     not_opened: str = ""
 
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "precisions": self.layers.precision_counts(),
-            "reformats": self.layers.num_reformats,
-            "detailed": self.layers.detailed,
-            "layers": self.layers.to_json(),
-            "not_opened": self.not_opened,
-            "nodes": [{**encode(node), "as_asked": node.as_asked} for node in self.nodes],
-        }
+    @property
+    def record(self) -> InspectionRecord:
+        """The part that programs read."""
+        return InspectionRecord(
+            precisions=self.layers.precision_counts(),
+            reformats=self.layers.num_reformats,
+            detailed=self.layers.detailed,
+            layers=tuple(layer.record for layer in self.layers.layers),
+            not_opened=self.not_opened,
+            nodes=tuple(self.nodes),
+        )
 
 
 def inspect_engine(engine: Path, options: OpenOptions, *, ask: bool = False) -> Inspection:

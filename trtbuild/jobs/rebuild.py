@@ -15,7 +15,7 @@ from trtbuild.jobs.engine import build_engine
 from trtbuild.jobs.export import with_export
 from trtbuild.jobs.figures import figures_of
 from trtbuild.jobs.paths import Besides, named_inputs
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import Document, encode
 from trtbuild.manifest import manifest_at, read_manifest
 from trtbuild.options.data import FOLDERS
 from trtbuild.options.tables import make, merge, read_table
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from trtbuild.manifest import Manifest
 
 __all__ = ["Difference", "Rebuilt", "rebuild"]
-
-SCHEMA = "trtbuild.rebuild"
-VERSION = 1
 
 _UNKNOWN = "the manifests record no difference"
 _OTHER_PROCESSOR = f"{_UNKNOWN}; another processor or number of cores can be the cause"
@@ -66,7 +63,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class Rebuilt(Document):
     """The result of repeating a build.
 
     Attributes:
@@ -81,6 +78,8 @@ class Rebuilt:
         figures: accuracy and speed of both builds.
     """
 
+    SCHEMA = "trtbuild.rebuild"
+
     manifest: Path
     differences: tuple[Difference, ...]
     same_bytes: bool
@@ -88,20 +87,6 @@ class Rebuilt:
     unexplained: str = ""
     verdicts: tuple[str, str] = ("", "")
     figures: tuple[FigureChange, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
-            "manifest": str(self.manifest),
-            "same_bytes": self.same_bytes,
-            "differences": encode(self.differences),
-            "networks": {name: found.to_json() for name, found in self.networks.items()},
-            "unexplained": self.unexplained,
-            "verdicts": list(self.verdicts),
-            "figures": encode(self.figures),
-        }
 
 
 def _values(record: Manifest, manifest: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.backends.opening import built_by
 from trtbuild.data import account_for, choose_samples, open_data
@@ -21,7 +21,7 @@ from trtbuild.jobs.foreign_operators import front_of, open_whole
 from trtbuild.jobs.loading import load, prepare
 from trtbuild.jobs.next_step import after_verify
 from trtbuild.jobs.paths import check_paths, data_inputs, named_inputs
-from trtbuild.json_codec import decode, encode, load_object
+from trtbuild.json_codec import Document
 from trtbuild.manifest import NextStep  # noqa: TC001 - read by `decode`
 from trtbuild.model import input_specs, read_model, signature_as_said
 from trtbuild.model.parts import output_parts
@@ -52,16 +52,13 @@ if TYPE_CHECKING:
     from trtbuild.recipes import VerifyRecipe
     from trtbuild.runtime.session import Session
 
-__all__ = ["Verification", "judge_again", "load_verification", "verify"]
-
-SCHEMA = "trtbuild.verification"
-VERSION = 1
+__all__ = ["Verification", "judge_again", "verify"]
 
 _UNRULED = Ruling("", "")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verification:
+class Verification(Document):
     """The result; saved as JSON, it can be judged again.
 
     Attributes:
@@ -76,6 +73,8 @@ class Verification:
         next_step: what to do next; None if nothing, and after judging again.
         layers, sensitivity, culprits: None if not asked for.
     """
+
+    SCHEMA = "trtbuild.verification"
 
     reference: str
     engine: str
@@ -96,19 +95,6 @@ class Verification:
             below = floors({self.engine: self.comparison}, [self.verdict])
             found = rule([self.verdict], (*below, *self.spoilt), compared=[self.comparison])
             object.__setattr__(self, "ruling", found)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
-
-
-def load_verification(path: Path) -> Verification:
-    """Read a file of `Verification.to_json`.
-
-    Raises:
-        InputError: unreadable, or of another schema or version.
-    """
-    return decode(Verification, load_object(path, SCHEMA, VERSION), f"'{path}'")
 
 
 def judge_again(found: Verification, gate: Gate) -> Verification:

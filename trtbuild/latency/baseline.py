@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.errors import InputError
 from trtbuild.files import write_text
-from trtbuild.json_codec import decode, dumps, encode, load_object
+from trtbuild.json_codec import Document, dumps
 from trtbuild.latency.conditions import Conditions, Device  # noqa: TC001 - read by `decode`
 from trtbuild.latency.measure import Samples  # noqa: TC001 - read by `decode`
 
@@ -28,9 +28,6 @@ __all__ = [
     "save_baseline",
     "timed_inputs",
 ]
-
-SCHEMA = "trtbuild.latency-baseline"
-VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class TimedInput:
 
 
 @dataclass(frozen=True)
-class Baseline:
+class Baseline(Document):
     """One engine's latencies, and what they were measured on.
 
     Attributes:
@@ -76,6 +73,8 @@ class Baseline:
         versions: versions of libraries, by name.
         inputs: inputs of the engine; None in older files, which do not have them.
     """
+
+    SCHEMA = "trtbuild.latency-baseline"
 
     engine: str
     engine_digest: str
@@ -90,10 +89,6 @@ class Baseline:
     def now() -> str:
         """Return the current time for `taken_at`."""
         return dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
 
 def save_baseline(baseline: Baseline, path: Path) -> None:
@@ -111,7 +106,7 @@ def load_baseline(path: Path) -> Baseline:
     Raises:
         InputError: unreadable, or of another schema or version.
     """
-    baseline = decode(Baseline, load_object(path, SCHEMA, VERSION), f"'{path}'")
+    baseline = Baseline.load(path)
     _check_samples(baseline.samples, path)
     return baseline
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from trtbuild.errors import InputError, OptionError, decoding
 from trtbuild.files import write_text
-from trtbuild.json_codec import dumps, encode, load_json
+from trtbuild.json_codec import Document, dumps, load_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,17 +22,12 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
 
 __all__ = [
-    "SCHEMA",
-    "VERSION",
     "LayerTimes",
     "measure_in_turns",
     "measure_layers",
     "plain_name",
     "read_layer_times",
 ]
-
-SCHEMA = "trtbuild.layer_times"
-VERSION = 1
 
 # Other work of the machine disturbs a layer's slowest runs; this share of the runs is dropped.
 _DROPPED = 0.25
@@ -57,7 +52,7 @@ class ProfiledSession(Protocol):
 
 
 @dataclass(frozen=True)
-class LayerTimes:
+class LayerTimes(Document):
     """Milliseconds of each layer.
 
     Attributes:
@@ -65,6 +60,8 @@ class LayerTimes:
         runs: number of runs that were counted.
         layers: layer -> milliseconds a run, in the order of execution.
     """
+
+    SCHEMA = "trtbuild.layer_times"
 
     source: str
     runs: int
@@ -88,10 +85,6 @@ class LayerTimes:
             if node is not None:
                 found[node] = found.get(node, 0.0) + ms
         return found
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
 
     def write(self, path: Path) -> None:
         """Write them as JSON.
@@ -192,7 +185,8 @@ def read_layer_times(path: Path) -> LayerTimes:
         InputError: the file cannot be read, or is neither.
     """
     data = load_json(path)
-    if isinstance(data, dict) and data.get("schema") == SCHEMA and data.get("version") == VERSION:
+    found = (data.get("schema"), data.get("version")) if isinstance(data, dict) else None
+    if found == (LayerTimes.SCHEMA, LayerTimes.VERSION):
         with decoding(InputError, f"the layer times '{path}' are damaged"):
             layers = {str(name): float(ms) for name, ms in data["layers"].items()}
             return LayerTimes(str(data["source"]), int(data["runs"]), layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from calibrators import METHODS
 from trtbuild.calibration.instability import HARMLESS_DB, instability_costs
@@ -65,7 +65,7 @@ def calibration_report(
             Section("Thresholds of all methods", tuple(_plots(plots))),
         ),
         files={str(file): _what(file) for file in result.files},
-        data={**result.to_json(), "methods": _figures(choices) if choices else None},
+        data=result.record(choices or None).to_json(),
     )
 
 
@@ -130,21 +130,6 @@ def _methods(choices: Mapping[str, Calibration]) -> Table:
         rows.append((name, *cells))
     caption = "threshold, share of the values clipped, SQNR of the tensor"
     return Table((*names("tensor"), *numbers(*choices)), tuple(rows), caption)
-
-
-def _figures(choices: Mapping[str, Calibration]) -> dict[str, Any]:
-    """The content of `_methods` for programs: method -> tensor -> figures."""
-    return {
-        method: {
-            name: {
-                "amax": given.amax,
-                "clipped_share": given.clipped_share,
-                "sqnr_db": given.sqnr_db,
-            }
-            for name, given in choice.ranges.items()
-        }
-        for method, choice in choices.items()
-    }
 
 
 def early_stop_lines(early_stop: EarlyStop, calibration: Calibration | None) -> Iterator[Line]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trtbuild.jobs.compress.record import FILE, SCHEMA, TITLES, VERSION
-from trtbuild.json_codec import encode
+from trtbuild.jobs.compress.record import FILE, TITLES
 from trtbuild.plots.data import Path, Stop
 from trtbuild.report.model import (
     Card,
@@ -52,7 +51,7 @@ def compress_report(outcome: CompressOutcome) -> Report:
         checks=tuple(_check(point) for point in record.points if point.limit is not None),
         verdict=record.why,
         ruling=record.verdict,
-        data={"schema": SCHEMA, "version": VERSION, **encode(record)},
+        data=record.to_json(),
     )
 
 

@@ -48,7 +48,7 @@ def crosscheck_report(
             ),
         ),
         checks=tuple(_checks(result.found.comparisons)) if is_strict else (),
-        data=result.to_json(),
+        data=result.record.to_json(),
     )
 
 

@@ -25,7 +25,7 @@ def inspection_report(engine: str, found: Inspection, *, every_layer: bool = Fal
     return Report(
         title=f"what {engine} runs in",
         sections=(Section("Layers", _blocks(found, every_layer=every_layer)),),
-        data=found.to_json(),
+        data=found.record.to_json(),
     )
 
 

@@ -64,7 +64,7 @@ def bench_report(title: str, result: BenchResult, files: Mapping[str, str] | Non
         checks=checks,
         verdict="" if ruling is None else ruling.why,
         ruling="" if ruling is None else ruling.word,
-        data=result.to_json(),
+        data=result.record.to_json(),
     )
 
 

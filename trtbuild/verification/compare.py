@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trtbuild.data.running import run_batch
 from trtbuild.errors import DataError, OptionError
-from trtbuild.json_codec import NOT_IN_JSON, decode, encode, load_object
+from trtbuild.json_codec import NOT_IN_JSON, Document
 from trtbuild.options.compare import ComparisonOptions
 from trtbuild.verification.batch import LabelledBatch
 from trtbuild.verification.distance import Distance
@@ -30,7 +30,6 @@ from trtbuild.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
 
@@ -42,14 +41,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Comparison", "ComparisonOptions", "LabelledBatch", "compare", "compare_each"]
 
-SCHEMA = "trtbuild.comparison"
-VERSION = 1
-
 NO_PARTS: Mapping[str, Sequence[Part]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Document):
     """How far a candidate is from the float network; `trtbuild.verification.gate` judges it.
 
     Attributes:
@@ -63,6 +59,8 @@ class Comparison:
             written to JSON.
     """
 
+    SCHEMA = "trtbuild.comparison"
+
     candidate: str
     num_images: int
     outputs: tuple[OutputComparison, ...]
@@ -72,29 +70,6 @@ class Comparison:
     furthest: tuple[SampleScore, ...] = field(
         default=(), compare=False, repr=False, metadata=NOT_IN_JSON
     )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return JSON types, with the schema's name and version."""
-        return {"schema": SCHEMA, "version": VERSION, **encode(self)}
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any], where: str = "the comparison") -> Comparison:
-        """Read what `to_json` gave.
-
-        Raises:
-            InputError: it is something else.
-        """
-        fields = {key: item for key, item in data.items() if key not in ("schema", "version")}
-        return decode(cls, fields, where)
-
-    @classmethod
-    def load(cls, path: Path) -> Comparison:
-        """Read a saved comparison.
-
-        Raises:
-            InputError: unreadable, or of another schema or version.
-        """
-        return cls.from_json(load_object(path, SCHEMA, VERSION), f"'{path}'")
 
     @property
     def worst_sqnr_db(self) -> float | None:

@@ -143,7 +143,7 @@ def test_images_under_another_name_and_labels_are_taken(tmp_path, caplog, data):
     recipe = DataRecipe(*data(tmp_path))
     plan = open_data(recipe, [SPEC])
     account = account_for(recipe, calibrate=plan.calibration, verify=plan.verification)
-    assert not account.skipped
+    assert not account.passed_over
     assert not caplog.records
 
 
@@ -177,7 +177,7 @@ def test_images_behind_the_first_of_a_file_are_told(tmp_path, caplog):
     recipe = DataRecipe(str(tmp_path), Preprocess())
     account = account_for(recipe, calibrate=calibration_source(recipe, [spec]))
     assert account.used == {"calibrate": 5}
-    (found,) = account.skipped
+    (found,) = account.passed_over
     assert found.reason == "more than one image in the file, of which the first is used"
     assert (found.count, found.examples) == (3, ("a.tif", "b.webp", "c.png"))
     assert account.details["passed_over"][0]["count"] == 3

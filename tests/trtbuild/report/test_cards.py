@@ -113,7 +113,7 @@ def test_each_batch_size_has_its_own_card_and_checks() -> None:
         "speed over base, batch 1": False,
         "speed over base, batch 8": True,
     }
-    assert [one["batch_size"] for one in result.to_json()["verdicts"]] == [1, 8]
+    assert [one.batch_size for one in result.record.verdicts] == [1, 8]
 
 
 def test_layers_are_named_as_in_the_network() -> None:

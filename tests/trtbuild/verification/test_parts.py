@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.fakes import FunctionSession, batches_of
+from trtbuild.json_codec import decode, encode
 from trtbuild.model.parts import WHOLE, Part
 from trtbuild.search.measured import Measure
 from trtbuild.search.score import worst_sqnr_db
@@ -50,7 +51,7 @@ def test_an_engine_without_scores_fails_by_the_part_that_holds_them() -> None:
     assert [failure.what for failure in verdict.failures] == [
         "SQNR of 'y', channels 4 to 9 (axis 1)"
     ]
-    assert Comparison.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert decode(Comparison, json.loads(json.dumps(encode(found))), "it") == found
 
 
 @settings(max_examples=20)

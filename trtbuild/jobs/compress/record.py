@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from trtbuild.errors import OptionError
 from trtbuild.files import write_text
-from trtbuild.json_codec import decode, dumps, encode, load_object
+from trtbuild.json_codec import Document, dumps
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
     "FILE",
-    "SCHEMA",
-    "VERSION",
     "Compression",
     "CompressionPoint",
     "CompressionStep",
@@ -23,7 +21,6 @@ __all__ = [
     "write_record",
 ]
 
-SCHEMA, VERSION = "trtbuild.compression", 1
 FILE = "compression.json"
 
 _MARGIN = 1e-9  # for rounding of floating-point figures
@@ -107,7 +104,7 @@ class CompressionStep:
 
 
 @dataclass(frozen=True)
-class Compression:
+class Compression(Document):
     """A run of `trtbuild compress` or `trtbuild tune`, finished or not.
 
     Attributes:
@@ -121,6 +118,8 @@ class Compression:
         why: the reason in a sentence; empty before the end.
         module: folder of the module that is kept, for ``--weights``; empty before the end.
     """
+
+    SCHEMA = "trtbuild.compression"
 
     target: str
     asked: dict[str, str]
@@ -166,7 +165,7 @@ def begin(fresh: Compression, folder: Path, *, anew: bool) -> Compression:
     path = folder / FILE
     if anew or not path.exists():
         return fresh
-    found = decode(Compression, load_object(path, SCHEMA, VERSION), f"'{path}'")
+    found = Compression.load(path)
     if (found.target, found.steps, found.asked) == (fresh.target, fresh.steps, fresh.asked):
         return found
     names = sorted({*found.asked, *fresh.asked})
@@ -184,5 +183,4 @@ def write_record(record: Compression, folder: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    text = dumps({"schema": SCHEMA, "version": VERSION, **encode(record)})
-    write_text(folder / FILE, text + "\n")
+    write_text(folder / FILE, dumps(record.to_json()) + "\n")

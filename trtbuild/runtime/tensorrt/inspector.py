@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, decoding
+from trtbuild.json_codec import encode
 from trtbuild.model.file_kinds import check_is_plan
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
 from trtbuild.runtime.tensorrt.logger import made
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.runtime.tensorrt.versions import Product
 
-__all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_plan", "read_layers"]
+__all__ = ["EngineLayers", "Layer", "LayerRecord", "LayerTensor", "inspect_plan", "read_layers"]
 
 # Words of the inspector -> our name of the precision. Longer words come first: "BFloat16" contains "Float".
 _PRECISIONS = (
@@ -63,6 +64,27 @@ class LayerTensor:
 
 
 @dataclass(frozen=True)
+class LayerRecord:
+    """One layer of an engine, as records list it; see `Layer`.
+
+    Attributes:
+        name: TensorRT's name; fused layers join names with " + ".
+        kind: such as ``CaskConvolution`` or ``Reformat``; empty if the plan gives only names.
+        precision: of its weights, else of its first input; empty if not known.
+        tactic: the kernel.
+        nodes: names of the ONNX nodes in it.
+        reformat: whether it only converts between formats or precisions.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    tactic: str
+    nodes: tuple[str, ...]
+    reformat: bool
+
+
+@dataclass(frozen=True)
 class Layer:
     """One layer of an engine.
 
@@ -91,16 +113,12 @@ class Layer:
         """Whether it only converts between formats or precisions: it takes time but computes nothing."""
         return self.kind == "Reformat" or "Reformatting CopyNode" in self.name
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the manifest's record of a layer."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "precision": self.precision,
-            "tactic": self.tactic,
-            "nodes": list(self.nodes),
-            "reformat": self.is_reformat,
-        }
+    @property
+    def record(self) -> LayerRecord:
+        """The part that records list."""
+        return LayerRecord(
+            self.name, self.kind, self.precision, self.tactic, self.nodes, self.is_reformat
+        )
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,7 @@ class EngineLayers:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the layers as JSON types."""
-        return [layer.to_json() for layer in self.layers]
+        return [encode(layer.record) for layer in self.layers]
 
     @classmethod
     def from_json(cls, entries: list[dict[str, Any]]) -> EngineLayers:
