@@ -154,7 +154,7 @@ class Side:
         num_bytes: size of that file.
         nodes: its nodes; in the order of `diff.facts.computing_nodes` if there is a network.
         model: its network; None if there is only a manifest or an engine's layers.
-        ranges: tensor -> amax, if only a manifest has them.
+        ranges: tensor -> amax, from its manifest.
         ms: time of all layers in one run; None if it was not measured.
         figures: name -> figure, from its manifest.
         conditions: what its figures depend on -> a value that is equal for equal conditions.
@@ -241,13 +241,16 @@ def compare_sides(first: Side, second: Side, tolerance: float = 0.0) -> EngineDi
     """
     pairs = _pairs(first, second)
     left, right = {pair.first for pair in pairs}, {pair.second for pair in pairs}
+    are_networks = (
+        first.model is not None and second.model is not None
+    )  # nodes have the ranges then
     return EngineDiff(
         first=first.facts(),
         second=second.facts(),
         nodes=tuple(
             _node(first.nodes[p.first], second.nodes[p.second], p, tolerance) for p in pairs
         ),
-        ranges=tuple(_ranges(first.ranges, second.ranges, tolerance)),
+        ranges=() if are_networks else tuple(_ranges(first.ranges, second.ranges, tolerance)),
         only_first=tuple(n.name for k, n in enumerate(first.nodes) if k not in left),
         only_second=tuple(n.name for k, n in enumerate(second.nodes) if k not in right),
         figures=figure_changes(first.figures, second.figures),

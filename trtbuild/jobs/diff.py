@@ -100,7 +100,7 @@ def _of_manifest(path: Path, name: str) -> Side:
         model = read_model(path.with_name(network))
         facts = _with_reasons(model, manifest)
         nodes = _with_recorded_layers(facts, manifest)
-        return replace(side, model=model, nodes=nodes, ranges={}, network=network)
+        return replace(side, model=model, nodes=nodes, network=network)
     asked = tuple(
         NodeFacts(one.node, one.op_type, "INT8" if one.int8 else "float", reason=one.reason)
         for one in manifest.layers
@@ -116,7 +116,7 @@ def _of_network(path: Path) -> Side:
         manifest = _manifest_or_none(beside)
         if manifest is not None and _is_recorded(path, manifest):
             with_figures = _with_manifest(side, manifest)
-            return replace(with_figures, nodes=_with_reasons(model, manifest), ranges={})
+            return replace(with_figures, nodes=_with_reasons(model, manifest))
     return replace(side, nodes=tuple(map(facts_of, computing_nodes(model))))
 
 
