@@ -16,6 +16,7 @@ import onnx
 from onnx import numpy_helper
 
 from trtbuild.errors import ModelError
+from trtbuild.model.mask_rows import expand_mask_rows
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS, raise_proto_opset
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes, proto_tensors
@@ -83,6 +84,7 @@ def repair(proto: onnx.ModelProto, path: Path) -> list[str]:
         _raise_opset_for_newer_operators(proto, path),
         _compute_in_float32(proto, path),
         _find_output_shapes(proto),
+        expand_mask_rows(proto),
     )
     return [sentence for sentence in found if sentence]
 

@@ -73,6 +73,9 @@ _NO_CUDA = (
 # "[ONNXRuntimeError] : 1 : FAIL : Fatal error: " before the actual message
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Fatal error: )?")
 
+# "/onnxruntime_src/onnxruntime/core/a.h:70 signature condition was false. " before the reason
+_CHECKED_AT = re.compile(r"^\S+\.(cc|h):\d+ .* was false\. (?=\S)")
+
 _FLOAT_DTYPES = {"float": "float32", "float16": "float16", "double": "float64", "bool": "bool"}
 
 
@@ -407,4 +410,4 @@ def _reason(error: BaseException) -> str:
     """The part of ONNX Runtime's message that a user can act on."""
     text = str(error).strip() or type(error).__name__
     line = next(iter(text.rsplit("Status Message: ", 1)[-1].splitlines()), text)
-    return _PREFIX.sub("", line).rstrip(". ")
+    return _CHECKED_AT.sub("", _PREFIX.sub("", line)).rstrip(". ")

@@ -440,3 +440,40 @@ def test_functions_that_multiply_are_refused(tmp_path):
     path.write_bytes(made.SerializeToString())
     with pytest.raises(ModelError, match=f"{2**30 + 1} nodes"):
         read_model(path)
+
+
+@pytest.mark.parametrize("queries", [5, "queries"])
+@pytest.mark.parametrize("mask", ["input", "weight"])
+def test_a_mask_with_one_row_for_all_queries_runs(tmp_path, queries, mask) -> None:
+    """Softmax(Q K^T / sqrt(4) + mask) V, computed in float64."""
+    node = helper.make_node("Attention", ["q", "k", "v", "m"], ["y"], q_num_heads=2, kv_num_heads=2)
+    shapes = {"q": [3, queries, 8], "k": [3, 6, 8], "v": [3, 6, 8], "m": [3, 1, 1, 6]}
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in shapes.items()]
+    made_y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [3, queries, 8])
+    feeds = {n: RNG.standard_normal((3, 5 if n == "q" else 6, 8)).astype(np.float32) for n in "qkv"}
+    hidden = np.where(RNG.random((3, 1, 1, 6)) < 0.3, -1e4, 0).astype(np.float32)
+    weights = [numpy_helper.from_array(hidden, "m")] if mask == "weight" else []
+    given = ends[:3] if weights else ends
+    made = model([node], weights, opset=23, ir=11, inputs=given, outputs=[made_y])
+    onnx.save(made, tmp_path / "net.onnx")
+    found = read_model(tmp_path / "net.onnx")
+    assert "1 mask of Attention" in repairs_of(found)[0]
+    if not weights:
+        feeds["m"] = hidden
+    (answer,) = run(model_bytes(found), feeds)
+    q, k, v = (feeds[n].astype(np.float64).reshape(3, -1, 2, 4).swapaxes(1, 2) for n in "qkv")
+    scores = q @ k.swapaxes(2, 3) / 2 + hidden
+    shares = np.exp(scores - scores.max(-1, keepdims=True))
+    expected = (shares / shares.sum(-1, keepdims=True) @ v).swapaxes(1, 2).reshape(3, 5, 8)
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("queries", [1, 5])
+def test_a_mask_with_a_row_for_each_query_is_left_as_it_is(tmp_path, queries) -> None:
+    node = helper.make_node("Attention", ["q", "k", "k", "m"], ["y"], q_num_heads=2, kv_num_heads=2)
+    dims = {"q": [3, queries, 8], "k": [3, 5, 8], "m": [3, 1, queries, 5]}
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in dims.items()]
+    made_y = helper.make_tensor_value_info("y", TensorProto.FLOAT, dims["q"])
+    made = model([node], [], opset=23, ir=11, inputs=ends, outputs=[made_y])
+    onnx.save(made, tmp_path / "net.onnx")
+    assert repairs_of(read_model(tmp_path / "net.onnx")) == ()
