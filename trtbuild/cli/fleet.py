@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from trtbuild.cli.failure import complain
 from trtbuild.cli.help import SectionedCommand
 from trtbuild.cli.output import Output, output_options
 from trtbuild.cli.report_options import ReportFiles, page_option
+from trtbuild.visible import visible_lines
 
 __all__ = ["command"]
 
@@ -47,4 +49,7 @@ def command(
     report = fleet_report(fleet)
     out.show(report)
     files.write(report)
+    if out.quiet:  # no table says so
+        for target in fleet.failed:
+            complain(f"trtbuild: {target.name}: {visible_lines(target.reason)}")
     return fleet.exit_code

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.diff.compare import FigureValue  # noqa: TC001 - the schema resolves it
 from trtbuild.enums import StrEnum
-from trtbuild.errors import MissingError, OptionError, TrtbuildError, in_one_tree
+from trtbuild.errors import DataError, MissingError, OptionError, TrtbuildError, in_one_tree
 from trtbuild.files import make_directory, write_text
 from trtbuild.jobs.calibrate import calibrate_file
 from trtbuild.jobs.engine import build_engine
@@ -105,6 +105,12 @@ class Fleet(Document):
     targets: tuple[FleetTarget, ...]
 
     @property
+    def failed(self) -> tuple[FleetTarget, ...]:
+        """The targets for which nothing was built."""
+        unbuilt = (FleetOutcome.REFUSED, FleetOutcome.NOT_HERE)
+        return tuple(target for target in self.targets if target.outcome in unbuilt)
+
+    @property
     def exit_code(self) -> int:
         """1 if a limit does not hold, 2 if a target was refused, 3 if one cannot be built here, else 0."""
         outcomes = {target.outcome for target in self.targets}
@@ -195,7 +201,11 @@ def build_fleet(
     first = next(iter(recipes.values()))
     _check_shared(path, recipes)
     inputs = named_inputs(the_fleet=path, the_network=first.model)
-    check_paths((*inputs, *data_inputs(first.data)), [output / _RESULT], besides, folder=output)
+    data = data_inputs(first.data)
+    check_paths((*inputs, *data), [output / _RESULT], besides, folder=output)
+    for what, place in data:  # the calibration alone reads no data for verification
+        if not place.exists():
+            raise DataError(f"{what} '{place}' does not exist.")
     with staying_joined(ray):  # joined before the calibration, which may take hours
         make_directory(output)
         calibration = _calibrated(first, output, progress) if first.int8 else None

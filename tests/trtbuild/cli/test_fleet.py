@@ -104,6 +104,14 @@ def test_every_target_is_built_with_the_one_calibration(folder, capsys) -> None:
     assert "not here" in (folder / "fleet.html").read_text()
 
 
+def test_what_was_not_built_is_an_error_that_quiet_shows(folder, capsys) -> None:
+    done = fleet(capsys, folder, BUILD + TARGETS, "--quiet")
+    assert done.out == ""
+    lines = [line.removeprefix("trtbuild: ") for line in done.err.splitlines()]
+    assert [line.partition(":")[0] for line in lines] == ["no-such", "server"]
+    assert "'Nothing*' matches no node" in lines[0]
+
+
 def test_the_table_shows_the_accuracy_that_limits_are_on_and_of_which_network() -> None:
     figures = {
         "box agreement, %": FigureValue(97.0, (95.0, 99.0)),
@@ -180,6 +188,7 @@ def test_an_address_where_no_cluster_answers_is_said_before_the_calibration(fold
         (BUILD + "[fleet]\n[target.a]\n", "the table 'fleet'"),
         (BUILD + "[target.a]\nbacken = 'x'\n", "backen"),
         (BUILD.replace('verify_data = "others.npy"\n', "") + "[target.a]\n", "verify_data"),
+        (BUILD.replace("others", "gone") + "[target.a]\n", "gone.npy' does not exist."),
         *(
             (BUILD + f"[target.{name}]\n", "cannot name a folder")
             for name in ("''", "'.'", "'..'", "'a/b'", r'"a\u0000b"', r'"a\nb"')
