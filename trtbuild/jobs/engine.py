@@ -22,6 +22,7 @@ from trtbuild.jobs.compare import (
     check_task,
     compare_with_float,
     forms_beside,
+    has_labels,
     judged_by,
     task_of,
     verification_batches,
@@ -367,11 +368,10 @@ def _form_name(artifact: Artifact) -> str:
 def _check_judged(artifact: Artifact, build: _Build) -> None:
     """Check that everything with a limit will be measured."""
     recipe, task = build.recipe, build.comparison.make_task
-    labels = build.plan.verification.index.labels
-    has_labels = bool(labels) and labels[0] is not None
+    labelled = has_labels(build.plan.verification)
     check_task(recipe.gate, task)
-    check_stage_limits(artifact, recipe, has_labels=has_labels, has_task=task is not None)
-    if recipe.gate.max_top1_drop is not None and not has_labels:
+    check_stage_limits(artifact, recipe, has_labels=labelled, has_task=task is not None)
+    if recipe.gate.max_top1_drop is not None and not labelled:
         raise OptionError(NEEDS_LABELS)
 
 

@@ -54,6 +54,15 @@ def test_a_network_in_memory_gives_the_files_of_the_recipe(network, tmp_path) ->
     assert built.calibration.is_file()
 
 
+def test_a_limit_on_top1_needs_a_label_for_every_sample(network, tmp_path) -> None:
+    other = DATA + 1
+    half = [{"image": other[:8], "label": np.zeros(8, int)}, {"image": other[8:]}]
+    with pytest.raises(OptionError, match="needs labels"):
+        trtbuild.build(
+            network, DATA, verify_data=half, max_top1_drop=1, output=tmp_path / "o", latency=False
+        )
+
+
 def test_the_result_says_what_the_command_line_says(network, tmp_path) -> None:
     built = trtbuild.build(
         onnx.load(network), {"image": DATA}, output=tmp_path / "o", latency=False, min_sqnr=5,
