@@ -19,7 +19,7 @@ from trtbuild.model.traversal import all_nodes, label
 from trtbuild.passes import OptimizeOptions, optimize
 from trtbuild.progress import Progress, silent
 from trtbuild.whereabouts import reading
-from trtbuild.wording import counted
+from trtbuild.wording import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ def load(path: Path, batch_axes: Mapping[str, object] | None = None) -> Artifact
             "'%s' draws random numbers (%s): its outputs differ in each run, so no figure says what INT8 "
             "costs; export it without them.",
             path,
-            ", ".join(f"'{name}'" for name in random[:_MOST_NAMED]),
+            listed([f"'{name}'" for name in random], _MOST_NAMED),
         )
     opset = model.graph.opset_imports.get("", 0)
     details = {

@@ -13,7 +13,7 @@ from trtbuild.jobs.loading import load
 from trtbuild.migration.prequantized import WIDEN, Prequantized, filled, take_in
 from trtbuild.migration.qoperators import is_quantized
 from trtbuild.options.tensorrt import Quantization
-from trtbuild.wording import counted
+from trtbuild.wording import counted, listed
 
 if TYPE_CHECKING:
     from trtbuild.artifact import Artifact
@@ -148,8 +148,7 @@ def _say(network: Prequantized, recipe: EngineRecipe) -> None:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:_MOST_NAMED])
-    return shown if len(names) <= _MOST_NAMED else f"{shown}, and {len(names) - _MOST_NAMED} more"
+    return listed([f"'{name}'" for name in names], _MOST_NAMED)
 
 
 def with_gaps_filled(

@@ -20,7 +20,7 @@ from trtbuild.model.mask_rows import expand_mask_rows
 from trtbuild.model.operators import ONNX_DOMAINS
 from trtbuild.model.opset import WEIGHTS_WITHOUT_INPUTS, raise_proto_opset
 from trtbuild.model.traversal import proto_bodies, proto_graphs, proto_nodes, proto_tensors
-from trtbuild.wording import counted
+from trtbuild.wording import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -435,5 +435,4 @@ def _find_output_shapes(proto: onnx.ModelProto) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" if "'" not in name else name for name in names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    return listed([f"'{name}'" if "'" not in name else name for name in names], 3)

@@ -21,7 +21,7 @@ from trtbuild.pytorch.copies import copy_module, enforce_eval, hidden_modules, u
 from trtbuild.pytorch.float64 import tensors_in
 from trtbuild.pytorch.refusals import refuse_program, refuse_unfinished
 from trtbuild.pytorch.spec import HISTORY_FILE
-from trtbuild.wording import counted
+from trtbuild.wording import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,10 +206,7 @@ def _non_finite(module: nn.Module) -> list[str]:
         for name, tensor in tensors
         if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
-    if not bad:
-        return []
-    more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-    return [f"{', '.join(bad[:3])}{more}: NaN or infinite values."]
+    return [f"{listed(bad, 3)}: NaN or infinite values."] if bad else []
 
 
 class ModuleSession:

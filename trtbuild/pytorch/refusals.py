@@ -11,6 +11,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from trtbuild.errors import ModelError
 from trtbuild.pytorch.aten import calls, module_path, name_of
+from trtbuild.wording import listed
 
 __all__ = [
     "refuse_nan",
@@ -115,9 +116,8 @@ def refuse_nan(module: nn.Module) -> None:
     named = (*module.named_parameters(), *module.named_buffers())
     bad = [name for name, one in named if one.is_floating_point() and bool(one.isnan().any())]
     if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise ModelError(
-            f"{', '.join(bad[:3])}{more}: NaN values. The training went wrong, or another checkpoint was "
+            f"{listed(bad, 3)}: NaN values. The training went wrong, or another checkpoint was "
             "meant; nothing was exported."
         )
 

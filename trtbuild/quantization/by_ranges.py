@@ -23,6 +23,7 @@ from trtbuild.quantization.neighbour_ranges import with_neighbours
 from trtbuild.quantization.onnxruntime_placement import place_portable
 from trtbuild.quantization.placement import place
 from trtbuild.quantization.ranges import is_usable, refuse_without_range, without_range
+from trtbuild.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -114,9 +115,8 @@ def say_without_range(artifact: Artifact, *, is_strict: bool = False) -> None:
 
 
 def _named(kept: Sequence[str]) -> str:
-    names = ", ".join(f"'{name}'" for name in kept[:_NUM_NAMED])
-    more = f" and {len(kept) - _NUM_NAMED} more" if len(kept) > _NUM_NAMED else ""
-    return f"{names}{more} {'stays' if len(kept) == 1 else 'stay'}"
+    names = listed([f"'{name}'" for name in kept], _NUM_NAMED)
+    return f"{names} {'stays' if len(kept) == 1 else 'stay'}"
 
 
 def _readers_of(

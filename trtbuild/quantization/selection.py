@@ -10,6 +10,7 @@ from trtbuild.model.constants import constant_tensor, is_constant
 from trtbuild.model.graph_library import ir
 from trtbuild.model.operators import ONNX_DOMAINS, RECURRENT
 from trtbuild.plan import GRAPH_OUTPUT
+from trtbuild.wording import listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -89,8 +90,7 @@ def idle_patterns(
         if any(matches(pattern, group.name, group.op_type) for group in groups):
             continue
         found = [text for name, op, text in _nameable(model) if matches(pattern, name, op)]
-        more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-        idle[pattern] = ", ".join(found[:_NAMED]) + more
+        idle[pattern] = listed(found, _NAMED)
     return idle
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from trtbuild.calibration.advice import FAR, NEAR
 from trtbuild.calibration.instability import HARMLESS_DB
 from trtbuild.report.model import Card, Line, Report, Section, Table, Tone, names, numbers
-from trtbuild.wording import counted
+from trtbuild.wording import counted, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,9 +37,8 @@ def advice_report(found: DataAdvice) -> Report:
 
 
 def _subset(found: DataAdvice) -> str:
-    shown = ", ".join(found.subset[:_NUM_SHOWN])
-    more = len(found.subset) - _NUM_SHOWN
-    return f"{shown} and {more} more; --subset FILE writes all" if more > 0 else shown
+    shown = listed(found.subset, _NUM_SHOWN)
+    return f"{shown}; --subset FILE writes all" if len(found.subset) > _NUM_SHOWN else shown
 
 
 def _cards(found: DataAdvice) -> Iterator[Card]:
@@ -72,13 +71,10 @@ def _duplicates(found: DataAdvice) -> Table:
 
 
 def _groups(groups: tuple[tuple[str, ...], ...], caption: str, others: str) -> Table:
-    rows = tuple((group[0], _named(group[1:]), str(len(group) - 1)) for group in groups)
+    rows = tuple(
+        (group[0], listed(group[1:], _MOST_NAMED), str(len(group) - 1)) for group in groups
+    )
     return Table((*names("sample", others), *numbers("how many")), rows, caption, _NUM_SHOWN)
-
-
-def _named(group: tuple[str, ...]) -> str:
-    more = f" and {len(group) - _MOST_NAMED} more" if len(group) > _MOST_NAMED else ""
-    return ", ".join(group[:_MOST_NAMED]) + more
 
 
 def _outliers(found: DataAdvice) -> Table:
