@@ -25,6 +25,7 @@ from trtbuild.model.traversal import nodes_by_name
 from trtbuild.plan import INT8_LIMIT
 from trtbuild.quantization import weight_scales
 from trtbuild.runtime.onnxruntime import Execution, open_session
+from trtbuild.search.channels.sites import is_transposed
 from trtbuild.search.draws import generator_for
 
 if TYPE_CHECKING:
@@ -71,9 +72,7 @@ class _Layer:
     @property
     def is_turned(self) -> bool:
         """Whether the layout of the weight is inputs by outputs."""
-        if self.node.op_type == "MatMul":
-            return True
-        return self.node.op_type == "Gemm" and not attribute(self.node, "transB", 0)
+        return self.node.op_type != "Conv" and not is_transposed(self.node)
 
     def rows(self, weight: np.ndarray) -> Array:
         """Return a weight as groups x outputs of a group x weights of one output, float64."""

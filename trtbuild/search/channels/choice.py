@@ -30,6 +30,7 @@ import numpy as np
 from trtbuild.model.attributes import attribute, constant_of
 from trtbuild.plan import INT8_LIMIT
 from trtbuild.search.channels.scaling import Rescaling
+from trtbuild.search.channels.sites import is_transposed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -149,7 +150,7 @@ def _reader(node: ir.Node) -> _Reader:
     weight = constant_of(node, 1)
     assert weight is not None
     if node.op_type != "Conv":
-        if not (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+        if not is_transposed(node):
             weight = weight.T
         return _reader_of((weight**2).sum(axis=0), np.abs(weight)[None], 1)
     groups = int(attribute(node, "group", 1))
