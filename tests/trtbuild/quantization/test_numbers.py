@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from calibrators import Calibration, Histogram
 from trtbuild.quantization import quantize_weight, symmetric, unsigned, weight_scales
-from trtbuild.quantization.weights import quantize_bias
+from trtbuild.quantization.weights import quantize_bias, scales_that_hold
 
 TINY = float(np.finfo(np.float32).tiny)
 FLOATS = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=True)
@@ -133,3 +133,29 @@ def test_integer_biases(bias, data_scale, scales_of_weight):
         np.abs(steps[~inside].astype(np.float64)) >= 2**31 - 1
     )  # clipped, not wrapped around
     assert np.all(np.sign(steps[~inside]) == np.sign(bias[~inside]))
+
+
+@pytest.mark.parametrize("of_each", [True, False], ids=["per channel", "per tensor"])
+@settings(max_examples=100)
+@given(
+    bias=hnp.arrays(np.float32, 4, elements=st.floats(-1e6, 1e6, width=32) | st.just(0.0)),
+    data_scale=st.floats(2.0**-40, 8.0, width=32),
+    scales=hnp.arrays(np.float32, 4, elements=st.floats(2.0**-30, 1.0, width=32)),
+    are_zero=hnp.arrays(np.bool_, 4),
+)
+def test_scales_of_weights_rise_no_further_than_their_bias_needs(
+    of_each, bias, data_scale, scales, are_zero
+):
+    if not of_each:
+        scales, are_zero = scales[0], are_zero[0]
+    found = scales_that_hold(bias, np.float32(data_scale), np.asarray(scales), np.asarray(are_zero))
+    least = np.abs(bias.astype(np.float64)) / (float(data_scale) * 2.0**30)
+    needed = np.maximum(least if of_each else least.max(), TINY)
+    has_bias = bias != 0 if of_each else True
+    wanted = np.where(are_zero & has_bias, needed, np.maximum(scales, needed))
+    np.testing.assert_allclose(found, wanted, rtol=2.0**-23)
+    assert found.dtype == np.float32
+    assert np.all(
+        np.abs(bias.astype(np.float64)) / (float(data_scale) * found.astype(float))
+        <= 2.0**30 * 1.001
+    )

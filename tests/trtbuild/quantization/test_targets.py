@@ -204,8 +204,17 @@ CHOOSES = "hidden = Less(mask, half) m = Where(hidden, half, t)"
 OF_ITS_SHAPE = "z = Shape(t) zero = ConstantOfShape(z) m = Add(t, zero)"
 
 
-def attention(length: int = 6, head: int = 16, masked: str = "m = Add(t, mask)") -> ir.Model:
+def attention(
+    length: int | str = 6,
+    head: int = 16,
+    masked: str = "m = Add(t, mask)",
+    keys: int | str | None = None,
+) -> ir.Model:
     text = ATTENTION.replace("m = Add(t, mask)", masked)
+    if keys is not None:
+        text = text.replace("x, float[1, 1, LENGTH] mask", f"x, float[1, {keys}, HEAD] z")
+        text = text.replace(masked, "m = Mul(t, half)").replace("MatMul(x, wk)", "MatMul(z, wk)")
+        text = text.replace("MatMul(x, wv)", "MatMul(z, wv)")
     text = text.replace("LENGTH", str(length)).replace("HEAD", str(head))
     square = (head, head)
     return network(text, wq=square, wk=square, wv=square, half=())
@@ -233,6 +242,8 @@ def test_attention_reads_all_four_through_pairs_where_it_is_one_kernel(
     ("model", "why"),
     [
         (attention(length=513), "513 positions"),
+        (attention(length=513, keys=6), "513 positions"),
+        (attention(length=6, keys=513), "513 positions"),
         (attention(head=24), "heads of 24"),
         (attention(length=1), "one query"),
     ],
@@ -242,6 +253,20 @@ def test_attention_without_the_kernel_stays_float(model: ir.Model, why: str) -> 
     found = [one for one in placement.groups if one.kind is GroupKind.ATTENTION]
     assert len(found) == 2
     assert all(not one.int8 and why in one.reason for one in found)
+
+
+@pytest.mark.parametrize(("length", "keys"), [(512, None), ("n", None), (6, 1), ("n", "m")])
+def test_attention_of_up_to_512_or_of_unknown_positions_is_int8(length, keys) -> None:
+    model = attention(length=length, keys=keys)
+    placement = place(model, PlacementRequest(target=TARGETS["rtx"]))
+    found = [one for one in placement.groups if one.kind is GroupKind.ATTENTION]
+    assert [one.int8 for one in found] == [True, True]
+
+
+def test_attention_whose_scores_have_another_reader_is_no_attention() -> None:
+    model = attention(masked="m = Add(t, mask) other = Relu(t)")
+    placement = place(model, PlacementRequest(target=TARGETS["rtx"]))
+    assert GroupKind.ATTENTION not in {one.kind for one in placement.groups}
 
 
 @pytest.mark.parametrize("which", [0, 1])
