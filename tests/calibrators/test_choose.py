@@ -159,6 +159,15 @@ def test_entropy_leaves_one_value_in_a_hundred_thousand_out_of_its_range(
     assert (threshold.amax <= 1.01) is left_out
 
 
+@pytest.mark.parametrize(("end", "left_out"), [(1.99, True), (2.02, False)])
+def test_entropy_leaves_out_what_lies_beyond_sixteen_times_the_rest(
+    end: float, left_out: bool
+) -> None:
+    # the range ends at 32, a sixteenth of it at 2
+    values = np.append(np.linspace(1e-3, end, 200_000), 30.0)
+    assert ("outliers and were left out" in choose(histogram_of(values)).note) is left_out
+
+
 @pytest.mark.parametrize(("num_beyond", "clipped"), [(100, True), (101, False)])
 def test_entropy_clips_one_value_in_a_hundred_at_most(num_beyond: int, clipped: bool) -> None:
     # Bins are 1/1024 wide here. By the rule, a threshold right behind the bin with nearly all values loses
