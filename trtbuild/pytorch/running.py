@@ -132,7 +132,8 @@ def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> _Trace:
     def note(path: str, values: Any) -> None:
         for one in tensors_in(values):
             if one.numel():
-                # torch has few operators for uint16, for example, and no maximum of sparse tensors
+                # torch has few operators for uint16, for example, and no maximum of sparse and nested tensors
+                one = one.to_padded_tensor(0.0) if one.is_nested else one  # noqa: PLW2901
                 wide = (one if one.layout is torch.strided else one.to_dense()).cdouble()
                 sizes = wide.abs()
                 steps.append((path, torch.stack((wide.sum().real, sizes.sum(), sizes.max()))))

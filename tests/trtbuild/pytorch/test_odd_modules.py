@@ -592,3 +592,21 @@ def test_attention_is_cut_alike_with_what_flows_around_it(tmp_path: Path) -> Non
     again = load_pruned(Flowing().eval(), tmp_path)
     x = torch.randn(3, 5, 6)
     assert torch.equal(again(x), result.module(x))
+
+
+class Padded(nn.Module):
+    """A transformer whose layers hand on nested tensors where a mask says what is padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.encoder, self.out = nn.TransformerEncoder(layer, 2), nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        return self.out(self.encoder(x, src_key_padding_mask=padding))
+
+
+def test_a_transformer_with_padding_is_exported() -> None:
+    inputs = [InputSpec((2, 5, 8)), InputSpec((2, 5), dtype="bool", low=0, high=0)]
+    result = export_onnx(Padded(), inputs)
+    assert [value.name for value in result.model.graph.inputs] == ["x", "padding"]
