@@ -253,6 +253,7 @@ def make_weights_plain(module: nn.Module) -> list[str]:
     done = []
     for path, child, name, kind in list(computed_weights(module)):
         if kind == "parametrization":
+            _untie(child.parametrizations[name])
             parametrize.remove_parametrizations(child, name, leave_parametrized=True)
         elif kind == "mask":
             prune.remove(child, name)
@@ -263,6 +264,14 @@ def make_weights_plain(module: nn.Module) -> list[str]:
             _forget_spectral_norm(child, name)
         done.append(f"{path}.{name}".lstrip(".") + f": {kind} evaluated")
     return done
+
+
+def _untie(parametrizations: nn.Module) -> None:
+    """Give a parametrized weight an original of its own: torch writes the result into it, tied or not."""
+    original = getattr(parametrizations, "original", None)
+    if isinstance(original, nn.Parameter):
+        copied = nn.Parameter(original.detach().clone(), requires_grad=original.requires_grad)
+        parametrizations.original = copied
 
 
 def _forget_spectral_norm(module: nn.Module, name: str) -> None:

@@ -610,3 +610,20 @@ def test_a_transformer_with_padding_is_exported() -> None:
     inputs = [InputSpec((2, 5, 8)), InputSpec((2, 5), dtype="bool", low=0, high=0)]
     result = export_onnx(Padded(), inputs)
     assert [value.name for value in result.model.graph.inputs] == ["x", "padding"]
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return 2 * weight
+
+
+def test_parametrized_weights_with_one_original_are_computed_once_each() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    module[4].weight = module[0].weight
+    for layer in (module[0], module[2]):
+        torch.nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
+    module[2].parametrizations.weight.original = module[0].parametrizations.weight.original
+    exported = fold_norms(module, [ROW]).module
+    x = torch.randn(3, 4)
+    with torch.no_grad():
+        assert torch.equal(exported(x), module.eval()(x))
