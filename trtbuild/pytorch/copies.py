@@ -214,6 +214,8 @@ def _fill(function: types.FunctionType, memo: dict[int, Any]) -> None:
     """Let the copy of a function refer to copies of its values, where there are copies."""
 
     def now(value: Any) -> Any:
+        if isinstance(value, types.MethodType):
+            return types.MethodType(value.__func__, memo.get(id(value.__self__), value.__self__))
         return memo.get(id(value), value)
 
     copied = memo[id(function)]

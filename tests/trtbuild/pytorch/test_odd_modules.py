@@ -627,3 +627,17 @@ def test_parametrized_weights_with_one_original_are_computed_once_each() -> None
     x = torch.randn(3, 4)
     with torch.no_grad():
         assert torch.equal(exported(x), module.eval()(x))
+
+
+def test_a_method_that_a_function_refers_to_is_that_of_the_copy() -> None:
+    module = plain()
+    before = module[5].forward
+    module[5].forward = lambda x: 2 * before(x)
+    other = load_module(ModuleSource(module)).module
+    with torch.no_grad():
+        other[5].weight.zero_()
+        other[5].bias.zero_()
+        images = torch.randn(2, 3, 8, 8)
+        assert not other(images).any()
+        assert module(images).all()
+    assert widths(module)["0"] == 4
