@@ -138,8 +138,12 @@ def load_tensors(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
     """Load `weights` into `module`, by its own names; names that the module lacks are ignored.
 
     Modules whose layout has changed ask for the version of the weights (torchvision's MNASNet does not
-    load without it). Files store none, so the module's version is assumed.
+    load without it). Files store none, so the module's version is assumed. Expanded tensors, which torch
+    cannot write into, get memory of their own.
     """
+    for one in (*module.parameters(), *module.buffers()):
+        if one.layout is torch.strided and one.nbytes > one.untyped_storage().nbytes():
+            one.data = one.data.contiguous()
     state = OrderedDict(weights)
     state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     module.load_state_dict(state, strict=False)

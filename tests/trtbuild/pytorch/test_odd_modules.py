@@ -641,3 +641,17 @@ def test_a_method_that_a_function_refers_to_is_that_of_the_copy() -> None:
         assert not other(images).any()
         assert module(images).all()
     assert widths(module)["0"] == 4
+
+
+def test_tensors_that_share_or_repeat_their_memory_are_saved(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        module = plain()
+        flat = torch.randn(2, 5, 8)
+        module[5].weight = nn.Parameter(flat[0])
+        module.register_buffer("shift", torch.randn(1).expand(8))
+        return module
+
+    result = prune_channels(build(), IMAGE, PruneSpec(0.5, ignore=("0", "5")))
+    save_pruned(result.module, result.history, tmp_path)
+    again = load_pruned(build(), tmp_path).state_dict()
+    assert all(again[name].equal(one) for name, one in result.module.state_dict().items())

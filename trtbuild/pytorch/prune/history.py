@@ -10,12 +10,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
+import torch
 
 from trtbuild.errors import ModelError, decoding
 from trtbuild.files import atomic_path, make_directory, write_text
 from trtbuild.json_codec import dumps, encode
 from trtbuild.pytorch.checkpoint import load_tensors, without_tied
-from trtbuild.pytorch.copies import make_weights_plain, share_again, shared_parameters, unwrapped
+from trtbuild.pytorch.copies import (
+    copy_module,
+    make_weights_plain,
+    share_again,
+    shared_parameters,
+    unwrapped,
+)
 from trtbuild.pytorch.inputs import bind_inputs
 from trtbuild.pytorch.prune.dependency import build_graph, tracing
 from trtbuild.pytorch.prune.key_groups import cut_key_groups, find_key_groups
@@ -26,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import torch
     from torch import nn
 
     from trtbuild.pytorch.prune.rewrites import BlockRewrite
@@ -114,10 +120,22 @@ def save_pruned(module: nn.Module, history: PruneHistory, folder: Path) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    folder, module = make_directory(folder), unwrapped(module)
+    folder, module = make_directory(folder), _with_own_memory(unwrapped(module))
     with atomic_path(folder / WEIGHTS_FILE) as temporary:
         safetensors.torch.save_model(module, str(temporary))
     write_text(folder / HISTORY_FILE, history.to_json())
+
+
+def _with_own_memory(module: nn.Module) -> nn.Module:
+    """A copy in which no tensor is part of a larger one, or expanded, which safetensors refuses to save."""
+    tensors = [*module.parameters(), *module.buffers()]
+    plain = [one for one in tensors if one.layout is torch.strided]
+    if all(one.nbytes == one.untyped_storage().nbytes() for one in plain):
+        return module
+    module = copy_module(module)
+    for one in (*module.parameters(), *module.buffers()):
+        one.data = one.data.clone(memory_format=torch.contiguous_format)
+    return module
 
 
 def remember(module: nn.Module, history: PruneHistory) -> None:
