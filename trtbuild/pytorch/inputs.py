@@ -109,7 +109,8 @@ class Parameters:
 def _named(specs: Sequence[InputSpec], takes: Parameters) -> list[InputSpec]:
     """The inputs, each with a name: its own, or that of the next parameter without an input."""
     taken = {spec.name for spec in specs}
-    left = [name for name in takes.free if name not in taken]
+    own = takes.free if takes.variadic else takes.order  # *args takes the others by position
+    left = [name for name in own if name not in taken]
     named = []
     for index, spec in enumerate(specs):
         spare = f"input_{index}" if takes.variadic else None

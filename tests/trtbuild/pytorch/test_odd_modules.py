@@ -655,3 +655,20 @@ def test_tensors_that_share_or_repeat_their_memory_are_saved(tmp_path: Path) -> 
     save_pruned(result.module, result.history, tmp_path)
     again = load_pruned(build(), tmp_path).state_dict()
     assert all(again[name].equal(one) for name, one in result.module.state_dict().items())
+
+
+class ByName(nn.Module):
+    """Takes its inputs by name alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = nn.Linear(4, 8), nn.Linear(6, 8)
+
+    def forward(self, *, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return self.left(left) + self.right(right)
+
+
+def test_inputs_without_a_name_go_to_parameters_that_are_passed_by_name() -> None:
+    more = InputSpec((2, 6), dynamic={0: "batch"})
+    model = export_onnx(ByName(), [ROW, more]).model
+    assert [value.name for value in model.graph.inputs] == ["left", "right"]
