@@ -33,7 +33,21 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
         ModelError: it does not take these inputs; the text names the layer that failed.
     """
     arguments, keywords = sample(inputs, seed)
-    running: list[str] = []
+    try:
+        with torch.no_grad():
+            return module(*arguments, **keywords)
+    except Exception as error:
+        layer = _failing_layer(module, arguments, keywords) or "forward"
+        shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
+        raise ModelError(
+            f"the module does not take the input {shapes}: in '{layer}', {first_line(error)}"
+            + _types_at_odds(module, inputs)
+        ) from error
+
+
+def _failing_layer(module: nn.Module, arguments: Any, keywords: Any) -> str:
+    """Path of the layer in which a run fails; empty for the module itself."""
+    running = [""]
 
     def enter(path: str, _: Any) -> None:
         running.append(path)
@@ -41,16 +55,9 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
     def leave(_: Any) -> None:
         running.pop()
 
-    try:
-        with _watched(module, enter, leave), torch.no_grad():
-            return module(*arguments, **keywords)
-    except Exception as error:
-        layer = running[-1] if running and running[-1] else "forward"
-        shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
-        raise ModelError(
-            f"the module does not take the input {shapes}: in '{layer}', {first_line(error)}"
-            + _types_at_odds(module, inputs)
-        ) from error
+    with contextlib.suppress(Exception), _watched(module, enter, leave), torch.no_grad():
+        module(*arguments, **keywords)
+    return running[-1]
 
 
 @contextlib.contextmanager
@@ -146,9 +153,15 @@ def _trace(module: nn.Module, inputs: BoundInputs, seed: int) -> _Trace:
         note(running.pop(), output)
 
     arguments, keywords = sample(inputs, seed=0)
-    with _watched(module, enter, leave), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        output = module(*arguments, **keywords)
+        try:
+            with _watched(module, enter, leave):
+                output = module(*arguments, **keywords)
+        except Exception:  # noqa: BLE001 - torch.cond refuses hooks that note something
+            steps.clear()
+            torch.manual_seed(seed)
+            output = module(*arguments, **keywords)
     return _Trace(steps, list(tensors_in(output)))
 
 

@@ -672,3 +672,19 @@ def test_inputs_without_a_name_go_to_parameters_that_are_passed_by_name() -> Non
     more = InputSpec((2, 6), dynamic={0: "batch"})
     model = export_onnx(ByName(), [ROW, more]).model
     assert [value.name for value in model.graph.inputs] == ["left", "right"]
+
+
+class Branches(nn.Module):
+    """Chooses one of two layers by the input's values, in the form that torch can trace."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(4, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cond(x.sum() > 0, lambda y: 2 * self.a(y), lambda y: -self.b(y), (x,))
+
+
+def test_a_branch_by_torch_cond_is_exported() -> None:
+    model = export_onnx(Branches(), [InputSpec((2, 4))]).model
+    assert "If" in [node.op_type for node in model.graph]
