@@ -158,7 +158,8 @@ def name_outputs(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> Non
 def _names_of(sample: Any, count: int) -> list[str]:
     """``output``, ``output_0`` ..., or the keys of a dict of tensors."""
     values = list(sample.values()) if isinstance(sample, dict) else []
-    if len(values) == count and all(isinstance(one, torch.Tensor) for one in values):
+    alone = all(len(torch.utils._pytree.tree_leaves(one)) == 1 for one in values)
+    if len(values) == count and alone:
         return [str(key) for key in sample]
     return ["output"] if count == 1 else [f"output_{index}" for index in range(count)]
 

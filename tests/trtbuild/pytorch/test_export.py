@@ -166,6 +166,15 @@ def test_keys_do_not_name_outputs_that_they_do_not_stand_for() -> None:
     assert names == ["output_0", "output_1", "output_2"]
 
 
+def test_keys_name_outputs_that_lie_alone_in_other_containers() -> None:
+    class Inside(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, Any]:
+            return {"boxes": {"all": x + 1}, "scores": [x * 2]}
+
+    result = export_onnx(Inside(), [InputSpec((2, 3))])
+    assert [value.name for value in result.model.graph.outputs] == ["boxes", "scores"]
+
+
 @pytest.mark.parametrize("names", [["only"], ["same", "same"], ["x", "y"]])
 def test_output_names_that_do_not_fit(names: list[str]) -> None:
     class Two(nn.Module):
