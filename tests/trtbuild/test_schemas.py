@@ -13,8 +13,9 @@ from tests.command import trtbuild
 from tests.json_documents import DOCS, commands_with_json, documented, valid
 from tests.trtbuild.runtime.tensorrt.test_inspector import FORM_10
 from tests.trtbuild.verification.small_network import written
-from tools.write_schemas import schemas
+from tools.write_schemas import DOCUMENTS, schemas
 from trtbuild.cli.main import run
+from trtbuild.json_codec import Document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,10 @@ def test_the_page_names_the_schema_of_every_command_with_json() -> None:
 
 def schema_version(name: str) -> int:
     return int(schemas()[name]["properties"]["version"]["const"])
+
+
+def test_every_document_has_a_schema() -> None:
+    assert set(Document.__subclasses__()) == set(DOCUMENTS)
 
 
 def test_descriptions_are_those_of_the_docstrings() -> None:

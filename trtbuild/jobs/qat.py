@@ -39,7 +39,11 @@ BEFORE, TRAINED = "before training", "trained"
 
 @dataclass(frozen=True)
 class TrainedScale:
-    """The scale of a layer's input before and after the training."""
+    """The scale of a layer's input.
+
+    Attributes:
+        before, after: before and after the training.
+    """
 
     before: float
     after: float

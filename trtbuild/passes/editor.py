@@ -33,7 +33,13 @@ _AXES_AS_OPERAND = 13
 
 @dataclass(frozen=True)
 class Note:
-    """What a pass did, or why it did nothing, at one node."""
+    """What a pass did, or why it did nothing, at one node.
+
+    Attributes:
+        node: name of the node.
+        op_type: its operator.
+        text: what was done, or why nothing was.
+    """
 
     node: str
     op_type: str

@@ -38,7 +38,12 @@ _MATRIX_PRODUCTS = frozenset(("matmul", "mm", "bmm"))
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one sample: `macs` multiply-accumulates (None if unknown), and number of `parameters`."""
+    """Cost of one sample.
+
+    Attributes:
+        macs: multiply-accumulates; None if unknown.
+        parameters: number of trained values.
+    """
 
     macs: int | None
     parameters: int

@@ -41,7 +41,12 @@ class CostChange:
 
 @dataclass(frozen=True)
 class MaskShares:
-    """Weights that were masked: the share of zeros in all layers, and in each by its module path."""
+    """Weights that were masked.
+
+    Attributes:
+        zero_share: share of zeros in the weights of all layers.
+        layers: module path -> share of zeros in its weight.
+    """
 
     zero_share: float
     layers: Mapping[str, float]

@@ -46,14 +46,14 @@ class ParityReport:
 
     Attributes:
         samples: the tried shapes, as ``name 2x3x224x224``.
-        error: largest ``max|onnx - exact| / max|exact|`` over samples and outputs.
-        torch_error: the same for the module's own float32 arithmetic.
+        relative_error: largest ``max|onnx - exact| / max|exact|`` over samples and outputs.
+        torch_relative_error: the same for the module's own float32 arithmetic.
         note: why the comparison is incomplete, or empty.
     """
 
     samples: tuple[str, ...]
-    error: float | None
-    torch_error: float | None
+    relative_error: float | None
+    torch_relative_error: float | None
     note: str = ""
 
 

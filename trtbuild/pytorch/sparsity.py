@@ -60,7 +60,14 @@ class SparseLayer:
 
 @dataclass(frozen=True)
 class NodeSparsity:
-    """One weighted ONNX node: whether it `holds` the pattern, and the share of zeros in its weights."""
+    """One weighted ONNX node.
+
+    Attributes:
+        node: its name.
+        op_type: its operator.
+        holds: whether its weights have the pattern.
+        zero_share: share of zeros in its weights.
+    """
 
     node: str
     op_type: str

@@ -65,7 +65,7 @@ def _norms(result: ExportResult) -> Iterator[Line]:
 
 def _parity(result: ExportResult) -> Iterator[Line]:
     parity = result.parity
-    if parity.error is not None:
+    if parity.relative_error is not None:
         yield Line(_parity_text(result))
     if parity.note:
         yield Line(parity.note)
@@ -73,15 +73,16 @@ def _parity(result: ExportResult) -> Iterator[Line]:
 
 def _parity_text(result: ExportResult) -> str:
     parity = result.parity
+    samples = counted(len(parity.samples), "sample")
     return (
-        f"compared with the module on {counted(len(parity.samples), 'sample')}: off by {parity.error:.1e} of "
-        f"the largest output (the module's own float32 rounding: {parity.torch_error:.1e})"
+        f"compared with the module on {samples}: off by {parity.relative_error:.1e} of the largest output "
+        f"(the module's own float32 rounding: {parity.torch_relative_error:.1e})"
     )
 
 
 def _checks(target: str, result: ExportResult) -> Iterator[Check]:
     """The check of the comparison; a file that fails it is never written."""
-    done = result.parity.error is not None
+    done = result.parity.relative_error is not None
     yield Check(
         suite="parity",
         subject=target,

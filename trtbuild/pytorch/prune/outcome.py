@@ -25,7 +25,13 @@ __all__ = ["LayerWidth", "PruneReport", "PruneResult", "prepared", "remembered",
 
 @dataclass(frozen=True)
 class LayerWidth:
-    """Output channels of one layer before and after; the reason if none were removed."""
+    """Output channels of one layer.
+
+    Attributes:
+        path: module path.
+        before, after: number of its output channels.
+        kept: why none were removed; empty if some were.
+    """
 
     path: str
     before: int
