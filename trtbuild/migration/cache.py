@@ -44,7 +44,7 @@ def to_cache(model: ir.Model, version: str, algorithm: str = "EntropyCalibration
             _take_out(model.graph, node, scales)
     if not scales:
         raise ModelError(
-            f"'{model.graph.name}' has no Q/DQ on activations to make a cache of; give a Q/DQ network."
+            "the network has no Q/DQ on activations to make a cache of; give a Q/DQ network."
         )
     remove_unread(model)
     propagated = propagate(model, scales)

@@ -156,7 +156,7 @@ def test_what_is_lost_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
             "is a calibration cache: name the float network",
         ),
         (["convert", "absent.onnx", "-o", "q.onnx"], "absent.onnx"),
-        (["convert", "net.onnx", "-o", "q.onnx"], "has no Q/DQ on activations"),
+        (["convert", "net.onnx", "-o", "q.onnx"], "the network has no Q/DQ on activations"),
         (["convert", "net.cache", "net.onnx", "-o", "no/q.onnx"], "cannot write"),
         (["convert", "net.cache", "net.onnx", "-o", "q.onnx", "--float", "zz*"], "matches no node"),
     ],
