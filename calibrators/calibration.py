@@ -76,13 +76,19 @@ class Calibration:
     def chosen_with(self, method: str, **options: float) -> Calibration:
         """Return a calibration of the same statistics with another method's thresholds.
 
+        A tensor without any value keeps its range.
+
         Raises:
             MethodError: no such method, option or value.
             MergeError: this calibration has no histograms.
         """
-        return Calibration.from_histograms(
-            self._kept_histograms(), method, options=options, provenance=self.provenance
+        held = self._kept_histograms()
+        seen = {name: one for name, one in held.items() if one.num_values}
+        chosen = Calibration.from_histograms(
+            seen, method, options=options, provenance=self.provenance
         )
+        unseen = {name: self.ranges[name] for name in held if name not in seen}
+        return replace(chosen, ranges={**chosen.ranges, **unseen}, histograms=held)
 
     def to_bytes(self, *, histograms: bool = False) -> bytes:
         """Return the content of a calibration file: UTF-8 JSON, tensors sorted by name.
@@ -150,12 +156,9 @@ def merge_calibrations(
         _check_same_kind(first, part, number, compare_provenance=provenance is None)
         for name, histogram in part._kept_histograms().items():
             merged[name] = merged[name].merge(histogram)
-    return Calibration.from_histograms(
-        merged,
-        first.method,
-        options=first.options,
-        provenance=first.provenance if provenance is None else provenance,
-    )
+    kept = first.provenance if provenance is None else dict(provenance)
+    whole = replace(first, histograms=merged, provenance=kept)
+    return whole.chosen_with(first.method, **first.options)
 
 
 def _check_same_kind(

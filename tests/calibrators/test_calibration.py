@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -139,6 +140,20 @@ def test_other_methods_can_be_chosen_later() -> None:
         calibration.without_histograms().chosen_with("minmax")
     with pytest.raises(MethodError):
         calibration.chosen_with("nothing")
+
+
+def test_a_tensor_without_any_value_keeps_its_range() -> None:
+    calibration, nothing = calibrate(batches()), TensorRange(0, 0, 0, 0, "none", "no value", 0, 0)
+    assert calibration.histograms is not None
+    empty = replace(
+        calibration,
+        ranges={**calibration.ranges, "empty": nothing},
+        histograms={**calibration.histograms, "empty": Histogram()},
+    )
+    later = empty.chosen_with("minmax")
+    assert later.ranges == {**calibration.chosen_with("minmax").ranges, "empty": nothing}
+    assert later.chosen_with("mse").ranges["empty"] == nothing
+    assert merge_calibrations([empty, empty]).ranges["empty"] == nothing
 
 
 def test_the_file_does_not_depend_on_the_order_of_names() -> None:
