@@ -150,7 +150,10 @@ def name_outputs(model: ir.Model, sample: Any, names: Sequence[str] = ()) -> Non
     ]
     chosen = list(names) or _names_of(sample, len(outputs))
     if len(set(chosen)) != len(chosen) or not set(chosen).isdisjoint(inputs):
-        raise OptionError(f"output names {chosen} are not distinct, or are names of inputs.")
+        raise OptionError(
+            f"output names {chosen} are not distinct, or are names of inputs: give others, one for each "
+            "output (--output-name)."
+        )
     for value, name in zip((*outputs, *model.graph.inputs), (*chosen, *inputs)):
         value.name = name
 

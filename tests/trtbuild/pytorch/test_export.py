@@ -185,6 +185,17 @@ def test_output_names_that_do_not_fit(names: list[str]) -> None:
         export_onnx(Two(), [InputSpec((2, 3))], output_names=names)
 
 
+def test_a_key_that_names_an_input_needs_another_name() -> None:
+    class Again(nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"x": x + 1}
+
+    with pytest.raises(OptionError, match=r"names of inputs: give others.*--output-name"):
+        export_onnx(Again(), [InputSpec((2, 3))])
+    named = export_onnx(Again(), [InputSpec((2, 3))], output_names=["y"])
+    assert [value.name for value in named.model.graph.outputs] == ["y"]
+
+
 class Passed(nn.Module):
     def forward(self, image):
         return image, image * 2
