@@ -140,3 +140,30 @@ def test_a_form_that_comes_a_third_time_while_constants_grow_ends_the_rounds():
     result = optimize(model, OptimizeOptions(check=False, passes=[Grow()]))
     assert "grow_factor" in result.log.undoing
     assert result.log.rounds == 3  # from the second on, tensors left unread by the first are gone
+
+
+def test_a_slice_of_every_other_element_takes_no_whole_axis():
+    text = "t (float[4,3] x) => (float[2,3] y) { s = Slice(x, a, b, c, d) y = Relu(s) }"
+    constants = {name: np.array([n]) for name, n in (("a", 0), ("b", 4), ("c", 0), ("d", 2))}
+    assert "Slice" in ops(optimized(network(text, constants)))
+
+
+def test_a_squeeze_and_an_unsqueeze_of_axes_that_are_inputs_stay():
+    text = (
+        "t (float[1,4,1] x, int64[1] a, int64[1] b) => (float[p,q,r] y)"
+        " { c = Neg(x) s = Squeeze(c, a) u = Unsqueeze(s, b) y = Relu(u) }"
+    )
+    result = optimize(network(text), OptimizeOptions(check=False))
+    assert {"Squeeze", "Unsqueeze"} <= ops(result).keys()
+
+
+def test_one_factor_is_folded_into_a_matrix_on_the_left():
+    text = "t (float[4,3] x) => (float[2,3] y) { m = Mul(x, k) y = MatMul(w, m) }"
+    constants = {"w": (2, 4), "k": np.array(0.5, np.float32)}
+    assert "Mul" not in ops(optimized(network(text, constants)))
+
+
+def test_a_matrix_stays_on_the_left_of_a_vector():
+    model = network("t (float[4] x) => (float[3] y) { y = MatMul(w, x) }", {"w": (3, 4)})
+    result = optimized(model, enable=["move_constant_to_right_of_matmul"])
+    assert ops(result) == {"MatMul": 1}
