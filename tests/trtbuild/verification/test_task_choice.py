@@ -108,6 +108,20 @@ def test_detectors_of_two_outputs() -> None:
     assert chosen(pair("Relu(a)", "Relu(c)")) == ""
 
 
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [("ddd", "Detect nms"), ("pqr", "Detect nms"), ("555", "Detect nms"), ("566", ""), ("5dd", "")],
+)
+def test_boxes_behind_suppression_have_one_length_whatever_its_names(lengths, expected) -> None:
+    boxes, scores, kinds = lengths
+    ends = f"float[{boxes}, 4] b, float[{scores}] s, int64[{kinds}] k"
+    text = f"""agraph ({ends}, float[1, 8, 4] given, float[1, 3, 8] found)
+      => (float[{boxes}, 4] y, float[{scores}] t, int64[{kinds}] l) {{
+      n = NonMaxSuppression(given, found)  y = Identity(b)  t = Identity(s)  l = Identity(k)
+    }}"""
+    assert chosen(text) == expected
+
+
 def test_sizes_that_the_exporter_only_names_are_found() -> None:
     unit = """agraph (float[n, 8] x) => (float[n, Divy_dim_1] y) {
       z = MatMul(x, w)  s = ReduceL2<axes = [1]>(z)  k = Shape(z)  e = Expand(s, k)  y = Div(z, e)

@@ -589,3 +589,19 @@ def test_f1_of_three_images_covers_its_truth() -> None:
     found = [ratio_of_sums(*images(3)) for _ in range(200)]
     held = np.mean([one is None or one.holds(truth) for one in found])
     assert held >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / 200)
+
+
+@pytest.mark.parametrize("shape", [(3, 48, 64), (48, 64, 3), (1, 3, 48, 64), (1, 48, 64, 3)])
+def test_boxes_are_looked_for_in_a_single_image_with_or_without_a_batch_axis(shape) -> None:
+    batch = FakeBatch({"image": np.zeros(shape, np.float32)}, None, ["one"])
+    inside = {
+        "boxes": np.array([[1, 2, 60, 40], [9, 9, 20, 20]], np.float32),
+        "labels": np.array([1, 2]),
+        "scores": np.array([0.9, 0.8], np.float32),
+    }
+    guessed = Detect("nms", is_guess=True)
+    guessed.add(batch, inside, inside)
+    assert guessed.result().main.estimate.value == 100.0
+    for outside in (inside["boxes"] * 9, inside["boxes"][:, ::-1]):
+        with pytest.raises(OptionError, match="not boxes in images"):
+            Detect("nms", is_guess=True).add(batch, {**inside, "boxes": outside}, inside)

@@ -198,10 +198,17 @@ _MOST_OF_BOXES = 0.9
 
 
 def _size(feeds: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    """Height and width of the images among the inputs; zeros if there are none."""
-    for array in feeds.values():
-        if array.ndim == 4:
-            last = array.shape[3] in (1, 3, 4) and array.shape[1] not in (1, 3, 4)
-            height, width = array.shape[1:3] if last else array.shape[2:]
-            return int(height), int(width)
+    """Height and width of the images among the inputs, or of a single image; zeros if there are none."""
+    for rank in (4, 3):  # torchvision's detectors take an image without a batch axis
+        for array in feeds.values():
+            if array.ndim != rank:
+                continue
+            first, second, third = map(int, array.shape[-3:])
+            if first not in _CHANNELS and third in _CHANNELS:
+                return first, second
+            if rank == 4 or first in _CHANNELS:
+                return second, third
     return 0, 0
+
+
+_CHANNELS = (1, 3, 4)

@@ -55,7 +55,14 @@ def _is_suppressed(model: ir.Model, shapes: Sequence[Dims]) -> bool:
     if any(len(shape) == 2 and shape[1] == 7 for shape in shapes):
         return True
     boxes = [shape for shape in shapes if len(shape) in (2, 3) and shape[-1] == 4]
-    return len(boxes) == 1 and sum(shape == boxes[0][:-1] for shape in shapes) == 2
+    return len(boxes) == 1 and sum(_may_be_equal(shape, boxes[0][:-1]) for shape in shapes) == 2
+
+
+def _may_be_equal(first: Dims, second: Dims) -> bool:
+    """Whether no number differs: exporters give each output that a Gather makes a length of its own name."""
+    return len(first) == len(second) and all(
+        a == b or not (isinstance(a, int) or isinstance(b, int)) for a, b in zip(first, second)
+    )
 
 
 def _one_output(model: ir.Model, shape: Dims, parts: Sequence[Part]) -> Detector | None:
