@@ -66,6 +66,8 @@ def _feed(name: str, value: Any, specs: Mapping[str, TensorSpec]) -> np.ndarray:
     except ValueError as error:
         raise DataError(f"the constant of '{name}' has lists of different lengths.") from error
     dims = spec.sample_dims
+    if values.size == 1 and values.ndim < 2 and not spec.dims:
+        values = values.reshape(())  # one number is a scalar; the command line gives a list
     if values.size == 1 and spec.dims and all(isinstance(dim, int) for dim in dims):
         values = np.full(dims, values.item())  # type: ignore[arg-type]
     if values.dtype.kind in "iu" and spec.dtype.kind not in "iub":

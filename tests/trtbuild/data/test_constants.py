@@ -39,6 +39,16 @@ def test_a_constant_without_a_batch_axis(tmp_path):
     assert first.feeds["size"].dtype == np.int64
 
 
+@pytest.mark.parametrize("value", [2, [2.0]])
+def test_one_number_for_a_scalar_input_is_a_scalar_in_every_batch(tmp_path, value):
+    scalar = TensorSpec("strength", np.dtype(np.float32), ())
+    plan = plan_of(tmp_path, {"strength": value}, [IMAGE, scalar])
+    (batch,) = batches(plan.calibration, 8)
+    assert batch.feeds["image"].shape == (5, 3, 4, 4)
+    assert batch.feeds["strength"].shape == ()
+    assert batch.feeds["strength"].item() == 2.0
+
+
 def test_a_constant_beside_random_data():
     recipe = DataRecipe(random_data=True, constants={"size": [4, 6]})
     (first, *_) = batches(open_data(recipe, [IMAGE, SIZE]).calibration, 8)
