@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Runnable", "naming", "run_batch"]
 
 _OUT_OF_BOUNDS = "out of data bounds"
+_WRONG_DIMS = "Got invalid dimensions for input"
 
 
 class Runnable(Protocol):
@@ -56,7 +57,14 @@ def naming(names: Sequence[str], feeds: Feeds) -> Iterator[None]:
         text = f"ONNX Runtime cannot run the network on '{names[0]}'{last}: {error.reason}."
         if _OUT_OF_BOUNDS in error.reason:
             text += _which_ids(feeds)
+        if _WRONG_DIMS in error.reason:
+            text += _OTHER_AXIS
         raise ExecutionError(text, error.reason) from error
+
+
+_OTHER_AXIS = (
+    " If the samples run along another axis than the first, say which: --batch-axis NAME:AXIS."
+)
 
 
 def _which_ids(feeds: Mapping[str, np.ndarray]) -> str:

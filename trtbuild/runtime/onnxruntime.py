@@ -409,5 +409,7 @@ def _dims(shape: Sequence[int | str | None]) -> tuple[int | str | None, ...]:
 def _reason(error: BaseException) -> str:
     """The part of ONNX Runtime's message that a user can act on."""
     text = str(error).strip() or type(error).__name__
-    line = next(iter(text.rsplit("Status Message: ", 1)[-1].splitlines()), text)
+    line, *more = text.rsplit("Status Message: ", 1)[-1].splitlines() or [text]
+    if line.endswith("for the following indices"):  # each of the next lines has one
+        line = f"{line}: {'; '.join(one.strip() for one in more if 'index:' in one)}"
     return _CHECKED_AT.sub("", _PREFIX.sub("", line)).rstrip(". ")
