@@ -24,7 +24,7 @@ from trtbuild.latency.baseline import (
     timed_inputs,
 )
 from trtbuild.latency.conditions import Conditions, Device, Monitor, this_device
-from trtbuild.latency.layer_times import measure_layers
+from trtbuild.latency.layer_times import LayerTimes, measure_layers
 from trtbuild.latency.limits import SpeedFinding, latency_finding, speedup_finding
 from trtbuild.latency.measure import Samples, measure
 from trtbuild.latency.regress import (
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from trtbuild.data import DataRecipe, Source
     from trtbuild.jobs.paths import Besides
-    from trtbuild.latency.layer_times import LayerTimes, ProfiledSession
+    from trtbuild.latency.layer_times import ProfiledSession
     from trtbuild.latency.stats import LatencySummary
     from trtbuild.model.signature import TensorSpec
     from trtbuild.recipes import BenchRecipe
@@ -80,6 +80,7 @@ class LatencyRecord(Document):
         conditions: what the machine did meanwhile.
         remarks: what about the conditions makes latencies less certain.
         data: description of the data.
+        layers: time of each layer; None if not asked for.
     """
 
     SCHEMA = "trtbuild.latency"
@@ -92,6 +93,7 @@ class LatencyRecord(Document):
     conditions: Conditions
     remarks: tuple[str, ...]
     data: str
+    layers: LayerTimes | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ class BenchResult:
             conditions=self.conditions,
             remarks=tuple(self.conditions.remarks()),
             data=self.data,
+            layers=self.layers,
         )
 
 

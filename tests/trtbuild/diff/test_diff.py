@@ -420,8 +420,10 @@ def test_layer_times_of_the_bench_belong_to_the_nodes_of_the_network(
     times = tmp_path / "times.json"
     np.save(tmp_path / "images.npy", images(3, 8))
     short = ["--seconds", "0.1", "--warmup-ms", "1", "--data", tmp_path / "images.npy"]
-    assert trtbuild(capsys, "bench", network, *short, "--layer-times", times).code == 0
+    timed = trtbuild(capsys, "bench", network, *short, "--layer-times", times, "--json")
+    assert timed.code == 0
     assert valid(json.loads(times.read_text()))["schema"] == "trtbuild.layer_times"
+    assert valid(timed.json)["layers"]["layers"] == json.loads(times.read_text())["layers"]
     found = diff(capsys, network, network, "--times-a", times, "--times-b", times)
     convolutions = [node for node in found["nodes"] if node["op_type"] == "Conv"]
     assert all(node["first_ms"] is not None for node in convolutions)
