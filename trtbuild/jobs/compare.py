@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from trtbuild.data import batches, full_batches
 from trtbuild.data.running import run_batch
-from trtbuild.errors import OptionError
+from trtbuild.errors import DataError, OptionError
 from trtbuild.jobs.module_stages import stage_sessions
 from trtbuild.model import fixed_batch, input_specs, static_batch
 from trtbuild.model.class_names import class_names
@@ -128,9 +128,15 @@ def check_float_outputs(
 
     Raises:
         OptionError: its outputs do not fit the task, or do not give a figure that has a limit.
-        DataError: it is right no more often than by chance.
+        DataError: it is right no more often than by chance, or only a part of the samples has a label.
     """
-    has_classes = any(label is not None for label in source.index.labels)
+    labelled = sum(label is not None for label in source.index.labels)
+    if 0 < labelled < len(source.index):
+        raise DataError(
+            f"{labelled} of the {len(source.index)} samples that verify have a label, and the others have "
+            "none: give all of them one, or leave the labels out."
+        )
+    has_classes = labelled > 0
     is_asked = recipe.task.is_named or not _BY_OUTPUTS.isdisjoint(recipe.gate.limits)
     if not has_classes and not is_asked:
         return

@@ -14,7 +14,7 @@ import pytest
 import trtbuild
 from tests.trtbuild.verification.small_network import images, quantized
 from tools.write_build_options import build_options
-from trtbuild.errors import ModelError, OptionError
+from trtbuild.errors import InputError, ModelError, OptionError
 from trtbuild.model import write_model
 from trtbuild.options.keywords import keywords_of, recipe_values
 from trtbuild.options.tables import make
@@ -54,13 +54,20 @@ def test_a_network_in_memory_gives_the_files_of_the_recipe(network, tmp_path) ->
     assert built.calibration.is_file()
 
 
-def test_a_limit_on_top1_needs_a_label_for_every_sample(network, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [({"max_top1_drop": 1}, "needs labels"), ({}, "8 of the 24 samples that verify have a label")],
+)
+def test_labels_for_a_part_of_the_samples_are_refused_at_once(
+    network, tmp_path, limit, said
+) -> None:
     other = DATA + 1
     half = [{"image": other[:8], "label": np.zeros(8, int)}, {"image": other[8:]}]
-    with pytest.raises(OptionError, match="needs labels"):
+    with pytest.raises(InputError, match=said):
         trtbuild.build(
-            network, DATA, verify_data=half, max_top1_drop=1, output=tmp_path / "o", latency=False
+            network, DATA, verify_data=half, output=tmp_path / "o", latency=False, **limit
         )
+    assert not (tmp_path / "o").exists()
 
 
 def test_the_result_says_what_the_command_line_says(network, tmp_path) -> None:
