@@ -110,12 +110,17 @@ def module_of(path):
 
 
 @functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(path):
     """Return (module, whether at import time) of every import."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = tree_of(path)
     typing = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
             typing |= {id(child) for child in ast.walk(node)}
     inside = {
         id(child)
@@ -245,7 +250,7 @@ def large_parts_of(path):
     text = path.read_text(encoding="utf-8")
     if len(text.splitlines()) > LARGEST_FILE:
         yield f"{name_of(path)} has more than {LARGEST_FILE} lines"
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.FunctionDef) and not is_table(node):
             lines = node.end_lineno - node.lineno + 1
             docstring = node.body[0] if ast.get_docstring(node) else None
@@ -306,8 +311,7 @@ def test_a_public_method_says_what_it_does_or_its_base_does():
 
 
 def classes_in(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)]
 
 
 def bases_of(cls):
