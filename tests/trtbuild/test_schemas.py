@@ -9,6 +9,8 @@ import jsonschema
 import numpy as np
 import pytest
 
+pytest.importorskip("torch", reason="types of the PyTorch front end need torch")
+
 from tests.command import trtbuild
 from tests.json_documents import DOCS, commands_with_json, documented, valid
 from tests.trtbuild.runtime.tensorrt.test_inspector import FORM_10

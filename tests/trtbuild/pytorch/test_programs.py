@@ -5,14 +5,14 @@ from __future__ import annotations
 import onnx
 import pytest
 
-import trtbuild
-from tests.command import FAST
-from tests.command import trtbuild as command
-from trtbuild.errors import ModelError, OptionError
-from trtbuild.pytorch import InputSpec, export_onnx, fold_norms
-from trtbuild.pytorch.programs import write_program
-
 torch = pytest.importorskip("torch")
+
+import trtbuild  # noqa: E402
+from tests.command import FAST  # noqa: E402
+from tests.command import trtbuild as command  # noqa: E402
+from trtbuild.errors import ModelError, OptionError  # noqa: E402
+from trtbuild.pytorch import InputSpec, export_onnx, fold_norms  # noqa: E402
+from trtbuild.pytorch.programs import write_program  # noqa: E402
 
 QUICK = {"effort": "fast"}
 
