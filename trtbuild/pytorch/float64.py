@@ -29,7 +29,16 @@ _CASTS = frozenset((torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16
 
 
 class _Float64(TorchFunctionMode):  # type: ignore[misc]
-    """In this mode every floating-point type that code asks for becomes float64."""
+    """In this mode every floating-point type that code asks for, by name or by default, becomes float64."""
+
+    def __enter__(self) -> Any:
+        self._default = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float64)
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        torch.set_default_dtype(self._default)
+        super().__exit__(*error)
 
     def __torch_function__(
         self,

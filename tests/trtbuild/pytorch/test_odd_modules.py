@@ -316,6 +316,31 @@ def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> 
         export_onnx(make(), inputs)
 
 
+class MakesTensors(nn.Module):  # type: ignore[misc]  # torch has no types here
+    """Its forward makes tensors of torch's default type, as many give an LSTM its first state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 6)
+        self.cell = nn.LSTMCell(6, 5)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        start = torch.zeros(rows.shape[0], 5)
+        grown = self.second(torch.relu(self.first(rows))) @ torch.eye(6)
+        return self.cell(grown, (start, start))[0] + torch.linspace(0, 1, 5)
+
+
+def test_tensors_of_the_default_type_are_compared_in_float64_too() -> None:
+    torch.manual_seed(0)
+    module = MakesTensors()
+    parity = export_onnx(module, [ROW]).parity
+    assert parity.note == ""
+    assert parity.relative_error < 1e-5
+    pruned = prune_indices(module, [ROW], {"first": [1, 5]})
+    assert pruned.module.first.out_features == 6
+    assert torch.get_default_dtype() == torch.float32
+
+
 class Warns(nn.Linear):  # type: ignore[misc]  # torch has no types here
     """A layer that warns, as some of torch's do on some processors."""
 
