@@ -605,3 +605,21 @@ def test_boxes_are_looked_for_in_a_single_image_with_or_without_a_batch_axis(sha
     for outside in (inside["boxes"] * 9, inside["boxes"][:, ::-1]):
         with pytest.raises(OptionError, match="not boxes in images"):
             Detect("nms", is_guess=True).add(batch, {**inside, "boxes": outside}, inside)
+
+
+def test_an_image_without_boxes_does_not_show_that_outputs_are_boxes() -> None:
+    batch = FakeBatch({"image": np.zeros((3, 48, 64), np.float32)}, None, ["one"])
+    outputs = {
+        "boxes": np.array([[1, 2, 60, 40]], np.float32),
+        "labels": np.array([1]),
+        "scores": np.array([0.9], np.float32),
+    }
+    none = {name: array[:0] for name, array in outputs.items()}
+    guessed = Detect("nms", is_guess=True)
+    guessed.add(batch, none, none)
+    outside = {**outputs, "boxes": outputs["boxes"] * 9}
+    with pytest.raises(OptionError, match="not boxes in images"):
+        guessed.add(batch, outside, outside)
+    guessed.add(batch, outputs, outputs)
+    guessed.add(batch, outside, outside)  # the layout is known by now
+    assert guessed.result().num_samples == 3

@@ -49,8 +49,8 @@ class Detect(Judge):
         min_score: boxes with a higher score count; None for 0.25.
         num_classes: see `trtbuild.verification.tasks.layouts.Images`.
         annotations: known objects of the images; with them mAP is measured, too.
-        is_guess: whether the layout is guessed; `add` then raises if float's first batch shows that
-            the outputs are not boxes in images.
+        is_guess: whether the layout is guessed; `add` then raises if float's first batch with a box shows
+            that the outputs are not boxes in images.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Detect(Judge):
                 f"--task detect: float's outputs are not boxes in images, as layout {self._layout} has them"
                 f" (offsets from anchors?); say --box-layout {self._layout} if they are, else give --judge."
             )
-        self._is_unproven = False
+        self._is_unproven &= not any(map(len, given[0]))
         if self._precision is not None:
             every = (self._kept(one, _ANY_SCORE) for one in given)
             for name, wanted, found in zip(batch.names, *every):
