@@ -137,8 +137,8 @@ def flushed_meanwhile(folder: Path) -> Iterator[None]:
                     flush(file)
 
     with ThreadPoolExecutor(1) as beside:
-        flushing = beside.submit(work)
-        try:
+        try:  # Ctrl-C may come as soon as the thread runs, and it has to end then
+            flushing = beside.submit(work)
             yield
         finally:
             done.set()
