@@ -280,8 +280,9 @@ def manifest_at(path: Path) -> Path:
         return path
     found = sorted(path.glob(f"*{SUFFIX}"))
     if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
         raise InputError(
-            f"'{path}' holds {len(found)} manifests of builds, where one is needed; name the file itself."
+            f"'{path}' must hold the manifest of one build, and has {names}; name the file itself."
         )
     return found[0]
 

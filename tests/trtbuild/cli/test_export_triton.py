@@ -235,7 +235,10 @@ def test_what_triton_cannot_serve_is_refused(capsys: pytest.CaptureFixture[str])
     Path("net.manifest.json").touch()
     assert "is a record, not an engine" in refusal("net.manifest.json")
     Path("empty").mkdir()
-    assert "holds 0 manifests" in refusal("empty")
+    assert "and has none" in refusal("empty")
+    for name in ("a", "b"):
+        Path("empty", f"{name}.manifest.json").touch()
+    assert "and has a.manifest.json, b.manifest.json" in refusal("empty")
     assert not Path("r").exists()
 
 

@@ -390,7 +390,7 @@ def test_times_are_shown_with_the_digits_that_they_have(tmp_path, capsys) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("folder", None, "holds 0 manifests"),
+        ("folder", None, "and has none"),
         ("x.onnx", b"nothing", "is not an ONNX file"),
         ("x.json", b"{}", "x.json' is not the layer information"),
         ("x.manifest.json", b"{}", "not a trtbuild.manifest file"),
