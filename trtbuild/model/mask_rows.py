@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from onnx import TensorProto, helper
 
 from trtbuild.model.operators import ONNX_DOMAINS
-from trtbuild.model.traversal import proto_graphs
+from trtbuild.model.traversal import proto_bodies, proto_nodes
 from trtbuild.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
 
 __all__ = ["expand_mask_rows"]
@@ -23,45 +25,50 @@ def expand_mask_rows(proto: onnx.ModelProto) -> str:
     Runtime 1.32 broadcasts samples and heads only, and fails when it runs.
 
     Returns:
-        A sentence without a full stop; empty where no mask has a single row.
+        A sentence without a full stop; empty where no mask is known to have a single row.
     """
-    expanded = 0
-    for graph in proto_graphs(proto.graph):
-        for place, node in reversed(list(enumerate(graph.node))):
-            if not _has_mask(node) or not _is_one_row(graph, node.input[3], node.input[0]):
-                continue
-            for made in reversed(_expansion(node)):
-                graph.node.insert(place, made)
-            graph.node[place + _NUM_MADE].input[3] = graph.node[place + _NUM_MADE - 1].output[0]
-            expanded += 1
+    if not any(map(_has_mask, proto_nodes(proto.graph))):
+        return ""
+    expanded = _expand_in(proto.graph, {})
     if not expanded:
         return ""
     masks = counted(expanded, "mask")
     return f"{masks} of Attention had one row for all queries and got a row for each, as ONNX Runtime needs"
 
 
+def _expand_in(graph: onnx.GraphProto, outer: Mapping[str, int]) -> int:
+    """Expand the masks in a graph and its bodies; return their number.
+
+    Args:
+        graph: the graph.
+        outer: the rows of the tensors of the enclosing graphs, which a body may read.
+    """
+    rows = {**outer, **_rows_of(graph)}
+    expanded = 0
+    for place, node in reversed(list(enumerate(graph.node))):
+        expanded += sum(_expand_in(body, rows) for body in proto_bodies(node))
+        if not _has_mask(node) or rows.get(node.input[3]) != 1 or rows.get(node.input[0]) == 1:
+            continue
+        made = _expansion(node)
+        node.input[3] = made[-1].output[0]
+        for one in reversed(made):
+            graph.node.insert(place, one)
+        expanded += 1
+    return expanded
+
+
+def _rows_of(graph: onnx.GraphProto) -> dict[str, int]:
+    """Tensor -> its last but one dim, 0 if it is dynamic; without those whose dims are unknown or too few."""
+    dims = {one.name: one.dims for one in graph.initializer}
+    for value in (*graph.value_info, *graph.input):
+        shape = value.type.tensor_type.shape
+        dims[value.name] = [dim.dim_value for dim in shape.dim]
+    return {name: int(found[-2]) for name, found in dims.items() if len(found) > 1}
+
+
 def _has_mask(node: onnx.NodeProto) -> bool:
     is_attention = node.op_type == "Attention" and node.domain in ONNX_DOMAINS
     return is_attention and len(node.input) > 3 and bool(node.input[3])
-
-
-def _is_one_row(graph: onnx.GraphProto, mask: str, query: str) -> bool:
-    """Whether a mask is known to have one row, and the queries are not known to be one."""
-    rows, queries = (_last_but_one_dim(graph, name) for name in (mask, query))
-    return rows == 1 and queries != 1
-
-
-def _last_but_one_dim(graph: onnx.GraphProto, name: str) -> int | None:
-    """The dim, 0 if it is dynamic; None if the tensor's dims are not known or too few."""
-    for value in (*graph.value_info, *graph.input):
-        if value.name == name:
-            dims = value.type.tensor_type.shape.dim
-            return int(dims[-2].dim_value) if len(dims) > 1 else None
-    weight = next((one for one in graph.initializer if one.name == name), None)
-    return int(weight.dims[-2]) if weight is not None and len(weight.dims) > 1 else None
-
-
-_NUM_MADE = 4
 
 
 def _expansion(node: onnx.NodeProto) -> list[onnx.NodeProto]:

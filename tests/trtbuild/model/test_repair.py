@@ -468,6 +468,47 @@ def test_a_mask_with_one_row_for_all_queries_runs(tmp_path, queries, mask) -> No
     np.testing.assert_allclose(answer, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("op_type", ["If", "Loop"])
+def test_a_body_reads_a_mask_with_one_row_of_the_graph_around_it(tmp_path, op_type) -> None:
+    """The answer is that of the same Attention outside of a body."""
+    dims = {"q": [3, "queries", 8], "m": [3, 1, 1, "queries"]}
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in dims.items()]
+    made_y, in_body = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, dims["q"]) for n in ("y", "t")
+    )
+    heads = {"q_num_heads": 2, "kv_num_heads": 2}
+    attention = helper.make_node("Attention", ["q", "q", "q", "m"], ["t"], **heads)
+    if op_type == "If":
+        branch = helper.make_graph([attention], "branch", [], [in_body])
+        whole = helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)
+    else:
+        flags = [helper.make_tensor_value_info(n, TensorProto.BOOL, []) for n in ("go", "on")]
+        step = helper.make_tensor_value_info("step", TensorProto.INT64, [])
+        again = helper.make_node("Identity", ["go"], ["on"])
+        state = helper.make_tensor_value_info("state", TensorProto.FLOAT, dims["q"])
+        given, answers = [step, flags[0], state], [flags[1], in_body]
+        body = helper.make_graph([again, attention], "body", given, answers)
+        whole = helper.make_node("Loop", ["once", "", "q"], ["y"], body=body)
+    weights = [
+        numpy_helper.from_array(np.array(True), "yes"),
+        numpy_helper.from_array(np.array(1), "once"),
+    ]
+    onnx.save(
+        model([whole], weights, opset=23, ir=11, inputs=ends, outputs=[made_y]),
+        tmp_path / "in.onnx",
+    )
+    plain = helper.make_node("Attention", ["q", "q", "q", "m"], ["y"], **heads)
+    onnx.save(
+        model([plain], [], opset=23, ir=11, inputs=ends, outputs=[made_y]), tmp_path / "out.onnx"
+    )
+    feeds = {"q": RNG.standard_normal((3, 5, 8)), "m": RNG.standard_normal((3, 1, 1, 5))}
+    feeds = {name: values.astype(np.float32) for name, values in feeds.items()}
+    inside, outside = (
+        run(model_bytes(read_model(tmp_path / name)), feeds)[0] for name in ("in.onnx", "out.onnx")
+    )
+    np.testing.assert_array_equal(inside, outside)
+
+
 @pytest.mark.parametrize("queries", [1, 5])
 def test_a_mask_with_a_row_for_each_query_is_left_as_it_is(tmp_path, queries) -> None:
     node = helper.make_node("Attention", ["q", "k", "k", "m"], ["y"], q_num_heads=2, kv_num_heads=2)
