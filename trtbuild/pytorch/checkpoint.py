@@ -142,11 +142,17 @@ def load_tensors(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> None
     cannot write into, get memory of their own.
     """
     for one in (*module.parameters(), *module.buffers()):
-        if one.layout is torch.strided and one.nbytes > one.untyped_storage().nbytes():
+        if one.layout is torch.strided and _is_repeated(one):
             one.data = one.data.contiguous()
     state = OrderedDict(weights)
     state._metadata = module.state_dict()._metadata  # type: ignore[attr-defined]
     module.load_state_dict(state, strict=False)
+
+
+def _is_repeated(tensor: torch.Tensor) -> bool:
+    """Whether several elements share a place in memory, also where that is a part of a larger tensor."""
+    is_expanded = any(size > 1 and step == 0 for size, step in zip(tensor.shape, tensor.stride()))
+    return is_expanded or tensor.nbytes > tensor.untyped_storage().nbytes()
 
 
 def _wanted_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

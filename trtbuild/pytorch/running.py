@@ -37,7 +37,7 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
         with torch.no_grad():
             return module(*arguments, **keywords)
     except Exception as error:
-        layer = _failing_layer(module, arguments, keywords) or "forward"
+        layer = _failing_layer(module, inputs, seed, error) or "forward"
         shapes = ", ".join(f"{s.name} {'x'.join(map(str, s.dims))}" for s in inputs.specs)
         raise ModelError(
             f"the module does not take the input {shapes}: in '{layer}', {first_line(error)}"
@@ -45,8 +45,12 @@ def run(module: nn.Module, inputs: BoundInputs, seed: int = 0) -> Any:
         ) from error
 
 
-def _failing_layer(module: nn.Module, arguments: Any, keywords: Any) -> str:
-    """Path of the layer in which a run fails; empty for the module itself."""
+def _failing_layer(module: nn.Module, inputs: BoundInputs, seed: int, failure: Exception) -> str:
+    """Path of the layer in which `module` fails, found by a second run.
+
+    Empty for the module itself, and if the second run does not fail alike: forward may count its runs.
+    """
+    arguments, keywords = sample(inputs, seed)  # forward may have changed those of the first run
     running = [""]
 
     def enter(path: str, _: Any) -> None:
@@ -55,9 +59,12 @@ def _failing_layer(module: nn.Module, arguments: Any, keywords: Any) -> str:
     def leave(_: Any) -> None:
         running.pop()
 
-    with contextlib.suppress(Exception), _watched(module, enter, leave), torch.no_grad():
-        module(*arguments, **keywords)
-    return running[-1]
+    try:
+        with _watched(module, enter, leave), torch.no_grad():
+            module(*arguments, **keywords)
+    except Exception as error:  # noqa: BLE001 - any code of the user's
+        return running[-1] if first_line(error) == first_line(failure) else ""
+    return ""
 
 
 @contextlib.contextmanager

@@ -276,6 +276,28 @@ def test_a_module_that_fails_without_a_word() -> None:
         export_onnx(Asserts(), [InputSpec((2, 3))])
 
 
+class _Changing(nn.Module):
+    """Fails in `second`; a run after that, or with the tensor of that run, would fail in `first`."""
+
+    def __init__(self, *, counts: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(5, 5)
+        self.counts, self.runs = counts, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.runs += 1
+        again = self.runs > 1 if self.counts else x.ndim > 2
+        values = x[..., :3] if again else x.clone()
+        x.unsqueeze_(0)
+        return self.second(self.first(values))
+
+
+@pytest.mark.parametrize(("counts", "where"), [(False, "second"), (True, "forward")])
+def test_another_layer_than_the_failing_one_is_not_named(counts: bool, where: str) -> None:
+    with pytest.raises(ModelError, match=rf"in '{where}', mat1 and mat2 .*2x4 and 5x5"):
+        export_onnx(_Changing(counts=counts), [InputSpec((2, 4))])
+
+
 def test_a_hard_coded_batch_is_noticed() -> None:
     class Fixed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -674,6 +674,7 @@ def test_tensors_that_share_or_repeat_their_memory_are_saved(tmp_path: Path) -> 
         flat = torch.randn(2, 5, 8)
         module[5].weight = nn.Parameter(flat[0])
         module.register_buffer("shift", torch.randn(1).expand(8))
+        module.register_buffer("part", torch.randn(100)[:1].expand(8))
         return module
 
     result = prune_channels(build(), IMAGE, PruneSpec(0.5, ignore=("0", "5")))
