@@ -83,12 +83,13 @@ class Calibration:
             MergeError: this calibration has no histograms.
         """
         held = self._kept_histograms()
-        seen = {name: one for name, one in held.items() if one.num_values}
-        chosen = Calibration.from_histograms(
-            seen, method, options=options, provenance=self.provenance
-        )
-        unseen = {name: self.ranges[name] for name in held if name not in seen}
-        return replace(chosen, ranges={**chosen.ranges, **unseen}, histograms=held)
+        ranges = {}
+        for name, histogram in held.items():
+            try:
+                ranges[name] = choose(histogram, method, **options)
+            except ObservationError:
+                ranges[name] = self.ranges[name]
+        return Calibration(method, ranges, dict(options), dict(self.provenance), held)
 
     def to_bytes(self, *, histograms: bool = False) -> bytes:
         """Return the content of a calibration file: UTF-8 JSON, tensors sorted by name.

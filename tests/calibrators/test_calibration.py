@@ -154,6 +154,9 @@ def test_a_tensor_without_any_value_keeps_its_range() -> None:
     assert later.ranges == {**calibration.chosen_with("minmax").ranges, "empty": nothing}
     assert later.chosen_with("mse").ranges["empty"] == nothing
     assert merge_calibrations([empty, empty]).ranges["empty"] == nothing
+    alone = replace(empty, ranges={"empty": nothing}, histograms={"empty": Histogram()})
+    with pytest.raises(MethodError):
+        alone.chosen_with("nothing")
 
 
 def test_the_file_does_not_depend_on_the_order_of_names() -> None:
