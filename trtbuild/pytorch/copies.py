@@ -6,6 +6,7 @@ Exporting in train mode gives a network that is random (Dropout) or silently dif
 from __future__ import annotations
 
 import copy
+import functools
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,9 @@ def copy_module(
     for function in functions:
         _fill(function, memo)
     for child in _all_modules(copied):
+        for name, value in vars(child).items():
+            if isinstance(value, types.MethodType) and value.__func__ in functions:
+                vars(child)[name] = types.MethodType(memo[id(value.__func__)], value.__self__)
         if parametrize.is_parametrized(child):
             _give_own_class(child)
     if dtype is not None:
@@ -182,7 +186,7 @@ def _own_functions(module: nn.Module) -> list[types.FunctionType]:
     waiting = [one for child in _all_modules(module) for one in leaves(list(vars(child).values()))]
     found: dict[int, types.FunctionType] = {}
     while waiting:
-        value = waiting.pop()
+        value = _function_of(waiting.pop())
         if isinstance(value, types.FunctionType) and id(value) not in found:
             around = _around(value)
             if around:
@@ -192,13 +196,24 @@ def _own_functions(module: nn.Module) -> list[types.FunctionType]:
 
 
 def _around(function: types.FunctionType) -> list[Any]:
-    """The values that a function refers to: its closure cells, and modules as defaults of parameters."""
+    """The values that a function refers to: its closure cells, and modules and their methods as defaults.
+
+    Classes are left out: every method that calls ``super()`` refers to its own.
+    """
     try:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a cell is still empty
         return []
     given = (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
-    return [*cells, *(one for one in given if isinstance(one, nn.Module))]
+    own = [one for one in given if isinstance(getattr(one, "__self__", one), nn.Module)]
+    return [*(one for one in cells if not isinstance(one, type)), *own]
+
+
+def _function_of(value: Any) -> Any:
+    """The function that a method, or a `functools.partial`, calls; `value` if it is neither."""
+    while isinstance(value, types.MethodType | functools.partial):
+        value = value.__func__ if isinstance(value, types.MethodType) else value.func
+    return value
 
 
 def _with_empty_cells(function: types.FunctionType) -> types.FunctionType:
@@ -215,7 +230,7 @@ def _fill(function: types.FunctionType, memo: dict[int, Any]) -> None:
 
     def now(value: Any) -> Any:
         if isinstance(value, types.MethodType):
-            return types.MethodType(value.__func__, memo.get(id(value.__self__), value.__self__))
+            return types.MethodType(now(value.__func__), now(value.__self__))
         return memo.get(id(value), value)
 
     copied = memo[id(function)]

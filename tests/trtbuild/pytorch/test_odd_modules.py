@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import threading
+import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -654,10 +656,25 @@ def test_parametrized_weights_with_one_original_are_computed_once_each() -> None
         assert torch.equal(exported(x), module.eval()(x))
 
 
-def test_a_method_that_a_function_refers_to_is_that_of_the_copy() -> None:
+def _twice(layer: nn.Module, how: str) -> Any:
+    """Something that calls the layer's own forward and doubles the result."""
+    before = layer.forward
+
+    def twice(_: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        return 2 * before(x)
+
+    return {
+        "function": lambda x: 2 * before(x),
+        "default": lambda x, before=before: 2 * before(x),
+        "method": types.MethodType(twice, layer),
+        "partial": functools.partial(twice, layer),
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["function", "default", "method", "partial"])
+def test_a_method_that_a_function_refers_to_is_that_of_the_copy(how: str) -> None:
     module = plain()
-    before = module[5].forward
-    module[5].forward = lambda x: 2 * before(x)
+    module[5].forward = _twice(module[5], how)
     other = load_module(ModuleSource(module)).module
     with torch.no_grad():
         other[5].weight.zero_()

@@ -85,8 +85,7 @@ def prune_channels(
             or one per sample, which ``hessian`` uses. None: the function that ``spec.loss`` names.
         after_step: called after every step with the module, the step (from 1) and the number of
             steps; trains the module in place.
-        latency: returns a module's latency as a share of the dense one's, for a latency budget
-            (``spec.latency``).
+        latency: returns a module's latency as a share of the dense one's, for a budget (``spec.latency``).
         rewrites: plug-ins that rewrite blocks so that their channels can be pruned, see
             `trtbuild.pytorch.prune.rewrites`; installed ones are used as well.
 
