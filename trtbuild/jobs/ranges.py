@@ -25,7 +25,7 @@ from trtbuild.quantization.half import float_activations
 from trtbuild.quantization.masks import reaches_minus_infinity
 from trtbuild.runtime.tensorrt.versions import TENSORRT, installed
 from trtbuild.search.candidate import Candidate
-from trtbuild.search.deadline import Deadline
+from trtbuild.search.deadline import Deadline, WorkClock
 from trtbuild.search.improve import FloatRoom, improve, were_tried
 from trtbuild.search.portable.choose import choose_portable
 from trtbuild.search.ranges.check_images import CalibrationImages
@@ -85,7 +85,8 @@ def int8_candidate(
     start = Candidate(_with_given(artifact))
     if plan.calibration is None or not recipe.chooses_ranges:
         return start
-    deadline = Deadline.after(seconds_for(recipe.effort, time.monotonic() - started))
+    seconds = seconds_for(recipe.effort, time.monotonic() - started)
+    deadline = Deadline.after(seconds, WorkClock())
     images = CalibrationImages(plan.calibration, recipe.effort)
     artifact = choose_ranges(artifact, images, deadline=deadline, progress=progress)
     labelled = has_labels(plan.verification)

@@ -120,6 +120,7 @@ def _notes(result: EngineResult) -> Iterator[Line]:
             yield Line(record.summary)
         if record.stage == "spot check":
             yield _of_reuse(record)
+    yield from _time_limits(result)
     for name, what in _without_range(result).items():
         yield Line(
             f"note: the tensor '{name}' {what}; the layers that read it stay float", Tone.NOTE
@@ -134,6 +135,18 @@ def _notes(result: EngineResult) -> Iterator[Line]:
         yield from early_stop_lines(artifact.early_stop, calibration)
     for engine in (result.engine, *([result.also.engine] if result.also else [])):
         yield from _engine_notes(engine)
+
+
+def _time_limits(result: EngineResult) -> Iterator[Line]:
+    """What the limit of time has ended."""
+    words = {"choose ranges": "the choice of ranges", "moves": "the moves"}
+    over = [words[one.stage] for one in result.artifact.history if one.details.get("time_was_over")]
+    if over:
+        yield Line(
+            f"note: {' and '.join(over)} reached the limit of time: with more, as by a higher --effort, the "
+            "engine may be more accurate",
+            Tone.NOTE,
+        )
 
 
 def _of_reuse(record: Record) -> Line:

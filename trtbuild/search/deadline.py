@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["NEVER", "Deadline"]
+__all__ = ["NEVER", "Deadline", "WorkClock"]
+
+_SLOWEST = 8.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,23 @@ class Deadline:
     def is_over(self) -> bool:
         """Whether the deadline has passed."""
         return self.now() >= self.end
+
+
+class WorkClock:
+    """Counts the seconds in which this process works, and not those in which others keep the processors.
+
+    With a limit of wall time, a busy machine would try less, so that the same files gave other ranges. The
+    clock runs as fast as the processor time of all threads, at most as fast as the wall's clock, and at least
+    an eighth as fast, since work on a GPU or in other processes takes no processor time here.
+    """
+
+    def __init__(self) -> None:
+        self._wall, self._processor = time.monotonic(), time.process_time()
+
+    def __call__(self) -> float:
+        """Return the seconds since the clock was made."""
+        wall = time.monotonic() - self._wall
+        return max(min(wall, time.process_time() - self._processor), wall / _SLOWEST)
 
 
 NEVER = Deadline(float("inf"))

@@ -51,6 +51,17 @@ def test_images_that_an_earlier_calibration_may_have_seen(files, capsys) -> None
     assert "not seen" not in page + done.out
 
 
+def test_a_limit_of_time_that_ended_the_choice_of_ranges_is_told(
+    monkeypatch, files, capsys
+) -> None:
+    said = "note: the choice of ranges reached the limit of time"
+    for seconds, is_told in ((np.inf, False), (0.0, True)):
+        monkeypatch.setattr("trtbuild.jobs.ranges.seconds_for", lambda *_, limit=seconds: limit)
+        done, page = build(capsys, files)
+        assert (said in " ".join(done.out.split())) == is_told
+        assert (said.removeprefix("note: ") in page) == is_told
+
+
 def test_the_verdict_and_every_limit_are_in_all_of_them(files, capsys) -> None:
     junit = files[2] / "junit.xml"
     done, page = build(capsys, files, "--min-sqnr", 90, "--junit", junit)
