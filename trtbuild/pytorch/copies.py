@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -262,12 +263,14 @@ def _all_modules(module: nn.Module) -> Iterator[nn.Module]:
 def make_weights_plain(module: nn.Module) -> list[str]:
     """Evaluate every computed weight once and store the result as a plain parameter, in place.
 
-    Zeros of masks become permanent; weight and spectral norm keep their present value.
+    Zeros of masks become permanent; weight and spectral norm keep their present value. Weights that are made
+    of the same parameter stay tied if their results are equal.
 
     Returns:
         A line for each weight: its name, and what computed it.
     """
     done = []
+    shared = [tuple(map(_plain_name, names)) for names in shared_parameters(module)]
     for path, child, name, kind in list(computed_weights(module)):
         if kind == "parametrization":
             _untie(child.parametrizations[name])
@@ -280,7 +283,14 @@ def make_weights_plain(module: nn.Module) -> list[str]:
             remove_spectral_norm(child, name)
             _forget_spectral_norm(child, name)
         done.append(f"{path}.{name}".lstrip(".") + f": {kind} evaluated")
+    if done:
+        share_again(module, shared)
     return done
+
+
+def _plain_name(name: str) -> str:
+    """The name that a parameter has once its parametrization is evaluated."""
+    return re.sub(r"\bparametrizations\.(\w+)\.original$", r"\1", name)
 
 
 def _untie(parametrizations: nn.Module) -> None:

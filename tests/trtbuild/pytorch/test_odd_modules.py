@@ -654,6 +654,8 @@ def test_parametrized_weights_with_one_original_are_computed_once_each() -> None
     x = torch.randn(3, 4)
     with torch.no_grad():
         assert torch.equal(exported(x), module.eval()(x))
+    assert exported[0].weight is exported[2].weight
+    assert exported[0].weight is not exported[4].weight
 
 
 def _twice(layer: nn.Module, how: str) -> Any:
