@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from trtbuild.verification.compare import Comparison, compare
 from trtbuild.verification.gate import Finding, Gate, Verdict, judge
 from trtbuild.verification.intervals import Estimate
 from trtbuild.verification.layers import ActivationError, LayerReport
-from trtbuild.verification.ruling import rule
+from trtbuild.verification.ruling import floors, rule
 from trtbuild.verification.tasks.base import Figure, TaskScore
 
 
@@ -337,3 +338,14 @@ def test_lists_of_unlike_lengths_lead_to_a_judge_and_to_no_limit_that_they_canno
     found = after_verify(rule([verdict]), comparison, verdict, asked)
     assert found is not None
     assert found.command.endswith("--judge MODULE:FUNCTION")
+
+    agreement = Figure("top-1 agreement", "%", Estimate(100, 95, 100))
+    judged = replace(comparison, task=TaskScore("classify", "", 20, agreement))
+    verdict = judge(judged, Gate(min_agreement=50))
+    ruling = rule([verdict], floors({"engine": judged}, [verdict]))
+    assert ruling.word == "NOT JUDGED"
+    by_task = replace(asked, task=TaskOptions(kind="classify"), gate=Gate(min_agreement=50))
+    found = after_verify(ruling, judged, verdict, by_task)
+    assert found is not None
+    assert "--judge MODULE:FUNCTION" in found.command
+    assert "--task" not in found.command  # it excludes a judge

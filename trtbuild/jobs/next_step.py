@@ -39,6 +39,7 @@ from trtbuild.verification.ruling import (
     NOT_JUDGED,
     SAYS_LITTLE,
     SHIP,
+    UNLIKE_LISTS,
     samples_needed,
 )
 from trtbuild.verification.tasks.user_judge import BLIND
@@ -259,6 +260,7 @@ def _is_let_pass(result: EngineResult, recipe: EngineRecipe) -> bool:
     return (
         result.ruling.word == NOT_JUDGED
         and bool(recipe.gate.limits)
+        and UNLIKE_LISTS not in result.ruling.why
         and any(SAYS_LITTLE not in why for why in result.poor_figures)
     )
 
@@ -293,7 +295,8 @@ def _judged(
     if ruling.word == CANNOT_TELL:
         return _Step(f"verify on {samples_needed(_doubtful(verdicts))}", {data_flag: MORE})
     tasks = [comparison.task for comparison in known if comparison.task is not None]
-    if (step := _without_figure(tasks, known[0].num_images, data_flag)) is not None:
+    step = _for_lists(ruling, verdicts) or _without_figure(tasks, known[0].num_images, data_flag)
+    if step is not None:
         return step
     is_judged = any(one.what == TOP1_LOST for verdict in verdicts for one in verdict.findings)
     if not is_judged and any(comparison.accuracy is not None for comparison in known):
@@ -307,6 +310,15 @@ def _judged(
         why = "give a judge that compares lists of unlike lengths, or say what the network is for (--task)"
         return _Step(why, {"--judge": _JUDGE})
     return _Step("say what the network is for (--task), or limit the SQNR", _LIMIT_SQNR)
+
+
+def _for_lists(ruling: Ruling, verdicts: Sequence[Verdict]) -> _Step | None:
+    """The step where limits hold that do not judge lists of unlike lengths."""
+    has_limit = any(finding.is_limit for verdict in verdicts for finding in verdict.findings)
+    if UNLIKE_LISTS not in ruling.why or not has_limit:
+        return None
+    why = "give a judge that compares lists of unlike lengths, instead of the task's"
+    return _Step(why, {"--judge": _JUDGE}, "--task")
 
 
 def _without_figure(tasks: Sequence[TaskScore], num_images: int, data_flag: str) -> _Step | None:

@@ -41,6 +41,7 @@ __all__ = [
     "SHIP",
     "STRICT_EXIT_CODE",
     "TOO_SLOW",
+    "UNLIKE_LISTS",
     "Ruling",
     "floors",
     "rule",
@@ -70,6 +71,9 @@ _DISTANCES = tuple(ON_DISTANCE.values())
 
 SAYS_LITTLE = "says little"
 """Part of each text of `floors` about a figure that is in doubt rather than low."""
+
+UNLIKE_LISTS = "nothing judges lists of unlike lengths"
+"""Part of each text of `floors` about an output of another shape than in float."""
 
 # Their answers have the shape of float's; a detector or a user's judge takes lists of any length.
 _OF_ONE_SHAPE = frozenset({"classify", "ctc", "embed", "segment", "restore"})
@@ -249,7 +253,7 @@ def _of_other_shape(name: str, comparison: Comparison) -> Iterable[tuple[float, 
             count, samples = output.num_incomparable, counted(comparison.num_images, "sample")
             text = f"'{output.name}' of {name} has another shape than in float for {count} of {samples}"
             share = count / max(comparison.num_images, 1)
-            yield -100.0 * share, f"{text}, and nothing judges lists of unlike lengths"
+            yield -100.0 * share, f"{text}, and {UNLIKE_LISTS}"
 
 
 def _poor_figure(name: str, task: TaskScore, judged: set[str]) -> Iterable[tuple[float, str]]:
