@@ -313,6 +313,7 @@ class Guarded(nn.Linear):  # type: ignore[misc]  # torch has no types here
         (Guarded, [ROW], r"such as a lock, .*TypeError: cannot pickle"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_what_cannot_be_followed_is_named(make: Any, inputs: Any, said: str) -> None:
     with pytest.raises(InputError, match=said):
         export_onnx(make(), inputs)
@@ -633,6 +634,7 @@ class Padded(nn.Module):
         return self.out(self.encoder(x, src_key_padding_mask=padding))
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_a_transformer_with_padding_is_exported() -> None:
     inputs = [InputSpec((2, 5, 8)), InputSpec((2, 5), dtype="bool", low=0, high=0)]
     result = export_onnx(Padded(), inputs)
