@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from trtbuild.errors import TrtbuildError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from trtbuild.runtime.session import Feeds
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 4, 6)).astype(np.float32)
+VERSION = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 BATCHES = ([0, 1, 2], [2, 1, 0], [0, 0], [1, 2, 0, 1, 1])
 
 
@@ -486,6 +488,8 @@ def is_apart(model: ir.Model, tensor: str, feeds: Feeds) -> bool:
 
     alone, together = [run([image]) for image in range(3)], [run(batch) for batch in BATCHES]
     found = [one for one in (*alone, *together) if one is not None]
+    if not found and VERSION < (1, 32):
+        pytest.skip("this older ONNX Runtime refuses the network")
     assert found, "the network cannot run"
     if len(found) < len(alone) + len(together) or any(one.shape[:1] != (1,) for one in alone):
         return False
