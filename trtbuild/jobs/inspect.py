@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.plan import Decision
-    from trtbuild.runtime.tensorrt.inspector import Layer, LayerRecord
+    from trtbuild.runtime.tensorrt.inspector import Layer
 
 __all__ = ["Inspection", "InspectionRecord", "NodePrecision", "inspect_engine", "match_nodes"]
 
@@ -74,7 +74,7 @@ class InspectionRecord(Document):
     precisions: Mapping[str, int]
     reformats: int
     detailed: bool
-    layers: tuple[LayerRecord, ...]
+    layers: tuple[Layer, ...]
     not_opened: str
     nodes: tuple[NodePrecision, ...]
 
@@ -101,7 +101,7 @@ class Inspection:
             precisions=self.layers.precision_counts(),
             reformats=self.layers.num_reformats,
             detailed=self.layers.detailed,
-            layers=tuple(layer.record for layer in self.layers.layers),
+            layers=self.layers.layers,
             not_opened=self.not_opened,
             nodes=tuple(self.nodes),
         )

@@ -11,11 +11,11 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from trtbuild.errors import InputError, decoding
-from trtbuild.json_codec import encode
+from trtbuild.json_codec import NOT_IN_JSON, encode
 from trtbuild.model.file_kinds import check_is_plan
 from trtbuild.runtime.tensorrt.engine import OpenedEngine
 from trtbuild.runtime.tensorrt.logger import made
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from trtbuild.options.tensorrt import OpenOptions
     from trtbuild.runtime.tensorrt.versions import Product
 
-__all__ = ["EngineLayers", "Layer", "LayerRecord", "LayerTensor", "inspect_plan", "read_layers"]
+__all__ = ["EngineLayers", "Layer", "LayerTensor", "inspect_plan", "read_layers"]
 
 # Words of the inspector -> our name of the precision. Longer words come first: "BFloat16" contains "Float".
 _PRECISIONS = (
@@ -64,27 +64,6 @@ class LayerTensor:
 
 
 @dataclass(frozen=True)
-class LayerRecord:
-    """One layer of an engine, as records list it; see `Layer`.
-
-    Attributes:
-        name: TensorRT's name; fused layers join names with " + ".
-        kind: such as ``CaskConvolution`` or ``Reformat``; empty if the plan gives only names.
-        precision: of its weights, else of its first input; empty if not known.
-        tactic: the kernel.
-        nodes: names of the ONNX nodes in it.
-        reformat: whether it only converts between formats or precisions.
-    """
-
-    name: str
-    kind: str
-    precision: str
-    tactic: str
-    nodes: tuple[str, ...]
-    reformat: bool
-
-
-@dataclass(frozen=True)
 class Layer:
     """One layer of an engine.
 
@@ -94,7 +73,8 @@ class Layer:
         precision: of its weights, else of its first input; empty if not known.
         tactic: the kernel.
         nodes: names of the ONNX nodes in it.
-        inputs: tensors that it reads.
+        reformat: whether it only converts between formats or precisions: it takes time but computes nothing.
+        inputs: tensors that it reads; not in records, as the next two.
         outputs: tensors that it writes.
         has_sparse_weights: whether TensorRT reports 2:4 sparse weights.
     """
@@ -104,21 +84,14 @@ class Layer:
     precision: str = ""
     tactic: str = ""
     nodes: tuple[str, ...] = ()
-    inputs: tuple[LayerTensor, ...] = ()
-    outputs: tuple[LayerTensor, ...] = ()
-    has_sparse_weights: bool = False
+    reformat: bool = field(init=False)
+    inputs: tuple[LayerTensor, ...] = field(default=(), metadata=NOT_IN_JSON)
+    outputs: tuple[LayerTensor, ...] = field(default=(), metadata=NOT_IN_JSON)
+    has_sparse_weights: bool = field(default=False, metadata=NOT_IN_JSON)
 
-    @property
-    def is_reformat(self) -> bool:
-        """Whether it only converts between formats or precisions: it takes time but computes nothing."""
-        return self.kind == "Reformat" or "Reformatting CopyNode" in self.name
-
-    @property
-    def record(self) -> LayerRecord:
-        """The part that records list."""
-        return LayerRecord(
-            self.name, self.kind, self.precision, self.tactic, self.nodes, self.is_reformat
-        )
+    def __post_init__(self) -> None:
+        only_converts = self.kind == "Reformat" or "Reformatting CopyNode" in self.name
+        object.__setattr__(self, "reformat", only_converts)
 
 
 @dataclass(frozen=True)
@@ -136,11 +109,11 @@ class EngineLayers:
     @property
     def num_reformats(self) -> int:
         """Number of layers that only convert."""
-        return sum(layer.is_reformat for layer in self.layers)
+        return sum(layer.reformat for layer in self.layers)
 
     def precision_counts(self) -> dict[str, int]:
         """Return how many computing layers run in each precision."""
-        computing = (layer for layer in self.layers if not layer.is_reformat)
+        computing = (layer for layer in self.layers if not layer.reformat)
         counts = Counter(layer.precision for layer in computing if layer.precision in _COMPUTING)
         return dict(sorted(counts.items()))
 
@@ -150,7 +123,7 @@ class EngineLayers:
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the layers as JSON types."""
-        return [encode(layer.record) for layer in self.layers]
+        return [encode(layer) for layer in self.layers]
 
     @classmethod
     def from_json(cls, entries: list[dict[str, Any]]) -> EngineLayers:

@@ -93,7 +93,7 @@ def _as_11(document: dict[str, Any]) -> dict[str, Any]:
 def test_both_forms_say_the_same(document: dict[str, Any]) -> None:
     layers = read_layers(json.dumps(document))
     assert [layer.precision for layer in layers.layers] == ["FP32", "INT8", "FP16"]
-    assert [layer.is_reformat for layer in layers.layers] == [True, False, False]
+    assert [layer.reformat for layer in layers.layers] == [True, False, False]
     assert layers.layers[1].nodes == ("conv1", "relu1")
     assert layers.layers[2].nodes == ("/block.0/[a]/Mul", "add")
     assert layers.layers[1].tactic == "sm80_xmma_fprop_int8"
