@@ -15,7 +15,7 @@ import re
 import types
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -32,7 +32,6 @@ from trtbuild.files import content_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
 __all__ = [
     "NOT_IN_JSON",
@@ -91,7 +90,7 @@ class Document:
         return {"schema": self.SCHEMA, "version": self.VERSION, **encode(self)}
 
     @classmethod
-    def load(cls: type[_D], path: Path) -> _D:
+    def load(cls: type[_D], path: str | Path) -> _D:
         """Read a file of `to_json`.
 
         Raises:
@@ -218,19 +217,19 @@ def _plain(hint: Any, data: Any, where: str) -> Any:
     raise InputError(f"{where} should be of type {getattr(hint, '__name__', hint)}.")
 
 
-def load_json(path: Path) -> Any:
+def load_json(path: str | Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
         InputError: it cannot be read, or is not JSON.
     """
     with decoding(InputError, f"cannot read '{path}'"):
-        content = content_of(path)
+        content = content_of(Path(path))
     with decoding(InputError, f"'{path}' is not JSON"):
         return json.loads(content)
 
 
-def load_object(path: Path, schema: str, version: int) -> dict[str, Any]:
+def load_object(path: str | Path, schema: str, version: int) -> dict[str, Any]:
     """Return the other fields of a JSON file with this ``schema`` and ``version``.
 
     Raises:

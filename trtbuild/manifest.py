@@ -287,7 +287,7 @@ def manifest_at(path: Path) -> Path:
     return found[0]
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: str | Path) -> Manifest:
     """Read a manifest; fields that a newer trtbuild has added are ignored.
 
     Raises:

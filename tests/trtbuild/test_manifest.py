@@ -98,6 +98,7 @@ def test_manifests_are_as_the_schema_says(network, options, tmp_path, capsys):
     written = tmp_path / "out" / "net.manifest.json"
     assert json.loads(written.read_text(encoding="utf-8")) == manifest
     assert encode(read_manifest(written)) == manifest
+    assert read_manifest(str(written)) == read_manifest(written)
 
 
 def test_with_labels_and_preprocessing(tmp_path, capsys):
