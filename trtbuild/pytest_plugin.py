@@ -153,9 +153,7 @@ class AccuracyAssertion:
             )
         )
         if found.ruling.exit_code(is_strict=strict):
-            failures = [str(failure) for failure in found.verdict.failures]
-            told = [text for text in failures if text not in found.ruling.why]
-            raise AssertionError(_in_python("; ".join([str(found.ruling), *told])))
+            raise AssertionError(_why_not(found))
         return found
 
 
@@ -214,9 +212,7 @@ class LatencyAssertion:
         _check_numbers({"batch_size": batch_size}, whole=True)
         give_up = _fail if limits.pop("strict", False) else pytest.skip
         speed_limits = _speed_limits(limits)
-        if against is None and speed_limits.max_latency is None:
-            raise OptionError("assert_not_slower needs --against, or a limit by --max-latency.")
-        base = None if against is None else _baseline_file(Path(against), Path(engine))
+        base = _base_for(against, Path(engine), speed_limits)
         recipe = BenchRecipe(
             engine=Path(engine),
             against=base,
@@ -250,6 +246,22 @@ class LatencyAssertion:
         make_directory(base.parent)
         limits = replace(recipe.speed_limits, min_speedup=None)
         return replace(recipe, against=None, save_baseline=base, speed_limits=limits)
+
+
+def _why_not(found: Verification) -> str:
+    """The ruling, and the failed limits that it does not name."""
+    failures = [str(failure) for failure in found.verdict.failures]
+    told = [text for text in failures if text not in found.ruling.why]
+    return _in_python("; ".join([str(found.ruling), *told]))
+
+
+def _base_for(against: str | Path | None, engine: Path, limits: SpeedLimits) -> Path | None:
+    """The engine or baseline to compare with; None for a limit on the latency alone."""
+    if against is not None:
+        return _baseline_file(Path(against), engine)
+    if limits.max_latency is None:
+        raise OptionError("assert_not_slower needs --against, or a limit by --max-latency.")
+    return None
 
 
 def _check_numbers(given: Mapping[str, object], *, whole: bool = False) -> None:
